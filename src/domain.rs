@@ -1,0 +1,139 @@
+//! The words of the field: accounts, posts, and the events that change them.
+//!
+//! Nothing here does I/O or knows where anything is kept.
+
+use std::{
+    fmt,
+    num::ParseIntError,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// An account, as the microblog numbers it. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(pub u64);
+
+/// A post: 41 bits of milliseconds since [`PostId::EPOCH_UNIX_MS`], 10 bits of
+/// node, 12 bits of sequence, so that ids sort by time. Never 0.
+///
+/// The layout is Twitter's Snowflake (2010).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostId(pub u64);
+
+impl PostId {
+    /// Millisecond 0 of the ids: 2020-01-01T00:00:00Z. They last until 2089.
+    pub const EPOCH_UNIX_MS: u64 = 1_577_836_800_000;
+    /// The bits below the time.
+    pub const NODE_AND_SEQUENCE_BITS: u32 = 22;
+
+    /// When the post was accepted, as far as its node's clock knew.
+    pub fn created_at(self) -> SystemTime {
+        let ms = (self.0 >> Self::NODE_AND_SEQUENCE_BITS) + Self::EPOCH_UNIX_MS;
+        UNIX_EPOCH + Duration::from_millis(ms)
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for UserId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl FromStr for PostId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// How a post came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Automatically, from a feed.
+    Rss,
+    /// Shared by hand.
+    Shared,
+    /// Written for this service and found nowhere else.
+    Exclusive,
+}
+
+/// A post as it was accepted; it never changes, it can only be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    /// Its id, which also says when it was accepted.
+    pub id: PostId,
+    /// Who wrote or reposted it.
+    pub author: UserId,
+    /// What it says; empty on a plain repost.
+    pub text: String,
+    /// How it came to be.
+    pub origin: Origin,
+    /// Where it points to.
+    pub link: Option<String>,
+    /// The post that it answers.
+    pub reply_to: Option<PostId>,
+    /// The post that it repeats.
+    pub repost_of: Option<PostId>,
+}
+
+/// What the event log holds, in the order in which it happened to an author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A post was accepted.
+    PostPublished {
+        /// The post.
+        post: Post,
+        /// The client's own name for the request. Of several events with one
+        /// author and one request id, only the first makes a post.
+        request_id: Option<String>,
+    },
+    /// A post was deleted.
+    PostDeleted {
+        /// Which one.
+        post: PostId,
+        /// Whose.
+        author: UserId,
+    },
+    /// Accounts began to follow an account.
+    Followed {
+        /// The account that is followed.
+        followee: UserId,
+        /// Who follows it from now on.
+        followers: Vec<UserId>,
+    },
+    /// An account stopped following an account.
+    Unfollowed {
+        /// The account that was followed.
+        followee: UserId,
+        /// Who no longer follows it.
+        follower: UserId,
+    },
+}
+
+impl Event {
+    /// The account whose partition the event belongs to: the author of a post,
+    /// the followee of a follow. So the posts of an author and the changes of
+    /// its followers are in one partition and in one order.
+    pub fn key(&self) -> UserId {
+        match self {
+            Self::PostPublished { post, .. } => post.author,
+            Self::PostDeleted { author, .. } => *author,
+            Self::Followed { followee, .. } | Self::Unfollowed { followee, .. } => *followee,
+        }
+    }
+}

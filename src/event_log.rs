@@ -1,0 +1,130 @@
+//! The event log: the truth from which everything else can be rebuilt.
+//!
+//! It is cut into partitions. Within one, events have consecutive offsets from 0
+//! and are read in the order in which they were appended. [`partition_of`] says
+//! which partition an account's events belong to.
+//!
+//! ```text
+//! append ──► group commit ──► fsync ──► acknowledged ──► read ──► commit
+//! ```
+
+pub mod codec;
+
+use std::{future::Future, ops::Range};
+
+use bytes::Bytes;
+
+use crate::domain::UserId;
+
+/// One entry of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the partition.
+    pub offset: u64,
+    /// The event, as [`codec::encode`] wrote it.
+    pub payload: Bytes,
+}
+
+/// A durable, partitioned, append-only log.
+pub trait EventLog: Send + Sync + 'static {
+    /// How many partitions there are. Fixed when the log is made.
+    fn partitions(&self) -> u32;
+
+    /// Appends `payloads` to a partition, one after the other with nothing
+    /// between them, and returns their offsets once they are durable.
+    ///
+    /// On an error none, some or all of them may have been appended; those that
+    /// were not acknowledged may or may not be read later.
+    fn append(
+        &self,
+        partition: u32,
+        payloads: Vec<Bytes>,
+    ) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
+
+    /// Reads acknowledged records from `from` on: at least one where there is
+    /// one, and no more than about `bytes_max` bytes of payload. Empty at the end.
+    fn read(
+        &self,
+        partition: u32,
+        from: u64,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<Record>, LogError>> + Send;
+
+    /// One past the last acknowledged record.
+    fn end(&self, partition: u32) -> u64;
+
+    /// Waits until the partition's end is greater than `offset`.
+    fn wait_past(
+        &self,
+        partition: u32,
+        offset: u64,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Where a worker that starts now resumes: the offset last committed, or 0.
+    fn committed(&self, partition: u32) -> u64;
+
+    /// Remembers durably that every record below `offset` has been dealt with.
+    fn commit(
+        &self,
+        partition: u32,
+        offset: u64,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+}
+
+/// The partition of an account's events. Every node must agree on it for ever,
+/// so it is spelled out here: the high bits of a multiplicative hash
+/// (Fibonacci hashing, Knuth, TAOCP 3, 6.4), scaled to the count.
+pub fn partition_of(key: UserId, partitions: u32) -> u32 {
+    let hash = key.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    ((hash * u64::from(partitions)) >> 32) as u32
+}
+
+/// Why the log could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// What is on disk cannot be right, and it is not the torn end of an
+    /// interrupted write.
+    #[error(
+        "{file} is corrupt at byte {position}: {reason}; restore this file from a backup, \
+         since events that were acknowledged cannot be read"
+    )]
+    Corrupt {
+        /// The damaged file.
+        file: String,
+        /// Where in it.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("{action} {file}: {source}")]
+    Io {
+        /// What was tried, as a present participle.
+        action: &'static str,
+        /// On which file.
+        file: String,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// An earlier write or fsync failed, so nothing more is accepted: what
+    /// reached the disk is not known until the log is opened again.
+    #[error(
+        "partition {partition} takes no more events since an earlier write failed; \
+         free or mend the disk, then restart"
+    )]
+    Failed {
+        /// Which partition.
+        partition: u32,
+    },
+    /// The log is shutting down.
+    #[error("the event log is closed")]
+    Closed,
+    /// A payload is larger than the log takes.
+    #[error("an event of {size} bytes is larger than the {size_max} that the log takes")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The largest size in bytes.
+        size_max: usize,
+    },
+}

@@ -1,0 +1,163 @@
+//! Events as bytes: `roost.log.v1.Event`, in protobuf's wire format.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    domain::{Event, Origin, Post, PostId, UserId},
+    proto::log_v1 as pb,
+};
+
+/// An entry of the log that is not an event this version knows.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// It is not a protobuf message of the right shape.
+    #[error("not an event: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// It says something that no event of this version says.
+    #[error("an event of a newer version, or of another program: {0}")]
+    Unknown(&'static str),
+}
+
+/// Writes an event.
+pub fn encode(event: &Event) -> Bytes {
+    let kind = match event {
+        Event::PostPublished { post, request_id } => {
+            pb::event::Kind::PostPublished(pb::PostPublished {
+                request_id: request_id.clone().unwrap_or_default(),
+                ..post_to_proto(post)
+            })
+        }
+        Event::PostDeleted { post, author } => {
+            pb::event::Kind::PostDeleted(pb::PostDeleted { post_id: post.0, author_id: author.0 })
+        }
+        Event::Followed { followee, followers } => pb::event::Kind::Followed(pb::Followed {
+            followee_id: followee.0,
+            follower_ids: followers.iter().map(|user| user.0).collect(),
+        }),
+        Event::Unfollowed { followee, follower } => pb::event::Kind::Unfollowed(pb::Unfollowed {
+            followee_id: followee.0,
+            follower_id: follower.0,
+        }),
+    };
+    pb::Event { kind: Some(kind) }.encode_to_vec().into()
+}
+
+/// Reads an event.
+pub fn decode(bytes: &[u8]) -> Result<Event, CodecError> {
+    let kind = pb::Event::decode(bytes)?.kind.ok_or(CodecError::Unknown("no known kind"))?;
+    Ok(match kind {
+        pb::event::Kind::PostPublished(mut published) => {
+            let request_id = std::mem::take(&mut published.request_id);
+            Event::PostPublished {
+                post: post_from_proto(published)?,
+                request_id: (!request_id.is_empty()).then_some(request_id),
+            }
+        }
+        pb::event::Kind::PostDeleted(deleted) => {
+            Event::PostDeleted { post: PostId(deleted.post_id), author: UserId(deleted.author_id) }
+        }
+        pb::event::Kind::Followed(followed) => Event::Followed {
+            followee: UserId(followed.followee_id),
+            followers: followed.follower_ids.into_iter().map(UserId).collect(),
+        },
+        pb::event::Kind::Unfollowed(unfollowed) => Event::Unfollowed {
+            followee: UserId(unfollowed.followee_id),
+            follower: UserId(unfollowed.follower_id),
+        },
+    })
+}
+
+/// Writes a post the way the log and the store keep it.
+pub fn encode_post(post: &Post) -> Vec<u8> {
+    post_to_proto(post).encode_to_vec()
+}
+
+/// Reads a post that [`encode_post`] wrote.
+pub fn decode_post(bytes: &[u8]) -> Result<Post, CodecError> {
+    post_from_proto(pb::PostPublished::decode(bytes)?)
+}
+
+fn post_to_proto(post: &Post) -> pb::PostPublished {
+    pb::PostPublished {
+        post_id: post.id.0,
+        author_id: post.author.0,
+        text: post.text.clone(),
+        origin: match post.origin {
+            Origin::Rss => 1,
+            Origin::Shared => 2,
+            Origin::Exclusive => 3,
+        },
+        link: post.link.clone().unwrap_or_default(),
+        reply_to_id: post.reply_to.map_or(0, |id| id.0),
+        repost_of_id: post.repost_of.map_or(0, |id| id.0),
+        request_id: String::new(),
+    }
+}
+
+fn post_from_proto(post: pb::PostPublished) -> Result<Post, CodecError> {
+    let reference = |id: u64| (id != 0).then_some(PostId(id));
+    Ok(Post {
+        id: PostId(post.post_id),
+        author: UserId(post.author_id),
+        text: post.text,
+        origin: match post.origin {
+            1 => Origin::Rss,
+            2 => Origin::Shared,
+            3 => Origin::Exclusive,
+            _ => return Err(CodecError::Unknown("a post of an unknown origin")),
+        },
+        link: (!post.link.is_empty()).then_some(post.link),
+        reply_to: reference(post.reply_to_id),
+        repost_of: reference(post.repost_of_id),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn events() -> impl Strategy<Value = Event> {
+        let user = || (1..u64::MAX).prop_map(UserId);
+        let post_id = || (1..u64::MAX).prop_map(PostId);
+        let origin = prop_oneof![Just(Origin::Rss), Just(Origin::Shared), Just(Origin::Exclusive)];
+        let post =
+            (
+                (post_id(), user(), ".{0,140}", origin),
+                proptest::option::of("https://[a-z]{1,20}"),
+                proptest::option::of(post_id()),
+                proptest::option::of(post_id()),
+            )
+                .prop_map(|((id, author, text, origin), link, reply_to, repost_of)| {
+                    Post { id, author, text, origin, link, reply_to, repost_of }
+                });
+        prop_oneof![
+            (post, proptest::option::of("[a-z0-9-]{1,64}"))
+                .prop_map(|(post, request_id)| Event::PostPublished { post, request_id }),
+            (post_id(), user()).prop_map(|(post, author)| Event::PostDeleted { post, author }),
+            (user(), proptest::collection::vec(user(), 0..20))
+                .prop_map(|(followee, followers)| Event::Followed { followee, followers }),
+            (user(), user())
+                .prop_map(|(followee, follower)| Event::Unfollowed { followee, follower }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(event in events()) {
+            prop_assert_eq!(decode(&encode(&event)).unwrap(), event);
+        }
+
+        #[test]
+        fn any_bytes_are_an_event_or_an_error(bytes: Vec<u8>) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_empty_entry_is_refused() {
+        assert!(matches!(decode(&[]), Err(CodecError::Unknown(_))));
+    }
+}

@@ -1,0 +1,7 @@
+//! Roost, a timeline fan-out engine.
+
+#![deny(missing_docs)]
+
+pub mod domain;
+pub mod event_log;
+pub mod proto;
