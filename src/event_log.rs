@@ -128,3 +128,10 @@ pub enum LogError {
         size_max: usize,
     },
 }
+
+impl LogError {
+    /// Whether events that were acknowledged cannot be read.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+}

@@ -4,4 +4,10 @@
 
 pub mod domain;
 pub mod event_log;
+pub mod fanout;
+pub mod grpc;
+pub mod home_timeline;
+pub mod post_id;
 pub mod proto;
+pub mod store;
+pub mod writes;
