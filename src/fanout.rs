@@ -39,7 +39,7 @@ use crate::{
         EventLog, LogError,
         codec::{self, CodecError},
     },
-    store::{NewestPosts, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// How a worker works.
@@ -255,9 +255,8 @@ where
                 })
             })
             .collect::<Result<_, _>>()?;
-        let duplicates =
-            self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
-        let effects = plan::plan(first_offset, &events, &duplicates);
+        let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
+        let effects = plan::plan(first_offset, &events, &absent);
         // Only now, and all at once: should one of these fail, the whole batch is
         // applied again.
         let jobs = self.jobs(&effects).await?;
@@ -291,30 +290,28 @@ where
         Ok(jobs)
     }
 
-    /// Puts the past posts of new followees into live timelines, and takes those
-    /// of former ones out.
+    /// Where a follow was changed: puts the followee's past posts into the
+    /// reader's live timeline, or takes them out, as the ledger now says.
     async fn change_follows(&self, effects: &Effects) -> Result<(), FanoutError> {
-        for (followee, changes) in &effects.follows {
+        for (followee, followers) in &effects.follows {
             let Some(followee) = self.store.account(*followee).await? else { continue };
-            let mut readers = Vec::with_capacity(changes.len());
-            for (follower, follows) in changes {
-                if let Some(reader) = self.store.account(*follower).await? {
-                    readers.push((reader, *follows));
-                }
+            let mut readers = Vec::with_capacity(followers.len());
+            for follower in followers {
+                readers.extend(self.store.account(*follower).await?);
             }
             readers.sort_unstable();
-            let handles: Vec<S::Account> = readers.iter().map(|(reader, _)| *reader).collect();
-            let awake = self.store.awake(&handles).await?;
+            let awake = self.store.awake(&readers).await?;
             if awake.is_empty() {
                 continue;
             }
             let posts = self.store.newest_of(&[followee]).await?.pop().unwrap_or_default();
-            let gone = self.with_removals(effects, followee, &posts).await?;
-            for (reader, follows) in readers {
-                if awake.binary_search(&reader).is_err() {
-                    continue;
-                }
-                if follows {
+            // Posts on their way out of the followers' timelines would stay with a
+            // reader who has just ceased to be a follower.
+            let mut gone = posts.clone();
+            gone.ids.extend(self.store.deleted_of(followee).await?);
+            gone.ids.sort_unstable();
+            for reader in awake {
+                if self.store.follows(reader, followee).await? {
                     self.store.merge(reader, &posts).await?;
                 } else {
                     self.store.purge(reader, &gone).await?;
@@ -322,27 +319,6 @@ where
             }
         }
         Ok(())
-    }
-
-    /// An author's posts together with those that are deleted and not yet out of
-    /// all timelines: their removal follows the followers, and would pass by a
-    /// reader who has just ceased to be one.
-    async fn with_removals(
-        &self,
-        effects: &Effects,
-        author: S::Account,
-        posts: &NewestPosts,
-    ) -> Result<NewestPosts, FanoutError> {
-        let mut posts = posts.clone();
-        posts.ids.extend(self.queue.removals_of(author));
-        for (user, post, _) in &effects.deleted {
-            if self.store.account(*user).await? == Some(author) {
-                posts.ids.push(*post);
-            }
-        }
-        posts.ids.sort_unstable();
-        posts.ids.dedup();
-        Ok(posts)
     }
 
     /// Writes the first slices of new fan-outs, and then some slices of long ones.

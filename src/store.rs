@@ -44,9 +44,12 @@ pub trait Ledger: Accounts {
     /// Makes `events`, whose first one stands at `first_offset` of `partition`,
     /// hold in posts, author timelines and the graph, in their order.
     ///
-    /// Returns the posts that did not come to be, because an earlier one of the
-    /// same author has the same request id. Applying events again, from any
-    /// offset at or before the last, changes nothing in the end.
+    /// Returns, ascending, the posts among them that are not there: an earlier one
+    /// of the same author has the same request id, or a later event, which was
+    /// applied before, has deleted it. Events that this store has applied since
+    /// it was opened are not applied again, so that nothing that was taken away
+    /// comes back for a moment; after it is opened they are, since the end of
+    /// what it held may be lost.
     fn apply(
         &self,
         partition: u32,
@@ -69,6 +72,12 @@ pub trait Ledger: Accounts {
         after: Option<Self::Account>,
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
+    /// An author's posts that are deleted and not yet forgotten.
+    fn deleted_of(
+        &self,
+        author: Self::Account,
+    ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
 
     /// Says that a deleted post has left every home timeline, so that reads need
     /// no longer look out for it. Until then, from the moment its deletion is
@@ -174,6 +183,13 @@ pub trait Lookups: Accounts {
         &self,
         authors: &[Self::Account],
     ) -> impl Future<Output = Result<Vec<NewestPosts>, StoreError>> + Send;
+
+    /// Whether one account follows another.
+    fn follows(
+        &self,
+        follower: Self::Account,
+        followee: Self::Account,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// The accounts that a reader follows, ascending by handle.
     fn following(

@@ -1,22 +1,22 @@
 //! What a batch of events means for home timelines. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::domain::{Event, PostId, UserId};
 
 /// What is left to do for home timelines once a batch holds in the ledger.
 ///
 /// A home timeline depends on what holds in the end, not on the way there, so a
-/// post that is deleted in its own batch is not delivered, and of the changes of
-/// one follow only the last one counts.
+/// post that is deleted in its own batch is not delivered, and a follow that was
+/// changed is looked up once the batch holds, however often it was changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Effects {
     /// The new posts of each author, with the offset of the author's first event.
     pub(super) posted: BTreeMap<UserId, Posted>,
     /// The posts deleted: author, post, offset.
     pub(super) deleted: Vec<(UserId, PostId, u64)>,
-    /// For each followee, who follows it (true) or no longer does (false).
-    pub(super) follows: BTreeMap<UserId, BTreeMap<UserId, bool>>,
+    /// For each followee, whose follow of it was changed.
+    pub(super) follows: BTreeMap<UserId, BTreeSet<UserId>>,
 }
 
 /// New posts of one author.
@@ -29,8 +29,8 @@ pub(super) struct Posted {
 }
 
 /// Plans the effects of events that begin at `first_offset`, of which the posts
-/// in `duplicates` (ascending) did not come to be.
-pub(super) fn plan(first_offset: u64, events: &[Event], duplicates: &[PostId]) -> Effects {
+/// in `absent` (ascending) are not there.
+pub(super) fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
     let deleted: HashSet<PostId> = events
         .iter()
         .filter_map(|event| match event {
@@ -42,7 +42,7 @@ pub(super) fn plan(first_offset: u64, events: &[Event], duplicates: &[PostId]) -
     for (offset, event) in (first_offset..).zip(events) {
         match event {
             Event::PostPublished { post, .. } => {
-                if !deleted.contains(&post.id) && duplicates.binary_search(&post.id).is_err() {
+                if !deleted.contains(&post.id) && absent.binary_search(&post.id).is_err() {
                     effects
                         .posted
                         .entry(post.author)
@@ -53,11 +53,10 @@ pub(super) fn plan(first_offset: u64, events: &[Event], duplicates: &[PostId]) -
             }
             Event::PostDeleted { post, author } => effects.deleted.push((*author, *post, offset)),
             Event::Followed { followee, followers } => {
-                let changes = effects.follows.entry(*followee).or_default();
-                changes.extend(followers.iter().map(|follower| (*follower, true)));
+                effects.follows.entry(*followee).or_default().extend(followers);
             }
             Event::Unfollowed { followee, follower } => {
-                effects.follows.entry(*followee).or_default().insert(*follower, false);
+                effects.follows.entry(*followee).or_default().insert(*follower);
             }
         }
     }
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_deleted_in_its_own_batch_and_a_duplicate_are_not_delivered() {
+    fn a_post_deleted_in_its_own_batch_and_an_absent_one_are_not_delivered() {
         let deleted = Event::PostDeleted { post: PostId(10), author: AUTHOR };
         let effects = plan(0, &[published(10), published(11), deleted], &[PostId(11)]);
         assert!(effects.posted.is_empty());
@@ -101,12 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_change_of_a_follow_counts() {
+    fn a_changed_follow_is_named_once() {
         let followed = Event::Followed { followee: AUTHOR, followers: vec![READER, UserId(3)] };
         let unfollowed = Event::Unfollowed { followee: AUTHOR, follower: READER };
-        let effects = plan(0, &[followed.clone(), unfollowed.clone()], &[]);
-        assert_eq!(effects.follows[&AUTHOR], [(READER, false), (UserId(3), true)].into());
-        let effects = plan(0, &[unfollowed, followed], &[]);
-        assert!(effects.follows[&AUTHOR][&READER]);
+        let effects = plan(0, &[followed, unfollowed], &[]);
+        assert_eq!(effects.follows[&AUTHOR], [READER, UserId(3)].into());
     }
 }

@@ -125,20 +125,6 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
         }
     }
 
-    /// The author's posts that are being taken out of timelines, ascending.
-    pub(super) fn removals_of(&self, author: A) -> Vec<PostId> {
-        let jobs = self.fresh.iter().chain(self.long.get(&author).into_iter().flatten());
-        let mut posts: Vec<PostId> = jobs
-            .filter(|job| job.author == author)
-            .filter_map(|job| match job.work {
-                Work::Remove(post) => Some(post),
-                Work::Deliver(_) => None,
-            })
-            .collect();
-        posts.sort_unstable();
-        posts
-    }
-
     /// How many fan-outs are under way.
     pub(super) fn len(&self) -> usize {
         self.offsets.values().sum()
@@ -229,18 +215,5 @@ mod tests {
         queue.cancel(1, PostId(10));
         assert_eq!(queue.next_long(), None);
         assert_eq!(queue.oldest_offset(), None);
-    }
-
-    #[test]
-    fn removals_are_found_wherever_they_wait() {
-        let mut queue = FanoutQueue::default();
-        for post in [3, 2] {
-            let work = Work::Remove(PostId(post));
-            queue.add(Job { author: 1, work, after: None, offset: post });
-        }
-        let job = queue.next_fresh().unwrap();
-        queue.put_back(job);
-        assert_eq!(queue.removals_of(1), [PostId(2), PostId(3)]);
-        assert!(queue.removals_of(2).is_empty());
     }
 }

@@ -25,10 +25,10 @@ mod posts;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -106,6 +106,8 @@ struct Inner {
     greatest_post: AtomicU64,
     /// The marks found when the store was opened.
     marks: BTreeMap<u32, Mark>,
+    /// One past the last event applied since the store was opened, by partition.
+    applied: Mutex<HashMap<u32, u64>>,
     /// Changes on disk since the last snapshot, by followee.
     follow_changes: slots::Slots<u32>,
 }
@@ -129,6 +131,7 @@ impl EmbeddedStore {
             posts: PostTable::new(settings.post_cache_bytes),
             greatest_post: AtomicU64::new(greatest_post),
             marks,
+            applied: Mutex::default(),
             follow_changes: slots::Slots::default(),
         };
         inner.load()?;
@@ -212,26 +215,45 @@ impl Inner {
         Ok(())
     }
 
+    /// Only one call at a time for each partition.
     fn apply(
         &self,
         partition: u32,
         first_offset: u64,
         events: &[Event],
     ) -> Result<Vec<PostId>, StoreError> {
-        let duplicates = self.find_duplicates(events)?;
-        let is_duplicate = |post: PostId| duplicates.binary_search(&post).is_ok();
+        let applied = self.lock_applied().get(&partition).copied().unwrap_or(0);
+        let known_len = applied.saturating_sub(first_offset).min(events.len() as u64) as usize;
+        let (known, new) = events.split_at(known_len);
+        let mut absent = self.find_deleted(known)?;
+        if !new.is_empty() {
+            let first_offset = first_offset + known_len as u64;
+            let duplicates = self.find_duplicates(new)?;
+            self.apply_to_disk(partition, first_offset, new, &duplicates)?;
+            self.apply_to_memory(new, &duplicates)?;
+            self.write_snapshots(partition, first_offset + new.len() as u64, new)?;
+            self.lock_applied().insert(partition, first_offset + new.len() as u64);
+            absent.extend(duplicates);
+        }
+        absent.sort_unstable();
+        Ok(absent)
+    }
 
+    fn apply_to_disk(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: &[Event],
+        duplicates: &[PostId],
+    ) -> Result<(), StoreError> {
         let mut batch = self.disk.batch();
         self.write_accounts(events, &mut batch)?;
-        let mut mark = Mark {
-            next_offset: first_offset + events.len() as u64,
-            greatest_post: self.greatest_post.load(Ordering::Relaxed),
-        };
+        let mut greatest_post = 0;
         for (offset, event) in (first_offset..).zip(events) {
             match event {
                 Event::PostPublished { post, request_id } => {
-                    mark.greatest_post = mark.greatest_post.max(post.id.0);
-                    if !is_duplicate(post.id) {
+                    greatest_post = greatest_post.max(post.id.0);
+                    if duplicates.binary_search(&post.id).is_err() {
                         batch.add_post(post, request_id.as_deref());
                     }
                 }
@@ -246,13 +268,14 @@ impl Inner {
                 }
             }
         }
-        batch.commit(partition, mark)?;
-        self.greatest_post.fetch_max(mark.greatest_post, Ordering::Relaxed);
+        self.greatest_post.fetch_max(greatest_post, Ordering::Relaxed);
+        batch.commit(partition, self.mark(first_offset + events.len() as u64))
+    }
 
-        let mut changed = Vec::new();
+    fn apply_to_memory(&self, events: &[Event], duplicates: &[PostId]) -> Result<(), StoreError> {
         for event in events {
             match event {
-                Event::PostPublished { post, .. } if is_duplicate(post.id) => {
+                Event::PostPublished { post, .. } if duplicates.binary_search(&post.id).is_ok() => {
                     self.posts.forget(post.id);
                 }
                 Event::PostPublished { post, .. } => {
@@ -260,23 +283,42 @@ impl Inner {
                     self.authors.insert(author, post.id);
                 }
                 Event::PostDeleted { post, author } => {
-                    self.posts.hide(*post);
-                    self.posts.forget(*post);
                     let author = self.number(&[*author])?.0[0];
+                    self.posts.hide(*post, author);
+                    self.posts.forget(*post);
                     self.authors.remove(author, *post);
                 }
                 Event::Followed { followee, followers } => {
                     self.change_followers(*followee, ChangeKind::Add, followers)?;
-                    changed.push(*followee);
                 }
                 Event::Unfollowed { followee, follower } => {
                     self.change_followers(*followee, ChangeKind::Remove, &[*follower])?;
-                    changed.push(*followee);
                 }
             }
         }
-        self.write_snapshots(partition, mark, changed)?;
-        Ok(duplicates)
+        Ok(())
+    }
+
+    fn mark(&self, next_offset: u64) -> Mark {
+        Mark { next_offset, greatest_post: self.greatest_post.load(Ordering::Relaxed) }
+    }
+
+    /// The map is whole even after a panic: it is changed by single calls only.
+    fn lock_applied(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The posts that these events, applied before, made and that are gone.
+    fn find_deleted(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
+        let mut deleted = Vec::new();
+        for event in events {
+            if let Event::PostPublished { post, .. } = event
+                && self.disk.post(post.id)?.is_none()
+            {
+                deleted.push(post.id);
+            }
+        }
+        Ok(deleted)
     }
 
     /// The posts whose author has used their request id before, ascending.
@@ -317,18 +359,25 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes a snapshot for those of the changed accounts that have too many
-    /// changes on disk.
+    /// Writes a snapshot for those of the followees that have too many changes on
+    /// disk, once all events before `next_offset` are in memory.
     fn write_snapshots(
         &self,
         partition: u32,
-        mark: Mark,
-        mut changed: Vec<UserId>,
+        next_offset: u64,
+        events: &[Event],
     ) -> Result<(), StoreError> {
-        changed.sort_unstable();
-        changed.dedup();
+        let followees: BTreeSet<UserId> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Followed { followee, .. } | Event::Unfollowed { followee, .. } => {
+                    Some(*followee)
+                }
+                Event::PostPublished { .. } | Event::PostDeleted { .. } => None,
+            })
+            .collect();
         let mut batch = None;
-        for followee in changed {
+        for followee in followees {
             let account = self.number(&[followee])?.0[0];
             let changes = self.follow_changes.with(account, |count| *count);
             let followers = self.graph.counts(account).followers;
@@ -340,12 +389,12 @@ impl Inner {
             let followers = self.accounts.users(&self.graph.followers(account));
             batch.get_or_insert_with(|| self.disk.batch()).replace_follow_changes(
                 followee,
-                mark.next_offset - 1,
+                next_offset - 1,
                 edges::encode_snapshot(followers),
             )?;
             self.follow_changes.with(account, |count| *count = 1);
         }
-        batch.map_or(Ok(()), |batch| batch.commit(partition, mark))
+        batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
     }
 
     fn list_follows(
@@ -404,6 +453,10 @@ impl Ledger for EmbeddedStore {
         count_max: usize,
     ) -> Result<Vec<u32>, StoreError> {
         Ok(self.inner.graph.followers_after(author, after, count_max))
+    }
+
+    async fn deleted_of(&self, author: u32) -> Result<Vec<PostId>, StoreError> {
+        Ok(self.inner.posts.hidden().of(author))
     }
 
     async fn forget_deleted(&self, post: PostId) -> Result<(), StoreError> {
@@ -515,6 +568,10 @@ impl Lookups for EmbeddedStore {
                 .collect()
         })
         .await
+    }
+
+    async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
+        Ok(self.inner.graph.follows(follower, followee))
     }
 
     async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {

@@ -48,6 +48,10 @@ impl Graph {
         self.following.with(account, |set| set.to_vec())
     }
 
+    pub(super) fn follows(&self, follower: u32, followee: u32) -> bool {
+        self.following.with(follower, |set| set.contains(followee))
+    }
+
     pub(super) fn counts(&self, account: u32) -> FollowCounts {
         FollowCounts {
             followers: self.followers.with(account, |set| set.len() as u64),

@@ -83,6 +83,13 @@ impl IdSet {
         }
     }
 
+    pub(super) fn contains(&self, id: u32) -> bool {
+        match self {
+            Self::Array(ids) => ids.binary_search(&id).is_ok(),
+            Self::Bitmap(ids) => ids.contains(id),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Array(ids) => ids.len(),
@@ -146,6 +153,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(set.len(), model.len());
+                prop_assert_eq!(set.contains(start), model.contains(&start));
                 prop_assert_eq!(set.to_vec(), model.iter().copied().collect::<Vec<_>>());
                 let after: Vec<u32> = model.range(start + 1..).take(10).copied().collect();
                 prop_assert_eq!(set.after(Some(start), 10), after);

@@ -1,7 +1,7 @@
 //! Posts ready to be shown, and those that must no longer be.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -24,8 +24,8 @@ pub(super) struct PostTable {
     /// Counts the posts forgotten, so that a load that began before does not put
     /// one back.
     forgotten: AtomicU64,
-    /// Deleted, and perhaps still in home timelines.
-    hidden: RwLock<Arc<HashSet<PostId>>>,
+    /// Deleted, and perhaps still in home timelines; with the author of each.
+    hidden: RwLock<Arc<HashMap<PostId, u32>>>,
 }
 
 #[derive(Clone)]
@@ -85,9 +85,9 @@ impl PostTable {
     }
 
     /// No read of a home timeline shows the post from now on.
-    pub(super) fn hide(&self, post: PostId) {
+    pub(super) fn hide(&self, post: PostId, author: u32) {
         let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut hidden).insert(post);
+        Arc::make_mut(&mut hidden).insert(post, author);
     }
 
     /// The post has left all home timelines.
@@ -104,10 +104,15 @@ impl PostTable {
 }
 
 /// The posts that were hidden at one moment.
-pub(super) struct Hidden(Arc<HashSet<PostId>>);
+pub(super) struct Hidden(Arc<HashMap<PostId, u32>>);
 
 impl Hidden {
     pub(super) fn contains(&self, post: PostId) -> bool {
-        !self.0.is_empty() && self.0.contains(&post)
+        !self.0.is_empty() && self.0.contains_key(&post)
+    }
+
+    pub(super) fn of(&self, author: u32) -> Vec<PostId> {
+        let of_author = self.0.iter().filter(|(_, other)| **other == author);
+        of_author.map(|(post, _)| *post).collect()
     }
 }
