@@ -2,7 +2,9 @@
 
 #![deny(missing_docs)]
 
+pub mod data_dir;
 pub mod domain;
+mod durable_file;
 pub mod event_log;
 pub mod fanout;
 pub mod grpc;
