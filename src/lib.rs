@@ -2,6 +2,8 @@
 
 #![deny(missing_docs)]
 
+pub mod app;
+pub mod cli;
 pub mod data_dir;
 pub mod domain;
 mod durable_file;
