@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+pub mod client;
 pub mod domain;
 pub mod event_log;
 pub mod proto;
