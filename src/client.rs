@@ -1,5 +1,5 @@
 //! The commands that one types by hand: `post`, `follow`, `unfollow`,
-//! `timeline` and `delete`.
+//! `timeline`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
 //! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
@@ -8,11 +8,14 @@
 mod connect;
 mod error;
 mod follow;
+mod import;
 mod post;
 mod timeline;
 
 pub use connect::{DEFAULT_TARGET, Target};
 pub use error::ClientError;
+pub(crate) use error::status_line;
 pub use follow::{FollowArgs, UnfollowArgs};
+pub use import::ImportArgs;
 pub use post::{DeleteArgs, PostArgs};
 pub use timeline::TimelineArgs;

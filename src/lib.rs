@@ -5,4 +5,5 @@
 pub mod client;
 pub mod domain;
 pub mod event_log;
+pub mod load;
 pub mod proto;

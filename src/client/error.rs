@@ -3,6 +3,8 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::load::edge_list::EdgeListError;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -28,6 +30,9 @@ pub enum ClientError {
     /// The server refused the request or failed.
     #[error("{}", status_line(.0))]
     Refused(Box<Status>),
+    /// A file of follows cannot be imported.
+    #[error(transparent)]
+    EdgeList(#[from] EdgeListError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
@@ -47,7 +52,7 @@ impl From<Status> for ClientError {
 
 /// A status as one line: what kind of failure, what the server says, and the
 /// fields it names where its message does not name them.
-fn status_line(status: &Status) -> String {
+pub(crate) fn status_line(status: &Status) -> String {
     let message = one_line(status.message());
     let kind = match status.code() {
         Code::InvalidArgument => "bad request",
