@@ -9,6 +9,7 @@
 //! ```
 
 pub mod codec;
+pub mod embedded;
 
 use std::{future::Future, ops::Range};
 
@@ -26,6 +27,9 @@ pub struct Record {
 }
 
 /// A durable, partitioned, append-only log.
+///
+/// Partitions are numbered from 0; another number is a bug of the caller, and
+/// may panic.
 pub trait EventLog: Send + Sync + 'static {
     /// How many partitions there are. Fixed when the log is made.
     fn partitions(&self) -> u32;
@@ -53,7 +57,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// One past the last acknowledged record.
     fn end(&self, partition: u32) -> u64;
 
-    /// Waits until the partition's end is greater than `offset`.
+    /// Waits until the partition's end is greater than `offset`. An error once
+    /// the log is closed or has failed and it never will be.
     fn wait_past(
         &self,
         partition: u32,
@@ -64,6 +69,8 @@ pub trait EventLog: Send + Sync + 'static {
     fn committed(&self, partition: u32) -> u64;
 
     /// Remembers durably that every record below `offset` has been dealt with.
+    /// An `offset` below the one last committed says nothing new and changes
+    /// nothing; one beyond the end is [`LogError::BeyondEnd`].
     fn commit(
         &self,
         partition: u32,
@@ -119,12 +126,42 @@ pub enum LogError {
     /// The log is shutting down.
     #[error("the event log is closed")]
     Closed,
-    /// A payload is larger than the log takes.
-    #[error("an event of {size} bytes is larger than the {size_max} that the log takes")]
+    /// An append has more bytes than the log takes at once. None of it was
+    /// appended.
+    #[error(
+        "an append of {size} bytes is larger than the {size_max} that the log takes at once; \
+         append fewer or smaller events"
+    )]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The largest size in bytes.
         size_max: usize,
     },
+    /// A commit names records that do not exist, which would be lost once they do.
+    #[error(
+        "offset {offset} of partition {partition} cannot be committed, since it ends at {end}; \
+         whoever committed it has read another log"
+    )]
+    BeyondEnd {
+        /// Which partition.
+        partition: u32,
+        /// What was to be committed.
+        offset: u64,
+        /// One past the last acknowledged record.
+        end: u64,
+    },
+    /// The log cannot be opened with these settings.
+    #[error("{reason}; change the settings of the event log")]
+    Settings {
+        /// Which of them, and why.
+        reason: String,
+    },
+}
+
+impl LogError {
+    /// Whether events that were acknowledged cannot be read.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
 }

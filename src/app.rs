@@ -1,0 +1,378 @@
+//! One Roost in one process: which parts there are and how they are joined. The
+//! only file that names the backends.
+//!
+//! ```text
+//!  data directory ──► log ──► workers (threads of their own) ──► store
+//!                      ▲                                           │
+//!                      └────────────── gRPC ◄──────────────────────┘
+//! ```
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future;
+use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use crate::{
+    data_dir::{DataDir, DataDirError},
+    domain::Event,
+    domain::PostId,
+    event_log::{
+        EventLog, LogError,
+        codec::{self, CodecError},
+        embedded::{self as embedded_log, EmbeddedLog},
+    },
+    fanout::{self, Counters, FanoutError, Progress, Worker},
+    grpc::{self, Api, Limits},
+    home_timeline::HomeTimelines,
+    post_id::PostIds,
+    store::{
+        Ledger, Lookups, StoreError,
+        embedded::{self as embedded_store, EmbeddedStore},
+    },
+    writes::{self, Clock, Writes},
+};
+
+/// How a Roost runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where everything is kept. Made where it does not exist.
+    pub data_dir: PathBuf,
+    /// The address of the gRPC API. Port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// How many partitions the event log has. `None` takes what is there, or the
+    /// default for a new one; another number than what is there is an error.
+    pub partitions: Option<u32>,
+    /// CAP: how many posts a home timeline shows.
+    pub home_timeline_cap: usize,
+    /// The longest text of a post, in Unicode scalar values.
+    pub text_chars_max: usize,
+    /// Threads that the workers share.
+    pub worker_threads: usize,
+    /// How long a stop waits for calls under way.
+    pub drain_max: Duration,
+}
+
+impl Settings {
+    /// The defaults, for this data directory and address.
+    pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
+        let worker_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            data_dir,
+            listen,
+            partitions: None,
+            home_timeline_cap: 800,
+            text_chars_max: 140,
+            worker_threads,
+            drain_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a Roost did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The event log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A worker cannot go on.
+    #[error(transparent)]
+    Fanout(#[from] FanoutError),
+    /// The end of the log is not readable.
+    #[error("the end of the event log is not readable: {0}")]
+    Event(#[from] CodecError),
+    /// The address cannot be listened on.
+    #[error(
+        "{address} is in use: another roost or another program listens there; stop it, or \
+         choose another address with --listen"
+    )]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The gRPC server failed.
+    #[error("the gRPC server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The reflection service cannot be built.
+    #[error("the gRPC reflection service failed: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The system gives no threads.
+    #[error("the worker threads did not start: {0}")]
+    Threads(io::Error),
+    /// A part of the process panicked; the log says where.
+    #[error("a part of the server panicked, see the log above; please report it")]
+    Panicked,
+}
+
+/// A Roost that serves.
+pub struct App {
+    address: SocketAddr,
+    log: Arc<EmbeddedLog>,
+    stop_workers: CancellationToken,
+    stop_serving: CancellationToken,
+    workers: Vec<JoinHandle<Result<(), FanoutError>>>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    _worker_threads: WorkerThreads,
+    drain_max: Duration,
+    // Last, so that the lock is given back when all else is gone.
+    _data_dir: DataDir,
+}
+
+impl App {
+    /// Opens everything, lets the workers apply what they had not, and serves.
+    pub async fn start(settings: Settings) -> Result<Self, AppError> {
+        // First what fails most often, and before anything on disk is touched.
+        let listener = listen(settings.listen).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| AppError::Listen { address: settings.listen, source })?;
+
+        let opened = tokio::task::spawn_blocking({
+            let settings = settings.clone();
+            move || open(&settings)
+        });
+        let (data_dir, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
+        let greatest_post = greatest_post(&log, &store).await?;
+
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let counters = Arc::new(Counters::default());
+        let ends: Vec<u64> = (0..log.partitions()).map(|partition| log.end(partition)).collect();
+        let worker_threads = WorkerThreads::start(settings.worker_threads)?;
+        let stop_workers = CancellationToken::new();
+        let workers = (0..log.partitions())
+            .map(|partition| {
+                let worker = Worker::new(
+                    Arc::clone(&log),
+                    Arc::clone(&store),
+                    Arc::clone(&progress),
+                    Arc::clone(&counters),
+                    partition,
+                    fanout::Settings::default(),
+                );
+                worker_threads.spawn(worker.run(stop_workers.clone()))
+            })
+            .collect();
+
+        let writes = Writes::new(
+            Arc::clone(&log),
+            Arc::clone(&store),
+            Arc::clone(&progress),
+            PostIds::new(0, greatest_post),
+            system_clock(),
+            writes::Settings { text_chars_max: settings.text_chars_max, ..Default::default() },
+        );
+        let api = Api {
+            writes,
+            homes: Arc::new(HomeTimelines::new(Arc::clone(&store))),
+            store,
+            log: Arc::clone(&log),
+            progress: Arc::clone(&progress),
+            counters,
+            limits: Limits {
+                home_timeline_cap: settings.home_timeline_cap,
+                text_chars_max: settings.text_chars_max,
+            },
+        };
+        let routes = grpc::routes(api).await?;
+        let stop_serving = CancellationToken::new();
+        let mut app = Self {
+            address,
+            log,
+            stop_workers,
+            workers,
+            server: tokio::spawn(future::pending()),
+            stop_serving: stop_serving.clone(),
+            _worker_threads: worker_threads,
+            drain_max: settings.drain_max,
+            _data_dir: data_dir,
+        };
+        // A request id is looked up in the store, and a read must not show what
+        // was taken away before: so nobody is served before all that was
+        // acknowledged holds.
+        if let Err(error) = app.catch_up(&progress, &ends).await {
+            app.stop().await?;
+            return Err(error);
+        }
+        let server = tonic::transport::Server::builder()
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(8 << 20)
+            .max_concurrent_streams(1_000)
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                async move { stop_serving.cancelled().await },
+            );
+        app.server = tokio::spawn(server);
+        Ok(app)
+    }
+
+    /// The address of the gRPC API.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until a part of it has failed, which is why it should stop.
+    pub async fn failed(&mut self) -> AppError {
+        let workers = future::select_all(self.workers.iter_mut());
+        tokio::select! {
+            (result, ..) = workers => match result {
+                Ok(Err(error)) => error.into(),
+                _ => AppError::Panicked,
+            },
+            result = &mut self.server => match result {
+                Ok(Err(error)) => error.into(),
+                _ => AppError::Panicked,
+            },
+        }
+    }
+
+    /// Takes no more calls, finishes those under way as far as there is time,
+    /// commits what the workers have done, and closes the log.
+    pub async fn stop(mut self) -> Result<(), AppError> {
+        self.stop_serving.cancel();
+        if tokio::time::timeout(self.drain_max, &mut self.server).await.is_err() {
+            tracing::warn!("calls were still under way when the time to drain them was over");
+            self.server.abort();
+        }
+        self.stop_workers.cancel();
+        let mut result = Ok(());
+        for worker in self.workers {
+            if worker.is_finished() {
+                // It was awaited already, or has failed: `failed` has said so.
+                continue;
+            }
+            match worker.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => result = Err(error.into()),
+                Err(_) => result = Err(AppError::Panicked),
+            }
+        }
+        self.log.close().await;
+        result
+    }
+
+    async fn catch_up(&mut self, progress: &Progress, ends: &[u64]) -> Result<(), AppError> {
+        let behind: u64 = (0..)
+            .zip(ends)
+            .map(|(partition, end)| end - progress.position(partition).applied.min(*end))
+            .sum();
+        if behind > 0 {
+            tracing::info!(events = behind, "applying the events that the store does not hold");
+        }
+        let applied = future::join_all(
+            (0..).zip(ends).map(|(partition, end)| progress.wait_applied(partition, *end)),
+        );
+        tokio::select! {
+            _ = applied => Ok(()),
+            error = self.failed() => Err(error),
+        }
+    }
+}
+
+/// Threads for the workers alone, whose rounds are long: calls do not wait for
+/// them. Dropping it ends them without waiting.
+struct WorkerThreads(Option<Runtime>);
+
+impl WorkerThreads {
+    fn start(count: usize) -> Result<Self, AppError> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(count)
+            .thread_name("roost-fanout")
+            .enable_time()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(AppError::Threads)
+    }
+
+    fn spawn<F>(&self, worker: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(worker),
+            // Only `drop` takes it away.
+            None => tokio::spawn(worker),
+        }
+    }
+}
+
+impl Drop for WorkerThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn open(settings: &Settings) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedStore>), AppError> {
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let log_settings =
+        embedded_log::Settings { partitions: settings.partitions, ..Default::default() };
+    let log = EmbeddedLog::open(&data_dir.log_dir(), log_settings)?;
+    let store_settings = embedded_store::Settings {
+        home_timeline_cap: settings.home_timeline_cap,
+        ..Default::default()
+    };
+    let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
+    Ok((data_dir, Arc::new(log), Arc::new(store)))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => AppError::AddressInUse { address },
+        _ => AppError::Listen { address, source },
+    })
+}
+
+/// The greatest post id given out so far, as far as anything durable tells: the
+/// store knows it up to where its events end, the log from there on.
+async fn greatest_post(
+    log: &EmbeddedLog,
+    store: &EmbeddedStore,
+) -> Result<Option<PostId>, AppError> {
+    const BATCH_BYTES_MAX: usize = 1 << 20;
+    let mut greatest = store.greatest_post();
+    for partition in 0..log.partitions() {
+        let mut offset = store.applied(partition);
+        loop {
+            let records = log.read(partition, offset, BATCH_BYTES_MAX).await?;
+            let Some(last) = records.last() else { break };
+            offset = last.offset + 1;
+            for record in records {
+                if let Event::PostPublished { post, .. } = codec::decode(&record.payload)? {
+                    greatest = greatest.max(Some(post.id));
+                }
+            }
+        }
+    }
+    Ok(greatest)
+}
+
+fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since_1970.as_millis() as u64
+    })
+}

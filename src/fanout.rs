@@ -1,0 +1,433 @@
+//! The fan-out worker: one for each partition of the event log.
+//!
+//! ```text
+//!  log ──► read a batch ──► decode ──► apply (ledger) ──► plan ──► queue
+//!                                                                   │ rounds
+//!  commit ◄── delivered offset ◄── push, remove (homes) ◄── combine ◄┘ of slices
+//! ```
+//!
+//! The worker is the only one that applies the events of its partition, and it
+//! never applies while deliveries are in its hands: every slice asks for the
+//! followers as they are then. An event is committed only once it, and every one
+//! before it, has been written everywhere it must be. Whatever is applied or
+//! pushed twice after a crash changes nothing the second time.
+
+mod combine;
+mod plan;
+mod progress;
+mod queue;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::progress::{Position, Progress};
+use self::{
+    plan::Effects,
+    queue::{FanoutQueue, Job, Work},
+};
+use crate::{
+    domain::{Event, PostId},
+    event_log::{
+        EventLog, LogError,
+        codec::{self, CodecError},
+    },
+    store::{Store, StoreError},
+};
+
+/// How a worker works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of events read from the log at once.
+    pub batch_bytes_max: usize,
+    /// Followers reached by one slice of a fan-out.
+    pub slice_followers_max: usize,
+    /// Deliveries of one round; the first slices of all fan-outs come before the
+    /// others. A round may pass it by one slice.
+    pub round_deliveries_max: usize,
+    /// Slices of long fan-outs in one round.
+    pub round_long_slices_max: usize,
+    /// Fan-outs under way; with more, no events are read until some are done.
+    pub fanouts_max: usize,
+    /// The longest time that deliveries stay uncommitted.
+    pub commit_interval: Duration,
+    /// How long to wait before a step that failed is tried again.
+    pub retry_delay: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            batch_bytes_max: 1 << 20,
+            slice_followers_max: 8_192,
+            round_deliveries_max: 131_072,
+            round_long_slices_max: 4,
+            fanouts_max: 65_536,
+            commit_interval: Duration::from_secs(1),
+            retry_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What the workers of this process have done.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Ids written to live timelines.
+    pub deliveries: AtomicU64,
+    /// Ids not written since their readers sleep.
+    pub skipped_deliveries: AtomicU64,
+    /// Live timelines written to, once for each round that wrote to them.
+    pub pushes: AtomicU64,
+    /// Events taken from the log.
+    pub events: AtomicU64,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something; there may be more to do.
+    Worked,
+    /// Nothing: all events are delivered.
+    Idle,
+}
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum FanoutError {
+    /// The log failed; a later step may succeed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store failed; a later step may succeed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry of the log cannot be read, so nothing after it can be applied.
+    #[error(
+        "partition {partition}, offset {offset}: {source}; run the version of roost \
+         that wrote this log, or a newer one"
+    )]
+    Event {
+        /// Where the entry is.
+        partition: u32,
+        /// Where the entry is.
+        offset: u64,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+}
+
+/// The worker of one partition.
+pub struct Worker<L, S: Store> {
+    log: Arc<L>,
+    store: Arc<S>,
+    progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    partition: u32,
+    settings: Settings,
+    /// The next event to read. All before it are applied.
+    next_offset: u64,
+    queue: FanoutQueue<S::Account>,
+    committed: u64,
+    committed_at: Instant,
+}
+
+impl<L: EventLog, S: Store> Worker<L, S>
+where
+    S::Account: std::hash::Hash,
+{
+    /// A worker that resumes where the log and the store remember.
+    pub fn new(
+        log: Arc<L>,
+        store: Arc<S>,
+        progress: Arc<Progress>,
+        counters: Arc<Counters>,
+        partition: u32,
+        settings: Settings,
+    ) -> Self {
+        let committed = log.committed(partition).min(store.applied(partition));
+        progress.publish(partition, Position { applied: committed, delivered: committed });
+        Self {
+            log,
+            store,
+            progress,
+            counters,
+            partition,
+            settings,
+            next_offset: committed,
+            queue: FanoutQueue::default(),
+            committed,
+            committed_at: Instant::now(),
+        }
+    }
+
+    /// Works until it is told to stop, then commits what is delivered. A step
+    /// that fails is tried again; an entry that cannot be read ends the worker.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), FanoutError> {
+        while !stop.is_cancelled() {
+            match self.step().await {
+                Ok(Step::Worked) => tokio::task::yield_now().await,
+                Ok(Step::Idle) => self.wait_for_events(&stop).await?,
+                Err(error @ FanoutError::Event { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(
+                        partition = self.partition,
+                        offset = self.next_offset,
+                        %error,
+                        "a step failed and will be tried again"
+                    );
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(self.settings.retry_delay) => {}
+                    }
+                }
+            }
+        }
+        self.commit().await
+    }
+
+    /// Reads and applies a batch, if there is one and room for it, and delivers a
+    /// round. After an error it can be called again; nothing is lost by it.
+    pub async fn step(&mut self) -> Result<Step, FanoutError> {
+        let mut worked = false;
+        if self.queue.len() < self.settings.fanouts_max {
+            worked |= self.apply_batch().await?;
+        }
+        worked |= self.deliver_round().await?;
+        self.publish_progress();
+        if self.committed_at.elapsed() >= self.settings.commit_interval {
+            self.commit().await?;
+        }
+        Ok(if worked { Step::Worked } else { Step::Idle })
+    }
+
+    /// Makes what is delivered survive, and tells the log.
+    pub async fn commit(&mut self) -> Result<(), FanoutError> {
+        let delivered = self.delivered();
+        if delivered > self.committed {
+            self.store.sync().await?;
+            self.log.commit(self.partition, delivered).await?;
+            self.committed = delivered;
+        }
+        self.committed_at = Instant::now();
+        Ok(())
+    }
+
+    async fn wait_for_events(&mut self, stop: &CancellationToken) -> Result<(), FanoutError> {
+        let commit_at = self.committed_at + self.settings.commit_interval;
+        let uncommitted = self.delivered() > self.committed;
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            result = self.log.wait_past(self.partition, self.next_offset) => Ok(result?),
+            () = tokio::time::sleep_until(commit_at), if uncommitted => Ok(()),
+        }
+    }
+
+    /// Below it, everything has been delivered.
+    fn delivered(&self) -> u64 {
+        self.queue.oldest_offset().unwrap_or(self.next_offset)
+    }
+
+    fn publish_progress(&self) {
+        let position = Position { applied: self.next_offset, delivered: self.delivered() };
+        self.progress.publish(self.partition, position);
+    }
+
+    async fn apply_batch(&mut self) -> Result<bool, FanoutError> {
+        let first_offset = self.next_offset;
+        let records =
+            self.log.read(self.partition, first_offset, self.settings.batch_bytes_max).await?;
+        if records.is_empty() {
+            return Ok(false);
+        }
+        let events: Arc<[Event]> = records
+            .iter()
+            .map(|record| {
+                codec::decode(&record.payload).map_err(|source| FanoutError::Event {
+                    partition: self.partition,
+                    offset: record.offset,
+                    source,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
+        let effects = plan::plan(first_offset, &events, &absent);
+        // Only now, and all at once: should one of these fail, the whole batch is
+        // applied again.
+        let jobs = self.jobs(&effects).await?;
+        self.change_follows(&effects).await?;
+        for job in jobs {
+            if let Work::Remove(post) = job.work {
+                self.queue.cancel(job.author, post);
+            }
+            self.queue.add(job);
+        }
+        self.next_offset += events.len() as u64;
+        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The fan-outs that a batch asks for, in the order of the log.
+    async fn jobs(&self, effects: &Effects) -> Result<Vec<Job<S::Account>>, FanoutError> {
+        let mut jobs = Vec::with_capacity(effects.posted.len() + effects.deleted.len());
+        for (author, posted) in &effects.posted {
+            if let Some(author) = self.store.account(*author).await? {
+                let work = Work::Deliver(posted.ids.clone());
+                jobs.push(Job { author, work, after: None, offset: posted.offset });
+            }
+        }
+        for (author, post, offset) in &effects.deleted {
+            if let Some(author) = self.store.account(*author).await? {
+                jobs.push(Job { author, work: Work::Remove(*post), after: None, offset: *offset });
+            }
+        }
+        jobs.sort_by_key(|job| job.offset);
+        Ok(jobs)
+    }
+
+    /// Where a follow was changed: puts the followee's past posts into the
+    /// reader's live timeline, or takes them out, as the ledger now says.
+    async fn change_follows(&self, effects: &Effects) -> Result<(), FanoutError> {
+        for (followee, followers) in &effects.follows {
+            let Some(followee) = self.store.account(*followee).await? else { continue };
+            let mut readers = Vec::with_capacity(followers.len());
+            for follower in followers {
+                readers.extend(self.store.account(*follower).await?);
+            }
+            readers.sort_unstable();
+            let awake = self.store.awake(&readers).await?;
+            if awake.is_empty() {
+                continue;
+            }
+            let posts = self.store.newest_of(&[followee]).await?.pop().unwrap_or_default();
+            // Posts on their way out of the followers' timelines would stay with a
+            // reader who has just ceased to be a follower.
+            let mut gone = posts.clone();
+            gone.ids.extend(self.store.deleted_of(followee).await?);
+            gone.ids.sort_unstable();
+            for reader in awake {
+                if self.store.follows(reader, followee).await? {
+                    self.store.merge(reader, &posts).await?;
+                } else {
+                    self.store.purge(reader, &gone).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the first slices of new fan-outs, and then some slices of long ones.
+    async fn deliver_round(&mut self) -> Result<bool, FanoutError> {
+        let mut round = Round::default();
+        let mut taken = Vec::new();
+        let mut result = self.gather(&mut round, &mut taken).await;
+        if result.is_ok() {
+            result = self.write(round, &taken).await;
+        }
+        let worked = !taken.is_empty();
+        // Backwards, so that those put back stand in their old order.
+        for Slice { job, reached } in taken.into_iter().rev() {
+            match (&result, reached) {
+                (Err(_), _) => self.queue.put_back(job),
+                (Ok(()), None) => self.queue.finish(&job),
+                (Ok(()), reached) => self.queue.put_back(Job { after: reached, ..job }),
+            }
+        }
+        result.map(|()| worked)
+    }
+
+    async fn gather(
+        &mut self,
+        round: &mut Round<S::Account>,
+        taken: &mut Vec<Slice<S::Account>>,
+    ) -> Result<(), FanoutError> {
+        while round.deliveries.len() < self.settings.round_deliveries_max {
+            let Some(job) = self.queue.next_fresh() else { break };
+            taken.push(Slice { job, reached: None });
+            self.gather_slice(round, taken).await?;
+        }
+        for _ in 0..self.settings.round_long_slices_max {
+            let Some(job) = self.queue.next_long() else { break };
+            taken.push(Slice { job, reached: None });
+            self.gather_slice(round, taken).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the followers of the last slice taken.
+    async fn gather_slice(
+        &self,
+        round: &mut Round<S::Account>,
+        taken: &mut [Slice<S::Account>],
+    ) -> Result<(), FanoutError> {
+        let Some(slice) = taken.last_mut() else { return Ok(()) };
+        let job = &slice.job;
+        let count_max = self.settings.slice_followers_max;
+        let mut readers = self.store.followers_after(job.author, job.after, count_max).await?;
+        if readers.len() == count_max {
+            slice.reached = readers.last().copied();
+        }
+        if job.after.is_none() {
+            // The author reads its own posts too.
+            let place = readers.partition_point(|reader| *reader < job.author);
+            readers.insert(place, job.author);
+        }
+        match &job.work {
+            Work::Deliver(ids) => {
+                for id in ids {
+                    round.deliveries.extend(readers.iter().map(|reader| (*reader, *id)));
+                }
+            }
+            Work::Remove(post) => round.removals.push((*post, readers)),
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        round: Round<S::Account>,
+        taken: &[Slice<S::Account>],
+    ) -> Result<(), FanoutError> {
+        let pushes = combine::combine(round.deliveries);
+        if !pushes.is_empty() {
+            let outcome = self.store.push(&pushes).await?;
+            let counters = &self.counters;
+            counters.deliveries.fetch_add(outcome.deliveries, Ordering::Relaxed);
+            counters.skipped_deliveries.fetch_add(outcome.skipped, Ordering::Relaxed);
+            counters.pushes.fetch_add(outcome.pushes, Ordering::Relaxed);
+        }
+        for (post, readers) in round.removals {
+            self.store.remove(&readers, post).await?;
+        }
+        for slice in taken {
+            if let (Work::Remove(post), None) = (&slice.job.work, slice.reached) {
+                self.store.forget_deleted(*post).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a round writes.
+struct Round<A> {
+    deliveries: Vec<(A, PostId)>,
+    removals: Vec<(PostId, Vec<A>)>,
+}
+
+impl<A> Default for Round<A> {
+    fn default() -> Self {
+        Self { deliveries: Vec::new(), removals: Vec::new() }
+    }
+}
+
+/// A part of a fan-out that a round does.
+struct Slice<A> {
+    job: Job<A>,
+    /// The last follower that it reaches, if there may be more of them.
+    reached: Option<A>,
+}

@@ -1,0 +1,109 @@
+//! What a batch of events means for home timelines. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::domain::{Event, PostId, UserId};
+
+/// What is left to do for home timelines once a batch holds in the ledger.
+///
+/// A home timeline depends on what holds in the end, not on the way there, so a
+/// post that is deleted in its own batch is not delivered, and a follow that was
+/// changed is looked up once the batch holds, however often it was changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// The new posts of each author, with the offset of the author's first event.
+    pub(super) posted: BTreeMap<UserId, Posted>,
+    /// The posts deleted: author, post, offset.
+    pub(super) deleted: Vec<(UserId, PostId, u64)>,
+    /// For each followee, whose follow of it was changed.
+    pub(super) follows: BTreeMap<UserId, BTreeSet<UserId>>,
+}
+
+/// New posts of one author.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Posted {
+    /// The offset of the first of them.
+    pub(super) offset: u64,
+    /// In the order of the log.
+    pub(super) ids: Vec<PostId>,
+}
+
+/// Plans the effects of events that begin at `first_offset`, of which the posts
+/// in `absent` (ascending) are not there.
+pub(super) fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
+    let deleted: HashSet<PostId> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::PostDeleted { post, .. } => Some(*post),
+            _ => None,
+        })
+        .collect();
+    let mut effects = Effects::default();
+    for (offset, event) in (first_offset..).zip(events) {
+        match event {
+            Event::PostPublished { post, .. } => {
+                if !deleted.contains(&post.id) && absent.binary_search(&post.id).is_err() {
+                    effects
+                        .posted
+                        .entry(post.author)
+                        .or_insert_with(|| Posted { offset, ids: Vec::new() })
+                        .ids
+                        .push(post.id);
+                }
+            }
+            Event::PostDeleted { post, author } => effects.deleted.push((*author, *post, offset)),
+            Event::Followed { followee, followers } => {
+                effects.follows.entry(*followee).or_default().extend(followers);
+            }
+            Event::Unfollowed { followee, follower } => {
+                effects.follows.entry(*followee).or_default().insert(*follower);
+            }
+        }
+    }
+    effects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Origin, Post};
+
+    const AUTHOR: UserId = UserId(1);
+    const READER: UserId = UserId(2);
+
+    fn published(id: u64) -> Event {
+        let post = Post {
+            id: PostId(id),
+            author: AUTHOR,
+            text: "hello".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        Event::PostPublished { post, request_id: None }
+    }
+
+    #[test]
+    fn posts_are_gathered_by_author() {
+        let effects = plan(7, &[published(10), published(11)], &[]);
+        let expected = Posted { offset: 7, ids: vec![PostId(10), PostId(11)] };
+        assert_eq!(effects.posted[&AUTHOR], expected);
+    }
+
+    #[test]
+    fn a_post_deleted_in_its_own_batch_and_an_absent_one_are_not_delivered() {
+        let deleted = Event::PostDeleted { post: PostId(10), author: AUTHOR };
+        let effects = plan(0, &[published(10), published(11), deleted], &[PostId(11)]);
+        assert!(effects.posted.is_empty());
+        assert_eq!(effects.deleted, [(AUTHOR, PostId(10), 2)]);
+    }
+
+    #[test]
+    fn a_changed_follow_is_named_once() {
+        let followed = Event::Followed { followee: AUTHOR, followers: vec![READER, UserId(3)] };
+        let unfollowed = Event::Unfollowed { followee: AUTHOR, follower: READER };
+        let effects = plan(0, &[followed, unfollowed], &[]);
+        assert_eq!(effects.follows[&AUTHOR], [READER, UserId(3)].into());
+    }
+}

@@ -1,0 +1,180 @@
+//! The gRPC API: proto to domain and back, errors to statuses; nothing else.
+
+mod graph;
+mod page;
+mod posts;
+mod status;
+mod timelines;
+
+use std::sync::Arc;
+
+use tonic::{Status, service::Routes};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    event_log::EventLog,
+    fanout::{Counters, Progress},
+    home_timeline::{HomeTimelines, ReadError},
+    proto::{self, v1},
+    store::{Store, StoreError},
+    writes::{FieldError, WriteError, Writes},
+};
+
+/// The largest request, in bytes. A message of 100,000 edges fits.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// The time after which a client may try again, in answers that say so.
+const RETRY_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the services answer from. Clones are handles of the same.
+pub struct Api<L, S: Store> {
+    /// Takes what is written.
+    pub writes: Writes<L, S>,
+    /// Answers what is read.
+    pub homes: Arc<HomeTimelines<S>>,
+    /// Answers what is looked up.
+    pub store: Arc<S>,
+    /// Says how far the log has come.
+    pub log: Arc<L>,
+    /// Says how far the workers have come.
+    pub progress: Arc<Progress>,
+    /// Says what the workers have done.
+    pub counters: Arc<Counters>,
+    /// What clients are told of the settings.
+    pub limits: Limits,
+}
+
+/// What clients are told of the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// CAP.
+    pub home_timeline_cap: usize,
+    /// The longest text of a post, in Unicode scalar values.
+    pub text_chars_max: usize,
+}
+
+impl<L, S: Store> Clone for Api<L, S> {
+    fn clone(&self) -> Self {
+        Self {
+            writes: self.writes.clone(),
+            homes: Arc::clone(&self.homes),
+            store: Arc::clone(&self.store),
+            log: Arc::clone(&self.log),
+            progress: Arc::clone(&self.progress),
+            counters: Arc::clone(&self.counters),
+            limits: self.limits,
+        }
+    }
+}
+
+/// All services, with health and reflection.
+pub async fn routes<L: EventLog, S: Store>(
+    api: Api<L, S>,
+) -> Result<Routes, tonic_reflection::server::Error>
+where
+    S::Account: std::hash::Hash,
+{
+    let posts = v1::post_service_server::PostServiceServer::new(api.clone())
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let graph = v1::graph_service_server::GraphServiceServer::new(api.clone())
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
+    let status = v1::status_service_server::StatusServiceServer::new(api);
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    // The empty name stands for the server as a whole.
+    for service in [
+        "",
+        "roost.v1.PostService",
+        "roost.v1.GraphService",
+        "roost.v1.TimelineService",
+        "roost.v1.StatusService",
+    ] {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(posts)
+        .add_service(graph)
+        .add_service(timelines)
+        .add_service(status)
+        .add_service(health)
+        .add_service(reflection))
+}
+
+impl From<FieldError> for Status {
+    fn from(error: FieldError) -> Self {
+        let details = ErrorDetails::with_bad_request_violation(error.field, &error.reason);
+        Self::with_error_details(tonic::Code::InvalidArgument, error.to_string(), details)
+    }
+}
+
+impl From<WriteError> for Status {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Field(error) => error.into(),
+            WriteError::UnknownPost { field: _, post } => {
+                not_found("post", post.0, error.to_string())
+            }
+            WriteError::Check(error) => match Arc::try_unwrap(error) {
+                Ok(error) => error.into(),
+                Err(error) => unavailable(error.to_string()),
+            },
+            WriteError::Log(ref cause) if cause.is_corrupt() => Self::data_loss(error.to_string()),
+            WriteError::Log(_)
+            | WriteError::Store(_)
+            | WriteError::Behind
+            | WriteError::Repeated
+            | WriteError::Closing => unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::data_loss(error.to_string()),
+            StoreError::TooManyAccounts { .. } => Self::resource_exhausted(error.to_string()),
+            StoreError::Disk { .. } | StoreError::Closed => unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Busy { .. } => unavailable(error.to_string()),
+        }
+    }
+}
+
+fn unavailable(message: String) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
+    Status::with_error_details(tonic::Code::Unavailable, message, details)
+}
+
+fn not_found(kind: &'static str, id: u64, message: String) -> Status {
+    let details = ErrorDetails::with_resource_info(kind, id.to_string(), "", &message);
+    Status::with_error_details(tonic::Code::NotFound, message, details)
+}
+
+/// The status of a whole stream, or batch, that one of its items has spoiled.
+fn at_place(place: usize, error: WriteError) -> Status {
+    match error {
+        WriteError::Field(FieldError { field, reason }) => {
+            let field = format!("requests[{place}].{field}");
+            let details = ErrorDetails::with_bad_request_violation(&field, &reason);
+            let message = format!("{field}: {reason}; nothing was published");
+            Status::with_error_details(tonic::Code::InvalidArgument, message, details)
+        }
+        WriteError::UnknownPost { field, post } => {
+            let message = format!(
+                "requests[{place}].{field}: there is no post {post}; nothing was published"
+            );
+            not_found("post", post.0, message)
+        }
+        error => error.into(),
+    }
+}

@@ -1,0 +1,164 @@
+//! `roost.v1.GraphService`.
+
+use futures::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Api, not_found,
+    page::{self, List},
+};
+use crate::{
+    domain::UserId,
+    event_log::EventLog,
+    proto::v1,
+    store::{FollowSide, Store},
+    writes::{FieldError, check_user},
+};
+
+const PAGE_SIZE_DEFAULT: usize = 100;
+const PAGE_SIZE_MAX: usize = 10_000;
+/// Edges of one message of an import.
+const IMPORT_EDGES_MAX: usize = 100_000;
+/// Messages of an import under way at once; with more, the stream is not read.
+const IMPORTS_IN_FLIGHT_MAX: usize = 4;
+
+#[tonic::async_trait]
+impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
+where
+    S::Account: std::hash::Hash,
+{
+    async fn follow(
+        &self,
+        request: Request<v1::FollowRequest>,
+    ) -> Result<Response<v1::FollowResponse>, Status> {
+        let v1::FollowRequest { follower_id, followee_id } = request.into_inner();
+        let applied = self.writes.follow(UserId(follower_id), UserId(followee_id)).await?;
+        Ok(Response::new(v1::FollowResponse { applied }))
+    }
+
+    async fn unfollow(
+        &self,
+        request: Request<v1::UnfollowRequest>,
+    ) -> Result<Response<v1::UnfollowResponse>, Status> {
+        let v1::UnfollowRequest { follower_id, followee_id } = request.into_inner();
+        let applied = self.writes.unfollow(UserId(follower_id), UserId(followee_id)).await?;
+        Ok(Response::new(v1::UnfollowResponse { applied }))
+    }
+
+    async fn import_follows(
+        &self,
+        request: Request<Streaming<v1::ImportFollowsRequest>>,
+    ) -> Result<Response<v1::ImportFollowsResponse>, Status> {
+        // In order, so that the messages before a bad one are imported, whole.
+        let mut imports = request
+            .into_inner()
+            .map(|message| async move { self.import_message(message?).await })
+            .buffered(IMPORTS_IN_FLIGHT_MAX);
+        let mut edge_count = 0;
+        let mut failed = None;
+        while let Some(imported) = imports.next().await {
+            match imported {
+                Ok(count) => edge_count += count,
+                Err(status) => {
+                    failed = Some(status);
+                    break;
+                }
+            }
+        }
+        match failed {
+            Some(status) => Err(status),
+            None => Ok(Response::new(v1::ImportFollowsResponse { edge_count })),
+        }
+    }
+
+    async fn list_followers(
+        &self,
+        request: Request<v1::ListFollowersRequest>,
+    ) -> Result<Response<v1::ListFollowersResponse>, Status> {
+        let v1::ListFollowersRequest { user_id, page_size, page_token } = request.into_inner();
+        let (user_ids, next_page_token) =
+            self.list_follows(user_id, FollowSide::Followers, page_size, &page_token).await?;
+        Ok(Response::new(v1::ListFollowersResponse { user_ids, next_page_token }))
+    }
+
+    async fn list_following(
+        &self,
+        request: Request<v1::ListFollowingRequest>,
+    ) -> Result<Response<v1::ListFollowingResponse>, Status> {
+        let v1::ListFollowingRequest { user_id, page_size, page_token } = request.into_inner();
+        let (user_ids, next_page_token) =
+            self.list_follows(user_id, FollowSide::Following, page_size, &page_token).await?;
+        Ok(Response::new(v1::ListFollowingResponse { user_ids, next_page_token }))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<v1::GetAccountRequest>,
+    ) -> Result<Response<v1::Account>, Status> {
+        let user = UserId(request.into_inner().user_id);
+        let account = self.known_account("user_id", user).await?;
+        let counts = self.store.count_follows(account).await?;
+        Ok(Response::new(v1::Account {
+            user_id: user.0,
+            follower_count: counts.followers,
+            following_count: counts.following,
+        }))
+    }
+}
+
+impl<L: EventLog, S: Store> Api<L, S> {
+    /// The handle of an account that must be known.
+    pub(super) async fn known_account(
+        &self,
+        field: &'static str,
+        user: UserId,
+    ) -> Result<S::Account, Status> {
+        check_user(field, user)?;
+        self.store.account(user).await?.ok_or_else(|| {
+            let message = format!("account {user} is unknown: no post and no follow has named it");
+            not_found("account", user.0, message)
+        })
+    }
+
+    async fn import_message(&self, message: v1::ImportFollowsRequest) -> Result<u64, Status> {
+        let edge_count: usize = message.lists.iter().map(|list| list.follower_ids.len()).sum();
+        if edge_count > IMPORT_EDGES_MAX {
+            let reason = format!("have {edge_count} edges; send at most {IMPORT_EDGES_MAX}");
+            return Err(FieldError::new("lists", reason).into());
+        }
+        let lists = message
+            .lists
+            .into_iter()
+            .map(|list| {
+                let followers = list.follower_ids.into_iter().map(UserId).collect();
+                (UserId(list.followee_id), followers)
+            })
+            .collect();
+        Ok(self.writes.import(lists).await?)
+    }
+
+    async fn list_follows(
+        &self,
+        user_id: u64,
+        side: FollowSide,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<(Vec<u64>, String), Status> {
+        let list = match side {
+            FollowSide::Followers => List::Followers,
+            FollowSide::Following => List::Following,
+        };
+        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let after = page::parse(page_token, list, user_id)?.map(UserId);
+        let account = self.known_account("user_id", UserId(user_id)).await?;
+        // One more tells whether another page follows.
+        let mut users = self.store.list_follows(account, side, after, count_max + 1).await?;
+        let more = users.len() > count_max;
+        users.truncate(count_max);
+        let next_page_token = match users.last() {
+            Some(last) if more => page::token(list, user_id, last.0),
+            _ => String::new(),
+        };
+        Ok((users.into_iter().map(|user| user.0).collect(), next_page_token))
+    }
+}

@@ -1,0 +1,55 @@
+//! `roost.v1.StatusService`.
+
+use std::sync::atomic::Ordering;
+
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use crate::{event_log::EventLog, proto::v1, store::Store};
+
+#[tonic::async_trait]
+impl<L: EventLog, S: Store> v1::status_service_server::StatusService for Api<L, S>
+where
+    S::Account: std::hash::Hash,
+{
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let partitions = (0..self.log.partitions())
+            .map(|partition| {
+                let end_offset = self.log.end(partition);
+                let position = self.progress.position(partition);
+                v1::PartitionStatus {
+                    partition,
+                    end_offset,
+                    applied_offset: position.applied,
+                    delivered_offset: position.delivered,
+                }
+            })
+            .collect();
+        let counters = &self.counters;
+        let fanout = v1::FanoutCounters {
+            deliveries: counters.deliveries.load(Ordering::Relaxed),
+            skipped_deliveries: counters.skipped_deliveries.load(Ordering::Relaxed),
+            pushes: counters.pushes.load(Ordering::Relaxed),
+            events: counters.events.load(Ordering::Relaxed),
+        };
+        let size = self.store.size();
+        let store = v1::StoreSize {
+            accounts: size.accounts,
+            follows: size.follows,
+            live_timelines: size.live_timelines,
+            timeline_entries: size.timeline_entries,
+            timeline_bytes: size.timeline_bytes,
+        };
+        Ok(Response::new(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home_timeline_cap: self.limits.home_timeline_cap as u32,
+            post_text_limit: self.limits.text_chars_max as u32,
+            partitions,
+            fanout: Some(fanout),
+            store: Some(store),
+        }))
+    }
+}

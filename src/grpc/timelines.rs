@@ -1,0 +1,97 @@
+//! `roost.v1.TimelineService`.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    page::{self, List},
+    posts::post_to_proto,
+};
+use crate::{
+    domain::{PostId, UserId},
+    event_log::EventLog,
+    proto::v1,
+    store::{Floor, HomePage, Store},
+    writes::check_user,
+};
+
+const PAGE_SIZE_DEFAULT: usize = 20;
+const PAGE_SIZE_MAX: usize = 800;
+
+#[tonic::async_trait]
+impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api<L, S>
+where
+    S::Account: std::hash::Hash,
+{
+    async fn list_home_timeline(
+        &self,
+        request: Request<v1::ListHomeTimelineRequest>,
+    ) -> Result<Response<v1::ListHomeTimelineResponse>, Status> {
+        let v1::ListHomeTimelineRequest { user_id, page_size, page_token, ids_only } =
+            request.into_inner();
+        check_user("user_id", UserId(user_id))?;
+        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
+        let page = self.homes.read(UserId(user_id), before, count_max).await?;
+        let next_page_token = next_page_token(List::Home, user_id, &page);
+        let floor = Some(floor_to_proto(page.floor));
+        let (post_ids, posts) = self.show(page.ids, ids_only).await?;
+        Ok(Response::new(v1::ListHomeTimelineResponse { post_ids, posts, next_page_token, floor }))
+    }
+
+    async fn list_author_timeline(
+        &self,
+        request: Request<v1::ListAuthorTimelineRequest>,
+    ) -> Result<Response<v1::ListAuthorTimelineResponse>, Status> {
+        let v1::ListAuthorTimelineRequest { author_id, page_size, page_token, ids_only } =
+            request.into_inner();
+        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let before = page::parse(&page_token, List::Author, author_id)?.map(PostId);
+        self.known_account("author_id", UserId(author_id)).await?;
+        // One more tells whether another page follows.
+        let mut ids = self.store.author_page(UserId(author_id), before, count_max + 1).await?;
+        let more = ids.len() > count_max;
+        ids.truncate(count_max);
+        let page = HomePage { ids, more, floor: Floor::Beginning };
+        let next_page_token = next_page_token(List::Author, author_id, &page);
+        let floor = Some(floor_to_proto(page.floor));
+        let (post_ids, posts) = self.show(page.ids, ids_only).await?;
+        Ok(Response::new(v1::ListAuthorTimelineResponse {
+            post_ids,
+            posts,
+            next_page_token,
+            floor,
+        }))
+    }
+}
+
+impl<L: EventLog, S: Store> Api<L, S> {
+    /// The ids and, unless only they are wanted, the posts of a page. A post that
+    /// was deleted since the page was read is in neither.
+    async fn show(
+        &self,
+        ids: Vec<PostId>,
+        ids_only: bool,
+    ) -> Result<(Vec<u64>, Vec<v1::Post>), Status> {
+        if ids_only {
+            return Ok((ids.into_iter().map(|id| id.0).collect(), Vec::new()));
+        }
+        let posts = self.store.posts(&ids).await?;
+        Ok(posts.into_iter().flatten().map(|post| (post.id.0, post_to_proto(&post))).unzip())
+    }
+}
+
+fn next_page_token(list: List, owner: u64, page: &HomePage) -> String {
+    match page.ids.last() {
+        Some(last) if page.more => page::token(list, owner, last.0),
+        _ => String::new(),
+    }
+}
+
+fn floor_to_proto(floor: Floor) -> v1::Floor {
+    let (id, reason) = match floor {
+        Floor::Beginning => (0, v1::FloorReason::Beginning),
+        Floor::Cap(oldest) => (oldest.0, v1::FloorReason::Cap),
+    };
+    v1::Floor { complete_down_to_id: id, reason: reason.into() }
+}

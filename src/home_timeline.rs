@@ -1,0 +1,141 @@
+//! Reading home timelines.
+//!
+//! ```text
+//!  read ──► live? ──► page
+//!             │ no: asleep, or some of what it held was taken away
+//!             ▼
+//!           rebuild: announce ──► read followees, their newest posts ──► merge ──► live
+//! ```
+//!
+//! The announcement comes first, see [`store`](crate::store): a post that the
+//! rebuild reads too early to see is pushed, one that it sees too is there once,
+//! and a post taken away meanwhile makes the rebuild start again.
+
+mod merge;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use self::merge::Merge;
+use crate::{
+    domain::{PostId, UserId},
+    store::{Floor, HomePage, HomeRead, Homes, Lookups, StoreError},
+};
+
+/// How often a rebuild begins again before it gives up.
+const REBUILD_ATTEMPTS_MAX: usize = 100;
+/// How often a read that finds the timeline gone again asks for a rebuild.
+const READ_ATTEMPTS_MAX: usize = 10;
+/// Followees whose posts are in hand at once.
+const REBUILD_FOLLOWEES_MAX: usize = 256;
+
+/// Reads home timelines, and rebuilds those that sleep: one rebuild at a time for
+/// each reader, however many ask.
+pub struct HomeTimelines<S: Homes> {
+    store: Arc<S>,
+    rebuilds: Rebuilds<S::Account>,
+}
+
+type Rebuilds<A> = Mutex<HashMap<A, watch::Receiver<()>>>;
+
+/// Why a home timeline cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the reader follows changes faster than it can be read.
+    #[error("the timeline of {user} changes too fast to be rebuilt; try again")]
+    Busy {
+        /// Whose timeline.
+        user: UserId,
+    },
+}
+
+impl<S: Homes + Lookups> HomeTimelines<S>
+where
+    S::Account: Hash,
+{
+    /// Reads from this store.
+    pub fn new(store: Arc<S>) -> Self {
+        Self { store, rebuilds: Mutex::default() }
+    }
+
+    /// Reads up to `count_max` posts older than `before` (or the newest), newest
+    /// first. An account that no event has named has an empty timeline.
+    pub async fn read(
+        &self,
+        user: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomePage, ReadError> {
+        let Some(reader) = self.store.account(user).await? else {
+            return Ok(HomePage { ids: Vec::new(), more: false, floor: Floor::Beginning });
+        };
+        for _ in 0..READ_ATTEMPTS_MAX {
+            match self.store.page(reader, before, count_max).await? {
+                HomeRead::Page(page) => return Ok(page),
+                HomeRead::Asleep => self.rebuild(user, reader).await?,
+            }
+        }
+        Err(ReadError::Busy { user })
+    }
+
+    /// Rebuilds a timeline, or waits for the rebuild that is under way.
+    async fn rebuild(&self, user: UserId, reader: S::Account) -> Result<(), ReadError> {
+        let finished = watch::Sender::new(());
+        let under_way = match lock(&self.rebuilds).entry(reader) {
+            Entry::Occupied(entry) => Some(entry.get().clone()),
+            Entry::Vacant(entry) => {
+                entry.insert(finished.subscribe());
+                None
+            }
+        };
+        if let Some(mut under_way) = under_way {
+            // Ends, with an error that means nothing, when the leader is done.
+            let _ = under_way.changed().await;
+            return Ok(());
+        }
+        let _leader = Leader { rebuilds: &self.rebuilds, reader, _finished: finished };
+        for _ in 0..REBUILD_ATTEMPTS_MAX {
+            if self.try_rebuild(reader).await? {
+                return Ok(());
+            }
+        }
+        Err(ReadError::Busy { user })
+    }
+
+    async fn try_rebuild(&self, reader: S::Account) -> Result<bool, StoreError> {
+        let ticket = self.store.begin_rebuild(reader).await?;
+        let mut authors = self.store.following(reader).await?;
+        authors.push(reader);
+        let mut merge = Merge::new(self.store.entries_max());
+        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
+            merge.add(self.store.newest_of(authors).await?);
+        }
+        self.store.finish_rebuild(reader, ticket, merge.finish()).await
+    }
+}
+
+/// Whoever does a rebuild; those who wait go on when it is dropped.
+struct Leader<'a, A: Eq + Hash> {
+    rebuilds: &'a Rebuilds<A>,
+    reader: A,
+    _finished: watch::Sender<()>,
+}
+
+impl<A: Eq + Hash> Drop for Leader<'_, A> {
+    fn drop(&mut self) {
+        lock(self.rebuilds).remove(&self.reader);
+    }
+}
+
+/// The map is whole even after a panic: it is changed by single calls only.
+fn lock<A>(rebuilds: &Rebuilds<A>) -> MutexGuard<'_, HashMap<A, watch::Receiver<()>>> {
+    rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,99 @@
+//! Giving out post ids.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::domain::PostId;
+
+/// The greatest node number.
+pub const NODE_MAX: u16 = (1 << NODE_BITS) - 1;
+
+const NODE_BITS: u32 = 10;
+const SEQUENCE_BITS: u32 = 12;
+
+/// Gives out ids that only ever grow, on one node. Nodes with different numbers
+/// never give out the same id.
+#[derive(Debug)]
+pub struct PostIds {
+    node: u16,
+    /// Milliseconds since the epoch of the ids, and the sequence number, of the
+    /// id given out last, as one number.
+    last: Mutex<u64>,
+}
+
+impl PostIds {
+    /// A generator for `node`, 0 to [`NODE_MAX`] (greater numbers are cut), whose
+    /// ids are all greater than `greatest`: the greatest one that may have been
+    /// given out before.
+    pub fn new(node: u16, greatest: Option<PostId>) -> Self {
+        let last = greatest.map_or(0, |id| {
+            let ms = id.0 >> PostId::NODE_AND_SEQUENCE_BITS;
+            // Whatever its sequence number was.
+            ((ms + 1) << SEQUENCE_BITS) - 1
+        });
+        Self { node: node & NODE_MAX, last: Mutex::new(last) }
+    }
+
+    /// The next id, for a clock that says `unix_ms` milliseconds since 1970.
+    ///
+    /// Where the clock stands still or runs backwards, the time of the last id is
+    /// used on; where 4,096 ids have one millisecond, the next one is borrowed.
+    pub fn next(&self, unix_ms: u64) -> PostId {
+        let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).max(1) << SEQUENCE_BITS;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = now.max(*last + 1);
+        let ms = *last >> SEQUENCE_BITS;
+        let sequence = *last & ((1 << SEQUENCE_BITS) - 1);
+        PostId(
+            (ms << PostId::NODE_AND_SEQUENCE_BITS)
+                | (u64::from(self.node) << SEQUENCE_BITS)
+                | sequence,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_grow_whatever_the_clock_does(
+            node in 0..=NODE_MAX,
+            clock in proptest::collection::vec(0..4_000_000_000_000_u64, 1..200),
+        ) {
+            let ids = PostIds::new(node, None);
+            let mut last = PostId(0);
+            for unix_ms in clock {
+                let id = ids.next(unix_ms);
+                prop_assert!(id > last);
+                prop_assert_eq!((id.0 >> 12) & 1_023, u64::from(node));
+                last = id;
+            }
+        }
+
+        #[test]
+        fn ids_go_on_above_the_greatest_one(greatest in 1..1_u64 << 62, unix_ms: u32) {
+            let ids = PostIds::new(0, Some(PostId(greatest)));
+            prop_assert!(ids.next(u64::from(unix_ms)).0 > greatest);
+        }
+    }
+
+    #[test]
+    fn an_id_says_when_it_was_given_out() {
+        let unix_ms = PostId::EPOCH_UNIX_MS + 123_456;
+        let id = PostIds::new(3, None).next(unix_ms);
+        assert_eq!(id.created_at(), UNIX_EPOCH + Duration::from_millis(unix_ms));
+    }
+
+    #[test]
+    fn a_full_millisecond_borrows_the_next() {
+        let ids = PostIds::new(0, None);
+        let unix_ms = PostId::EPOCH_UNIX_MS + 10;
+        let times: Vec<u64> = (0..4_097).map(|_| ids.next(unix_ms).0 >> 22).collect();
+        assert_eq!((times[4_095], times[4_096]), (10, 11));
+    }
+}

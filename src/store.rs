@@ -1,0 +1,366 @@
+//! The store: everything that is derived from the event log.
+//!
+//! All of it can be dropped and rebuilt from the log. It has three faces, one for
+//! each of its users, and a backend shows all three:
+//!
+//! | face | who uses it | what for |
+//! |---|---|---|
+//! | [`Ledger`] | the fan-out worker | makes events hold: posts, author timelines, the graph |
+//! | [`Homes`] | the worker and the home timeline read | the materialised home timelines |
+//! | [`Lookups`] | the API, and whoever pulls | posts, author timelines, the graph, as they stand |
+//!
+//! Two rules keep timelines exact while everything runs at once. A worker makes
+//! an event hold in the ledger *before* it writes home timelines. A rebuild
+//! announces itself ([`Homes::begin_rebuild`]) *before* it reads the ledger. So
+//! whatever a rebuild misses in the ledger reaches the announced list by a push,
+//! and whatever is taken away meanwhile makes [`Homes::finish_rebuild`] refuse.
+
+pub mod embedded;
+
+use std::{fmt::Debug, future::Future, sync::Arc};
+
+use crate::domain::{Event, Post, PostId, UserId};
+
+/// A backend that shows all three faces.
+pub trait Store: Ledger + Homes + Lookups {}
+
+impl<S: Ledger + Homes + Lookups> Store for S {}
+
+/// How a store refers to the accounts that it knows.
+pub trait Accounts: Send + Sync + 'static {
+    /// The store's own handle of an account: cheap to copy, and in an order in
+    /// which timelines are cheap to write one after the other.
+    type Account: Copy + Ord + Debug + Send + Sync + 'static;
+
+    /// The handle of an account, or `None` while no event has named it.
+    fn account(
+        &self,
+        user: UserId,
+    ) -> impl Future<Output = Result<Option<Self::Account>, StoreError>> + Send;
+}
+
+/// Makes events hold.
+pub trait Ledger: Accounts {
+    /// Makes `events`, whose first one stands at `first_offset` of `partition`,
+    /// hold in posts, author timelines and the graph, in their order.
+    ///
+    /// Returns, ascending, the posts among them that are not there: an earlier one
+    /// of the same author has the same request id, or a later event, which was
+    /// applied before, has deleted it. Events that this store has applied since
+    /// it was opened are not applied again, so that nothing that was taken away
+    /// comes back for a moment; after it is opened they are, since the end of
+    /// what it held may be lost.
+    fn apply(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: Arc<[Event]>,
+    ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
+
+    /// One past the last event of `partition` that the store remembers, even
+    /// after a loss of power: applying must go on there or before.
+    fn applied(&self, partition: u32) -> u64;
+
+    /// Makes everything applied so far survive a loss of power.
+    fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Up to `count_max` followers of an account, ascending by handle, from the
+    /// first one greater than `after` on. Fewer than asked for are the last ones.
+    fn followers_after(
+        &self,
+        author: Self::Account,
+        after: Option<Self::Account>,
+        count_max: usize,
+    ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
+    /// An author's posts that are deleted and not yet forgotten.
+    fn deleted_of(
+        &self,
+        author: Self::Account,
+    ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
+
+    /// Says that a deleted post has left every home timeline, so that reads need
+    /// no longer look out for it. Until then, from the moment its deletion is
+    /// applied, no read shows it.
+    fn forget_deleted(&self, post: PostId) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// The materialised home timelines. A reader either has a live one, which every
+/// push reaches, or sleeps and has none.
+pub trait Homes: Accounts {
+    /// Writes ids into the live timelines among `pushes`; one that holds an id
+    /// already keeps one of it.
+    fn push(
+        &self,
+        pushes: &Pushes<Self::Account>,
+    ) -> impl Future<Output = Result<PushOutcome, StoreError>> + Send;
+
+    /// Those of `readers`, which are ascending, who have a live timeline.
+    fn awake(
+        &self,
+        readers: &[Self::Account],
+    ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
+    /// Puts an author's posts where they belong in the reader's live timeline.
+    fn merge(
+        &self,
+        reader: Self::Account,
+        posts: &NewestPosts,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes an author's posts out of the reader's live timeline.
+    fn purge(
+        &self,
+        reader: Self::Account,
+        posts: &NewestPosts,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes one post out of the live timelines among `readers`.
+    fn remove(
+        &self,
+        readers: &[Self::Account],
+        post: PostId,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Reads up to `count_max` ids older than `before` (or the newest), newest
+    /// first, of the newest CAP.
+    fn page(
+        &self,
+        reader: Self::Account,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> impl Future<Output = Result<HomeRead, StoreError>> + Send;
+
+    /// Announces a rebuild: from now on pushes are gathered for the reader.
+    fn begin_rebuild(
+        &self,
+        reader: Self::Account,
+    ) -> impl Future<Output = Result<RebuildTicket, StoreError>> + Send;
+
+    /// Joins what was read from the ledger since [`Homes::begin_rebuild`] with
+    /// what was pushed meanwhile and makes the timeline live. False: a post was
+    /// taken away in between, or another rebuild has begun; begin again.
+    fn finish_rebuild(
+        &self,
+        reader: Self::Account,
+        ticket: RebuildTicket,
+        posts: NewestPosts,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// How many ids a rebuild should gather: CAP and some slack, so that a few
+    /// deletions do not ask for another rebuild.
+    fn entries_max(&self) -> usize;
+}
+
+/// Reads of what events have made so far.
+pub trait Lookups: Accounts {
+    /// The posts that exist among `ids`, in the same places.
+    fn posts(
+        &self,
+        ids: &[PostId],
+    ) -> impl Future<Output = Result<Vec<Option<Arc<Post>>>, StoreError>> + Send;
+
+    /// Makes a post known that is durable in the log and not applied yet.
+    fn remember(&self, post: Arc<Post>);
+
+    /// The posts that the author's earlier requests made, in the same places.
+    fn requests(
+        &self,
+        requests: &[(UserId, String)],
+    ) -> impl Future<Output = Result<Vec<Option<PostId>>, StoreError>> + Send;
+
+    /// Up to `count_max` posts of an author older than `before` (or the newest),
+    /// newest first.
+    fn author_page(
+        &self,
+        author: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
+
+    /// The newest posts of each author, [`Homes::entries_max`] of them at most.
+    fn newest_of(
+        &self,
+        authors: &[Self::Account],
+    ) -> impl Future<Output = Result<Vec<NewestPosts>, StoreError>> + Send;
+
+    /// Whether one account follows another.
+    fn follows(
+        &self,
+        follower: Self::Account,
+        followee: Self::Account,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The accounts that a reader follows, ascending by handle.
+    fn following(
+        &self,
+        reader: Self::Account,
+    ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
+    /// Up to `count_max` accounts on one side of an account's follows, ascending
+    /// by id, from the first greater than `after` on.
+    fn list_follows(
+        &self,
+        account: Self::Account,
+        side: FollowSide,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> impl Future<Output = Result<Vec<UserId>, StoreError>> + Send;
+
+    /// How many accounts are on each side of an account's follows.
+    fn count_follows(
+        &self,
+        account: Self::Account,
+    ) -> impl Future<Output = Result<FollowCounts, StoreError>> + Send;
+
+    /// The greatest post id ever applied, or `None`.
+    fn greatest_post(&self) -> Option<PostId>;
+
+    /// How much the store holds.
+    fn size(&self) -> StoreSize;
+}
+
+/// The newest posts of some timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewestPosts {
+    /// Ascending, without repetition.
+    pub ids: Vec<PostId>,
+    /// Nothing is missing above this id; `None` where nothing is missing at all.
+    pub floor: Option<PostId>,
+}
+
+/// Ids to write into timelines, gathered by reader: one write a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushes<A> {
+    /// The readers, ascending, each with where its ids end in `ids`.
+    pub(crate) readers: Vec<(A, usize)>,
+    /// The ids of all readers, one after the other, ascending for each.
+    pub(crate) ids: Vec<PostId>,
+}
+
+impl<A: Copy> Pushes<A> {
+    /// Each reader with its ids.
+    pub fn iter(&self) -> impl Iterator<Item = (A, &[PostId])> {
+        let mut start = 0;
+        self.readers.iter().map(move |&(reader, end)| {
+            let ids = &self.ids[start..end];
+            start = end;
+            (reader, ids)
+        })
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+}
+
+/// What a push did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PushOutcome {
+    /// Ids written to live timelines.
+    pub deliveries: u64,
+    /// Ids not written since their readers sleep.
+    pub skipped: u64,
+    /// Live timelines written to.
+    pub pushes: u64,
+}
+
+/// What a read of a home timeline found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HomeRead {
+    /// The timeline is live, and this is the page.
+    Page(HomePage),
+    /// There is no timeline that could answer: rebuild it.
+    Asleep,
+}
+
+/// One page of a home timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomePage {
+    /// Newest first.
+    pub ids: Vec<PostId>,
+    /// Whether older ones follow.
+    pub more: bool,
+    /// How far down the whole timeline is complete.
+    pub floor: Floor,
+}
+
+/// How far down a timeline is complete, and why it stops there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// Complete to the very beginning.
+    Beginning,
+    /// It holds CAP posts, the oldest of which is this.
+    Cap(PostId),
+}
+
+/// Which rebuild of a timeline this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RebuildTicket(pub u32);
+
+/// One side of an account's follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowSide {
+    /// Those who follow it.
+    Followers,
+    /// Those whom it follows.
+    Following,
+}
+
+/// How many follow an account, and how many it follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FollowCounts {
+    /// Those who follow it.
+    pub followers: u64,
+    /// Those whom it follows.
+    pub following: u64,
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSize {
+    /// Accounts that an event has named.
+    pub accounts: u64,
+    /// Follow edges.
+    pub follows: u64,
+    /// Home timelines that pushes reach.
+    pub live_timelines: u64,
+    /// Ids in them.
+    pub timeline_entries: u64,
+    /// Bytes of memory allocated for them.
+    pub timeline_bytes: u64,
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk, or the library that keeps it, failed.
+    #[error("the store in {dir} failed: {reason}; free or mend the disk, then restart")]
+    Disk {
+        /// The store's directory.
+        dir: String,
+        /// What it said.
+        reason: String,
+    },
+    /// What is on disk cannot be right.
+    #[error(
+        "the store in {dir} is damaged: {reason}; it can be rebuilt from the event log: \
+         move that directory away and start again"
+    )]
+    Damaged {
+        /// The store's directory.
+        dir: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// More accounts than the store can number.
+    #[error("the store holds as many accounts as it can number, {count_max}")]
+    TooManyAccounts {
+        /// How many that is.
+        count_max: u64,
+    },
+    /// The process is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}

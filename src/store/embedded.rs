@@ -1,0 +1,611 @@
+//! The embedded store: in this process, durable on local disk.
+//!
+//! ```text
+//!  events ──► disk (fjall) ──► memory: accounts, graph, author timelines
+//!  pushes ───────────────────► memory: home timelines
+//!  start  ──► disk ──► accounts, graph        (author timelines when first needed,
+//!                                              home timelines when first read)
+//! ```
+//!
+//! Posts, author timelines, requests and the graph are on disk. The accounts and
+//! the graph are also in memory, whole, since every fan-out walks them; author
+//! timelines come into memory when a rebuild needs them; home timelines are in
+//! memory only. Nothing here is fsynced event by event: the log is the truth, and
+//! the store resumes where its disk remembers.
+
+mod accounts;
+mod authors;
+mod disk;
+mod edges;
+mod graph;
+mod homes;
+mod id_set;
+mod newest_ids;
+mod posts;
+mod slots;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use self::{
+    accounts::AccountTable,
+    authors::AuthorTimelines,
+    disk::{Disk, DiskBatch, Mark},
+    edges::ChangeKind,
+    graph::Graph,
+    homes::{HomeLimits, HomeTable},
+    posts::PostTable,
+};
+use crate::{
+    domain::{Event, Post, PostId, UserId},
+    store::{
+        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, NewestPosts,
+        PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize,
+    },
+};
+
+/// An account's follow changes on disk are replaced by a snapshot once there are
+/// more than this, and more than one in [`FOLLOWERS_PER_CHANGE`] followers: each
+/// change is then rewritten a bounded number of times.
+const FOLLOW_CHANGES_MAX: u32 = 256;
+const FOLLOWERS_PER_CHANGE: u32 = 64;
+
+/// How the embedded store works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// CAP: how many posts a home timeline shows. At least 1.
+    pub home_timeline_cap: usize,
+    /// Bytes of memory for posts ready to be shown.
+    pub post_cache_bytes: u64,
+    /// Bytes of memory for blocks of the disk files.
+    pub block_cache_bytes: u64,
+    /// Where calls that may wait for the disk run.
+    pub blocking: Blocking,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            home_timeline_cap: 800,
+            post_cache_bytes: 128 << 20,
+            block_cache_bytes: 128 << 20,
+            blocking: Blocking::Pool,
+        }
+    }
+}
+
+/// Where calls that may wait for the disk run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// On the runtime's threads for blocking calls.
+    Pool,
+    /// In place: for a simulation, whose steps must come in one order.
+    InPlace,
+}
+
+/// The embedded store. Clones are handles of the same store.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    inner: Arc<Inner>,
+    blocking: Blocking,
+}
+
+struct Inner {
+    disk: Disk,
+    accounts: AccountTable,
+    graph: Graph,
+    authors: AuthorTimelines,
+    homes: HomeTable,
+    posts: PostTable,
+    greatest_post: AtomicU64,
+    /// The marks found when the store was opened.
+    marks: BTreeMap<u32, Mark>,
+    /// One past the last event applied since the store was opened, by partition.
+    applied: Mutex<HashMap<u32, u64>>,
+    /// Changes on disk since the last snapshot, by followee.
+    follow_changes: slots::Slots<u32>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, or makes one, and reads the accounts and the
+    /// graph into memory. Waits for the disk: call it before there is anyone to
+    /// keep waiting.
+    pub fn open(dir: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let disk = Disk::open(dir, settings.block_cache_bytes)?;
+        let cap = settings.home_timeline_cap.max(1);
+        let limits = HomeLimits { cap, entries_max: cap + (cap / 10).max(1) };
+        let marks = disk.marks()?;
+        let greatest_post = marks.values().map(|mark| mark.greatest_post).max().unwrap_or(0);
+        let inner = Inner {
+            disk,
+            accounts: AccountTable::default(),
+            graph: Graph::default(),
+            authors: AuthorTimelines::new(limits.entries_max),
+            homes: HomeTable::new(limits),
+            posts: PostTable::new(settings.post_cache_bytes),
+            greatest_post: AtomicU64::new(greatest_post),
+            marks,
+            applied: Mutex::default(),
+            follow_changes: slots::Slots::default(),
+        };
+        inner.load()?;
+        Ok(Self { inner: Arc::new(inner), blocking: settings.blocking })
+    }
+
+    async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        match self.blocking {
+            Blocking::InPlace => work(&inner),
+            Blocking::Pool => {
+                let task = tokio::task::spawn_blocking(move || work(&inner));
+                match task.await {
+                    Ok(result) => result,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => Err(StoreError::Closed),
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn load(&self) -> Result<(), StoreError> {
+        let mut chunk = Vec::new();
+        for user in self.disk.accounts() {
+            chunk.push(user?);
+            if chunk.len() == 65_536 {
+                self.number(&chunk)?;
+                chunk.clear();
+            }
+        }
+        self.number(&chunk)?;
+        for entry in self.disk.follows() {
+            let (followee, bytes) = entry?;
+            let change = edges::decode(&bytes).ok_or_else(|| {
+                self.disk.damage(&format!("a follow change of account {followee} is malformed"))
+            })?;
+            self.change_followers(followee, change.kind, &change.followers)?;
+        }
+        Ok(())
+    }
+
+    /// The handles of these users, some of which may become known by this.
+    fn number(&self, users: &[UserId]) -> Result<(Vec<u32>, Vec<UserId>), StoreError> {
+        let mut new = Vec::new();
+        let numbers = self
+            .accounts
+            .number(users, &mut new)
+            .ok_or(StoreError::TooManyAccounts { count_max: u64::from(u32::MAX) })?;
+        Ok((numbers, new))
+    }
+
+    /// In memory; also counts the changes that are on disk.
+    fn change_followers(
+        &self,
+        followee: UserId,
+        kind: ChangeKind,
+        followers: &[UserId],
+    ) -> Result<(), StoreError> {
+        let followee = self.number(&[followee])?.0[0];
+        let followers = self.number(followers)?.0;
+        if kind == ChangeKind::Replace {
+            for follower in self.graph.followers(followee) {
+                self.graph.unfollow(followee, follower);
+            }
+            self.follow_changes.with(followee, |count| *count = 0);
+        }
+        match kind {
+            ChangeKind::Add | ChangeKind::Replace => self.graph.follow(followee, &followers),
+            ChangeKind::Remove => {
+                for follower in followers {
+                    self.graph.unfollow(followee, follower);
+                }
+            }
+        }
+        self.follow_changes.with(followee, |count| *count = count.saturating_add(1));
+        Ok(())
+    }
+
+    /// Only one call at a time for each partition.
+    fn apply(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: &[Event],
+    ) -> Result<Vec<PostId>, StoreError> {
+        let applied = self.lock_applied().get(&partition).copied().unwrap_or(0);
+        let known_len = applied.saturating_sub(first_offset).min(events.len() as u64) as usize;
+        let (known, new) = events.split_at(known_len);
+        let mut absent = self.find_deleted(known)?;
+        if !new.is_empty() {
+            let first_offset = first_offset + known_len as u64;
+            let duplicates = self.find_duplicates(new)?;
+            self.apply_to_disk(partition, first_offset, new, &duplicates)?;
+            self.apply_to_memory(new, &duplicates)?;
+            self.write_snapshots(partition, first_offset + new.len() as u64, new)?;
+            self.lock_applied().insert(partition, first_offset + new.len() as u64);
+            absent.extend(duplicates);
+        }
+        absent.sort_unstable();
+        Ok(absent)
+    }
+
+    fn apply_to_disk(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: &[Event],
+        duplicates: &[PostId],
+    ) -> Result<(), StoreError> {
+        let mut batch = self.disk.batch();
+        self.write_accounts(events, &mut batch)?;
+        let mut greatest_post = 0;
+        for (offset, event) in (first_offset..).zip(events) {
+            match event {
+                Event::PostPublished { post, request_id } => {
+                    greatest_post = greatest_post.max(post.id.0);
+                    if duplicates.binary_search(&post.id).is_err() {
+                        batch.add_post(post, request_id.as_deref());
+                    }
+                }
+                Event::PostDeleted { post, author } => batch.remove_post(*post, *author),
+                Event::Followed { followee, followers } => {
+                    let change = edges::encode(ChangeKind::Add, followers.clone());
+                    batch.add_follow_change(*followee, offset, change);
+                }
+                Event::Unfollowed { followee, follower } => {
+                    let change = edges::encode(ChangeKind::Remove, vec![*follower]);
+                    batch.add_follow_change(*followee, offset, change);
+                }
+            }
+        }
+        self.greatest_post.fetch_max(greatest_post, Ordering::Relaxed);
+        batch.commit(partition, self.mark(first_offset + events.len() as u64))
+    }
+
+    fn apply_to_memory(&self, events: &[Event], duplicates: &[PostId]) -> Result<(), StoreError> {
+        for event in events {
+            match event {
+                Event::PostPublished { post, .. } if duplicates.binary_search(&post.id).is_ok() => {
+                    self.posts.forget(post.id);
+                }
+                Event::PostPublished { post, .. } => {
+                    let author = self.number(&[post.author])?.0[0];
+                    self.authors.insert(author, post.id);
+                }
+                Event::PostDeleted { post, author } => {
+                    let author = self.number(&[*author])?.0[0];
+                    self.posts.hide(*post, author);
+                    self.posts.forget(*post);
+                    self.authors.remove(author, *post);
+                }
+                Event::Followed { followee, followers } => {
+                    self.change_followers(*followee, ChangeKind::Add, followers)?;
+                }
+                Event::Unfollowed { followee, follower } => {
+                    self.change_followers(*followee, ChangeKind::Remove, &[*follower])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self, next_offset: u64) -> Mark {
+        Mark { next_offset, greatest_post: self.greatest_post.load(Ordering::Relaxed) }
+    }
+
+    /// The map is whole even after a panic: it is changed by single calls only.
+    fn lock_applied(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The posts that these events, applied before, made and that are gone.
+    fn find_deleted(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
+        let mut deleted = Vec::new();
+        for event in events {
+            if let Event::PostPublished { post, .. } = event
+                && self.disk.post(post.id)?.is_none()
+            {
+                deleted.push(post.id);
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// The posts whose author has used their request id before, ascending.
+    fn find_duplicates(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
+        let mut first = HashMap::new();
+        let mut duplicates = Vec::new();
+        for event in events {
+            let Event::PostPublished { post, request_id: Some(request_id) } = event else {
+                continue;
+            };
+            let winner = *first.entry((post.author, request_id.as_str())).or_insert(post.id);
+            let winner = self.disk.request(post.author, request_id)?.unwrap_or(winner);
+            if winner != post.id {
+                duplicates.push(post.id);
+            }
+        }
+        duplicates.sort_unstable();
+        Ok(duplicates)
+    }
+
+    fn write_accounts(
+        &self,
+        events: &[Event],
+        batch: &mut DiskBatch<'_>,
+    ) -> Result<(), StoreError> {
+        let mut users = Vec::with_capacity(events.len());
+        for event in events {
+            users.push(event.key());
+            match event {
+                Event::Followed { followers, .. } => users.extend_from_slice(followers),
+                Event::Unfollowed { follower, .. } => users.push(*follower),
+                Event::PostPublished { .. } | Event::PostDeleted { .. } => {}
+            }
+        }
+        for user in self.number(&users)?.1 {
+            batch.add_account(user);
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot for those of the followees that have too many changes on
+    /// disk, once all events before `next_offset` are in memory.
+    fn write_snapshots(
+        &self,
+        partition: u32,
+        next_offset: u64,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        let followees: BTreeSet<UserId> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Followed { followee, .. } | Event::Unfollowed { followee, .. } => {
+                    Some(*followee)
+                }
+                Event::PostPublished { .. } | Event::PostDeleted { .. } => None,
+            })
+            .collect();
+        let mut batch = None;
+        for followee in followees {
+            let account = self.number(&[followee])?.0[0];
+            let changes = self.follow_changes.with(account, |count| *count);
+            let followers = self.graph.counts(account).followers;
+            if changes <= FOLLOW_CHANGES_MAX
+                || u64::from(changes) <= followers / u64::from(FOLLOWERS_PER_CHANGE)
+            {
+                continue;
+            }
+            let followers = self.accounts.users(&self.graph.followers(account));
+            batch.get_or_insert_with(|| self.disk.batch()).replace_follow_changes(
+                followee,
+                next_offset - 1,
+                edges::encode_snapshot(followers),
+            )?;
+            self.follow_changes.with(account, |count| *count = 1);
+        }
+        batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
+    }
+
+    fn list_follows(
+        &self,
+        account: u32,
+        side: FollowSide,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Vec<UserId> {
+        let numbers = match side {
+            FollowSide::Followers => self.graph.followers(account),
+            FollowSide::Following => self.graph.following(account),
+        };
+        let mut users = self.accounts.users(&numbers);
+        users.retain(|user| after.is_none_or(|after| *user > after));
+        if users.len() > count_max {
+            users.select_nth_unstable(count_max);
+            users.truncate(count_max);
+        }
+        users.sort_unstable();
+        users
+    }
+}
+
+impl Accounts for EmbeddedStore {
+    /// Numbers: dense, and those of accounts named together lie side by side.
+    type Account = u32;
+
+    async fn account(&self, user: UserId) -> Result<Option<u32>, StoreError> {
+        Ok(self.inner.accounts.find(user))
+    }
+}
+
+impl Ledger for EmbeddedStore {
+    async fn apply(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: Arc<[Event]>,
+    ) -> Result<Vec<PostId>, StoreError> {
+        self.run_blocking(move |inner| inner.apply(partition, first_offset, &events)).await
+    }
+
+    fn applied(&self, partition: u32) -> u64 {
+        self.inner.marks.get(&partition).map_or(0, |mark| mark.next_offset)
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.run_blocking(|inner| inner.disk.sync()).await
+    }
+
+    async fn followers_after(
+        &self,
+        author: u32,
+        after: Option<u32>,
+        count_max: usize,
+    ) -> Result<Vec<u32>, StoreError> {
+        Ok(self.inner.graph.followers_after(author, after, count_max))
+    }
+
+    async fn deleted_of(&self, author: u32) -> Result<Vec<PostId>, StoreError> {
+        Ok(self.inner.posts.hidden().of(author))
+    }
+
+    async fn forget_deleted(&self, post: PostId) -> Result<(), StoreError> {
+        self.inner.posts.unhide(post);
+        Ok(())
+    }
+}
+
+impl Homes for EmbeddedStore {
+    async fn push(&self, pushes: &Pushes<u32>) -> Result<PushOutcome, StoreError> {
+        Ok(self.inner.homes.push(pushes))
+    }
+
+    async fn awake(&self, readers: &[u32]) -> Result<Vec<u32>, StoreError> {
+        Ok(self.inner.homes.awake(readers))
+    }
+
+    async fn merge(&self, reader: u32, posts: &NewestPosts) -> Result<(), StoreError> {
+        self.inner.homes.merge(reader, posts);
+        Ok(())
+    }
+
+    async fn purge(&self, reader: u32, posts: &NewestPosts) -> Result<(), StoreError> {
+        self.inner.homes.purge(reader, posts);
+        Ok(())
+    }
+
+    async fn remove(&self, readers: &[u32], post: PostId) -> Result<(), StoreError> {
+        self.inner.homes.remove(readers, post);
+        Ok(())
+    }
+
+    async fn page(
+        &self,
+        reader: u32,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomeRead, StoreError> {
+        let hidden = self.inner.posts.hidden();
+        Ok(self.inner.homes.page(reader, before, count_max, |post| hidden.contains(post)))
+    }
+
+    async fn begin_rebuild(&self, reader: u32) -> Result<RebuildTicket, StoreError> {
+        Ok(self.inner.homes.begin_rebuild(reader))
+    }
+
+    async fn finish_rebuild(
+        &self,
+        reader: u32,
+        ticket: RebuildTicket,
+        posts: NewestPosts,
+    ) -> Result<bool, StoreError> {
+        Ok(self.inner.homes.finish_rebuild(reader, ticket, &posts))
+    }
+
+    fn entries_max(&self) -> usize {
+        self.inner.homes.entries_max()
+    }
+}
+
+impl Lookups for EmbeddedStore {
+    async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
+        let (mut posts, missing) = self.inner.posts.cached(ids);
+        if !missing.is_empty() {
+            let ids: Vec<PostId> = missing.iter().map(|place| ids[*place]).collect();
+            let found = self.run_blocking(move |inner| inner.posts.load(&inner.disk, &ids)).await?;
+            for (place, post) in missing.into_iter().zip(found) {
+                posts[place] = post;
+            }
+        }
+        Ok(posts)
+    }
+
+    fn remember(&self, post: Arc<Post>) {
+        self.inner.posts.remember(post);
+    }
+
+    async fn requests(
+        &self,
+        requests: &[(UserId, String)],
+    ) -> Result<Vec<Option<PostId>>, StoreError> {
+        let requests = requests.to_vec();
+        self.run_blocking(move |inner| {
+            requests
+                .iter()
+                .map(|(author, request_id)| inner.disk.request(*author, request_id))
+                .collect()
+        })
+        .await
+    }
+
+    async fn author_page(
+        &self,
+        author: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<Vec<PostId>, StoreError> {
+        self.run_blocking(move |inner| inner.disk.author_page(author, before, count_max)).await
+    }
+
+    async fn newest_of(&self, authors: &[u32]) -> Result<Vec<NewestPosts>, StoreError> {
+        let authors = authors.to_vec();
+        self.run_blocking(move |inner| {
+            let users = inner.accounts.users(&authors);
+            authors
+                .iter()
+                .zip(users)
+                .map(|(author, user)| inner.authors.newest(&inner.disk, *author, user))
+                .collect()
+        })
+        .await
+    }
+
+    async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
+        Ok(self.inner.graph.follows(follower, followee))
+    }
+
+    async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {
+        Ok(self.inner.graph.following(reader))
+    }
+
+    async fn list_follows(
+        &self,
+        account: u32,
+        side: FollowSide,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Result<Vec<UserId>, StoreError> {
+        self.run_blocking(move |inner| Ok(inner.list_follows(account, side, after, count_max)))
+            .await
+    }
+
+    async fn count_follows(&self, account: u32) -> Result<FollowCounts, StoreError> {
+        Ok(self.inner.graph.counts(account))
+    }
+
+    fn greatest_post(&self) -> Option<PostId> {
+        let greatest = self.inner.greatest_post.load(Ordering::Relaxed);
+        (greatest > 0).then_some(PostId(greatest))
+    }
+
+    fn size(&self) -> StoreSize {
+        let (live_timelines, timeline_entries, timeline_bytes) = self.inner.homes.totals();
+        StoreSize {
+            accounts: self.inner.accounts.len() as u64,
+            follows: self.inner.graph.edge_count(),
+            live_timelines,
+            timeline_entries,
+            timeline_bytes,
+        }
+    }
+}

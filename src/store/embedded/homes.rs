@@ -1,0 +1,230 @@
+//! The live home timelines, in memory.
+//!
+//! They hold nothing that the ledger could not give back, so they are not kept on
+//! disk: after a restart everybody sleeps, and the first read rebuilds.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::{newest_ids::NewestIds, slots::Slots};
+use crate::{
+    domain::PostId,
+    store::{Floor, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket},
+};
+
+/// What the timelines may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HomeLimits {
+    /// How many ids a reader is shown.
+    pub(super) cap: usize,
+    /// How many ids are kept: `cap` and some slack.
+    pub(super) entries_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct HomeTable {
+    limits: HomeLimits,
+    homes: Slots<Home>,
+    totals: Totals,
+}
+
+/// What the table holds, kept up with every change so that asking is cheap.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    live: AtomicI64,
+    entries: AtomicI64,
+    heap_bytes: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct Home {
+    list: NewestIds,
+    state: State,
+    /// Counts the rebuilds begun and the posts taken away while one is under
+    /// way: a rebuild whose ticket is no longer this has read too early.
+    version: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Has no list; pushes pass by.
+    #[default]
+    Asleep,
+    /// Gathers pushes while a rebuild reads the ledger.
+    Rebuilding,
+    /// Complete above its floor.
+    Live,
+}
+
+impl HomeTable {
+    pub(super) fn new(limits: HomeLimits) -> Self {
+        Self { limits, homes: Slots::default(), totals: Totals::default() }
+    }
+
+    pub(super) fn push(&self, pushes: &Pushes<u32>) -> PushOutcome {
+        let mut outcome = PushOutcome::default();
+        let mut change = Change::default();
+        self.homes.with_each(pushes.iter(), |home, ids| {
+            if home.state == State::Asleep {
+                outcome.skipped += ids.len() as u64;
+                return;
+            }
+            change.of(home, |home| {
+                for id in ids {
+                    home.list.insert(id.0, self.limits.entries_max);
+                }
+            });
+            outcome.deliveries += ids.len() as u64;
+            outcome.pushes += 1;
+        });
+        self.totals.add(change);
+        outcome
+    }
+
+    pub(super) fn awake(&self, readers: &[u32]) -> Vec<u32> {
+        let mut awake = Vec::new();
+        self.homes.with_each(readers.iter().map(|reader| (*reader, *reader)), |home, reader| {
+            if home.state != State::Asleep {
+                awake.push(reader);
+            }
+        });
+        awake
+    }
+
+    pub(super) fn merge(&self, reader: u32, posts: &NewestPosts) {
+        self.change(reader, |home| {
+            if home.state != State::Asleep {
+                home.list.merge(posts, self.limits.entries_max);
+            }
+        });
+    }
+
+    pub(super) fn purge(&self, reader: u32, posts: &NewestPosts) {
+        self.change(reader, |home| home.take_away(|list| list.purge(posts)));
+    }
+
+    pub(super) fn remove(&self, readers: &[u32], post: PostId) {
+        let mut change = Change::default();
+        self.homes.with_each(readers.iter().map(|reader| (*reader, ())), |home, ()| {
+            change.of(home, |home| home.take_away(|list| list.remove(post.0)));
+        });
+        self.totals.add(change);
+    }
+
+    /// `hidden` says which ids are deleted and may still be in lists.
+    pub(super) fn page(
+        &self,
+        reader: u32,
+        before: Option<PostId>,
+        count_max: usize,
+        hidden: impl Fn(PostId) -> bool,
+    ) -> HomeRead {
+        let cap = self.limits.cap;
+        self.homes.with(reader, |home| {
+            let list = &home.list;
+            if home.state != State::Live || (list.floor() > 0 && list.len() < cap) {
+                return HomeRead::Asleep;
+            }
+            let skipped = before.map_or(0, |before| list.rank_of(before.0));
+            let mut rest =
+                list.newest_first().take(cap).skip(skipped).map(PostId).filter(|id| !hidden(*id));
+            let ids: Vec<PostId> = rest.by_ref().take(count_max).collect();
+            let more = rest.next().is_some();
+            let complete = list.floor() == 0 && list.len() <= cap;
+            let floor = match list.newest_first().nth(cap.saturating_sub(1)) {
+                Some(oldest) if !complete => Floor::Cap(PostId(oldest)),
+                _ => Floor::Beginning,
+            };
+            HomeRead::Page(HomePage { ids, more, floor })
+        })
+    }
+
+    pub(super) fn begin_rebuild(&self, reader: u32) -> RebuildTicket {
+        self.change(reader, |home| {
+            home.list.clear();
+            home.state = State::Rebuilding;
+            home.version = home.version.wrapping_add(1);
+            RebuildTicket(home.version)
+        })
+    }
+
+    pub(super) fn finish_rebuild(
+        &self,
+        reader: u32,
+        ticket: RebuildTicket,
+        posts: &NewestPosts,
+    ) -> bool {
+        self.change(reader, |home| {
+            if home.state != State::Rebuilding || home.version != ticket.0 {
+                return false;
+            }
+            home.list.merge(posts, self.limits.entries_max);
+            home.state = State::Live;
+            true
+        })
+    }
+
+    pub(super) fn entries_max(&self) -> usize {
+        self.limits.entries_max
+    }
+
+    /// Live timelines, ids in them, bytes allocated for them.
+    pub(super) fn totals(&self) -> (u64, u64, u64) {
+        let live = self.totals.live.load(Ordering::Relaxed).max(0) as u64;
+        let entries = self.totals.entries.load(Ordering::Relaxed).max(0) as u64;
+        let heap_bytes = self.totals.heap_bytes.load(Ordering::Relaxed).max(0) as u64;
+        (live, entries, heap_bytes + live * size_of::<Home>() as u64)
+    }
+
+    fn change<R>(&self, reader: u32, work: impl FnOnce(&mut Home) -> R) -> R {
+        let mut change = Change::default();
+        let result = self.homes.with(reader, |home| change.of(home, work));
+        self.totals.add(change);
+        result
+    }
+}
+
+impl Home {
+    fn take_away(&mut self, work: impl FnOnce(&mut NewestIds)) {
+        match self.state {
+            State::Asleep => {}
+            State::Rebuilding => {
+                work(&mut self.list);
+                self.version = self.version.wrapping_add(1);
+            }
+            State::Live => work(&mut self.list),
+        }
+    }
+
+    fn measure(&self) -> (i64, i64, i64) {
+        let live = i64::from(self.state != State::Asleep);
+        (live, self.list.len() as i64, self.list.heap_bytes() as i64)
+    }
+}
+
+/// How the totals change.
+#[derive(Default)]
+struct Change {
+    live: i64,
+    entries: i64,
+    heap_bytes: i64,
+}
+
+impl Change {
+    fn of<R>(&mut self, home: &mut Home, work: impl FnOnce(&mut Home) -> R) -> R {
+        let before = home.measure();
+        let result = work(home);
+        let after = home.measure();
+        self.live += after.0 - before.0;
+        self.entries += after.1 - before.1;
+        self.heap_bytes += after.2 - before.2;
+        result
+    }
+}
+
+impl Totals {
+    fn add(&self, change: Change) {
+        self.live.fetch_add(change.live, Ordering::Relaxed);
+        self.entries.fetch_add(change.entries, Ordering::Relaxed);
+        self.heap_bytes.fetch_add(change.heap_bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,118 @@
+//! Posts ready to be shown, and those that must no longer be.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use quick_cache::{Weighter, sync::Cache};
+
+use super::disk::Disk;
+use crate::{
+    domain::{Post, PostId},
+    store::StoreError,
+};
+
+/// Memory that a cached post takes beside its text and link, in bytes.
+const POST_OVERHEAD_BYTES: u64 = 200;
+
+pub(super) struct PostTable {
+    cache: Cache<PostId, Arc<Post>, PostWeighter>,
+    /// Counts the posts forgotten, so that a load that began before does not put
+    /// one back.
+    forgotten: AtomicU64,
+    /// Deleted, and perhaps still in home timelines; with the author of each.
+    hidden: RwLock<Arc<HashMap<PostId, u32>>>,
+}
+
+#[derive(Clone)]
+struct PostWeighter;
+
+impl Weighter<PostId, Arc<Post>> for PostWeighter {
+    fn weight(&self, _: &PostId, post: &Arc<Post>) -> u64 {
+        let link_len = post.link.as_ref().map_or(0, String::len);
+        POST_OVERHEAD_BYTES + (post.text.len() + link_len) as u64
+    }
+}
+
+impl PostTable {
+    pub(super) fn new(cache_bytes: u64) -> Self {
+        let items = (cache_bytes / (POST_OVERHEAD_BYTES + 100)).max(1) as usize;
+        Self {
+            cache: Cache::with_weighter(items, cache_bytes, PostWeighter),
+            forgotten: AtomicU64::new(0),
+            hidden: RwLock::default(),
+        }
+    }
+
+    /// The posts that are in memory, and the places of those that are not.
+    pub(super) fn cached(&self, ids: &[PostId]) -> (Vec<Option<Arc<Post>>>, Vec<usize>) {
+        let posts: Vec<_> = ids.iter().map(|id| self.cache.get(id)).collect();
+        let missing = (0..ids.len()).filter(|place| posts[*place].is_none()).collect();
+        (posts, missing)
+    }
+
+    /// Waits for the disk.
+    pub(super) fn load(
+        &self,
+        disk: &Disk,
+        ids: &[PostId],
+    ) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
+        ids.iter()
+            .map(|id| {
+                let forgotten = self.forgotten.load(Ordering::SeqCst);
+                let Some(post) = disk.post(*id)?.map(Arc::new) else { return Ok(None) };
+                self.cache.insert(*id, Arc::clone(&post));
+                if self.forgotten.load(Ordering::SeqCst) != forgotten {
+                    self.cache.remove(id);
+                }
+                Ok(Some(post))
+            })
+            .collect()
+    }
+
+    pub(super) fn remember(&self, post: Arc<Post>) {
+        self.cache.insert(post.id, post);
+    }
+
+    /// After the post has left the disk.
+    pub(super) fn forget(&self, post: PostId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.cache.remove(&post);
+    }
+
+    /// No read of a home timeline shows the post from now on.
+    pub(super) fn hide(&self, post: PostId, author: u32) {
+        let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut hidden).insert(post, author);
+    }
+
+    /// The post has left all home timelines.
+    pub(super) fn unhide(&self, post: PostId) {
+        let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut hidden).remove(&post);
+    }
+
+    /// The posts hidden now. A read takes this before it looks into a list.
+    pub(super) fn hidden(&self) -> Hidden {
+        let hidden = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
+        Hidden(Arc::clone(&hidden))
+    }
+}
+
+/// The posts that were hidden at one moment.
+pub(super) struct Hidden(Arc<HashMap<PostId, u32>>);
+
+impl Hidden {
+    pub(super) fn contains(&self, post: PostId) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&post)
+    }
+
+    pub(super) fn of(&self, author: u32) -> Vec<PostId> {
+        let of_author = self.0.iter().filter(|(_, other)| **other == author);
+        of_author.map(|(post, _)| *post).collect()
+    }
+}

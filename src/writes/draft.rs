@@ -1,0 +1,176 @@
+//! A post that somebody wants to publish, and what may be wrong with it. Pure.
+
+use crate::domain::{Origin, PostId, UserId};
+
+/// The longest link, in bytes.
+pub const LINK_BYTES_MAX: usize = 2_048;
+/// The longest request id, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// What a client asks to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Who posts.
+    pub author: UserId,
+    /// What the post says.
+    pub text: String,
+    /// How it came to be.
+    pub origin: Origin,
+    /// Where it points to.
+    pub link: Option<String>,
+    /// The post that it answers.
+    pub reply_to: Option<PostId>,
+    /// The post that it repeats.
+    pub repost_of: Option<PostId>,
+    /// The client's own name for the request.
+    pub request_id: Option<String>,
+}
+
+/// A field of a request that is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct FieldError {
+    /// The name of the field in the API.
+    pub field: &'static str,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl FieldError {
+    pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field, reason: reason.into() }
+    }
+}
+
+impl Draft {
+    /// Checks every field by itself. `text_chars_max` counts Unicode scalar values.
+    pub fn check(&self, text_chars_max: usize) -> Result<(), FieldError> {
+        check_user("author_id", self.author)?;
+        let chars = self.text.chars().count();
+        if chars > text_chars_max {
+            let reason = format!("has {chars} characters; the limit is {text_chars_max}");
+            return Err(FieldError::new("text", reason));
+        }
+        if self.text.trim().is_empty() && (self.repost_of.is_none() || chars > 0) {
+            let reason = format!("is empty; write 1 to {text_chars_max} characters");
+            return Err(FieldError::new("text", reason));
+        }
+        if let Some(link) = &self.link {
+            check_link(link)?;
+        }
+        if let Some(request_id) = &self.request_id
+            && request_id.len() > REQUEST_ID_BYTES_MAX
+        {
+            let reason = format!(
+                "has {} bytes; the limit is {REQUEST_ID_BYTES_MAX}, a UUID has 36",
+                request_id.len()
+            );
+            return Err(FieldError::new("request_id", reason));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that an account id can be one.
+pub fn check_user(field: &'static str, user: UserId) -> Result<(), FieldError> {
+    if user.0 == 0 {
+        return Err(FieldError::new(field, "is required; account ids start at 1"));
+    }
+    Ok(())
+}
+
+/// Checks that a post id can be one.
+pub fn check_post(field: &'static str, post: PostId) -> Result<(), FieldError> {
+    if post.0 == 0 {
+        return Err(FieldError::new(field, "is required; post ids are never 0"));
+    }
+    Ok(())
+}
+
+/// Checks both ends of a follow.
+pub fn check_follow(follower: UserId, followee: UserId) -> Result<(), FieldError> {
+    check_user("follower_id", follower)?;
+    check_user("followee_id", followee)?;
+    if follower == followee {
+        let reason = format!("account {followee} cannot follow itself");
+        return Err(FieldError::new("followee_id", reason));
+    }
+    Ok(())
+}
+
+fn check_link(link: &str) -> Result<(), FieldError> {
+    if link.len() > LINK_BYTES_MAX {
+        let reason = format!("has {} bytes; the limit is {LINK_BYTES_MAX}", link.len());
+        return Err(FieldError::new("link", reason));
+    }
+    let address = link.strip_prefix("https://").or_else(|| link.strip_prefix("http://"));
+    let is_address = address.is_some_and(|rest| !rest.is_empty());
+    if !is_address || link.chars().any(|char| char.is_whitespace() || char.is_control()) {
+        return Err(FieldError::new("link", "must be an http:// or https:// address"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(text: &str) -> Draft {
+        Draft {
+            author: UserId(1),
+            text: text.to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+            request_id: None,
+        }
+    }
+
+    fn bad_field(draft: &Draft) -> Option<&'static str> {
+        draft.check(140).err().map(|error| error.field)
+    }
+
+    #[test]
+    fn text_has_one_to_the_limit_of_characters_as_people_count_them() {
+        for good in ["a", &"é".repeat(140), &"🐦".repeat(140)] {
+            assert_eq!(bad_field(&draft(good)), None);
+        }
+        for bad in ["", "   \n", &"a".repeat(141), &"🐦".repeat(141)] {
+            assert_eq!(bad_field(&draft(bad)), Some("text"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_repost_needs_no_text() {
+        let repost = Draft { repost_of: Some(PostId(5)), ..draft("") };
+        assert_eq!(bad_field(&repost), None);
+    }
+
+    #[test]
+    fn links_are_web_addresses() {
+        for (link, good) in [
+            ("https://example.org/a?b=c", true),
+            ("http://example.org", true),
+            ("https://", false),
+            ("javascript:alert(1)", false),
+            ("https://example.org/a b", false),
+            (&format!("https://{}", "a".repeat(2_048)), false),
+        ] {
+            let draft = Draft { link: Some(link.to_owned()), ..draft("hello") };
+            assert_eq!(bad_field(&draft), (!good).then_some("link"), "{link}");
+        }
+    }
+
+    #[test]
+    fn the_other_fields_have_their_ranges() {
+        let nobody = Draft { author: UserId(0), ..draft("hello") };
+        assert_eq!(bad_field(&nobody), Some("author_id"));
+        let long = Draft { request_id: Some("r".repeat(65)), ..draft("hello") };
+        assert_eq!(bad_field(&long), Some("request_id"));
+        assert!(check_follow(UserId(1), UserId(1)).is_err());
+        assert!(check_follow(UserId(1), UserId(0)).is_err());
+        assert!(check_follow(UserId(1), UserId(2)).is_ok());
+        assert!(check_post("post_id", PostId(0)).is_err());
+    }
+}

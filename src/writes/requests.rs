@@ -1,0 +1,96 @@
+//! The requests that are under way, or acknowledged and not applied yet.
+//!
+//! The store knows which request made which post only once the worker has come
+//! that far. Until then this table knows.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::domain::{PostId, UserId};
+
+/// A client's own name for a request; every author has its own names.
+pub(super) type RequestKey = (UserId, String);
+
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    requests: HashMap<RequestKey, watch::Receiver<Outcome>>,
+    /// Acknowledged requests in the order of their acknowledgement, with the
+    /// partition and offset after which the store knows them.
+    acknowledged: VecDeque<(RequestKey, u32, u64)>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    UnderWay,
+    /// It made this post.
+    Made(PostId),
+    /// It made nothing; the next one with its name may.
+    Nothing,
+}
+
+/// Whether a request is the first of its name.
+pub(super) enum Claim {
+    /// It is, and whoever asked must say what becomes of it.
+    First(watch::Sender<Outcome>),
+    /// It is not: wait for what became of the first.
+    Repeated(watch::Receiver<Outcome>),
+}
+
+impl Requests {
+    pub(super) fn claim(&self, key: &RequestKey) -> Claim {
+        let mut table = self.lock();
+        if let Some(outcome) = table.requests.get(key) {
+            // One that ended without a word has made nothing that anybody knows of.
+            let abandoned =
+                outcome.has_changed().is_err() && *outcome.borrow() == Outcome::UnderWay;
+            if !abandoned {
+                return Claim::Repeated(outcome.clone());
+            }
+        }
+        let (outcome, receiver) = watch::channel(Outcome::UnderWay);
+        table.requests.insert(key.clone(), receiver);
+        Claim::First(outcome)
+    }
+
+    /// The request made a post, whose event stands at `offset` of `partition`.
+    pub(super) fn made(&self, key: RequestKey, partition: u32, offset: u64) {
+        self.lock().acknowledged.push_back((key, partition, offset));
+    }
+
+    /// The request made nothing, or the store knows what it made.
+    pub(super) fn forget(&self, key: &RequestKey) {
+        self.lock().requests.remove(key);
+    }
+
+    /// Forgets the requests that the store knows by now.
+    pub(super) fn forget_applied(&self, is_applied: impl Fn(u32, u64) -> bool) {
+        let mut table = self.lock();
+        while let Some((_, partition, offset)) = table.acknowledged.front()
+            && is_applied(*partition, *offset)
+        {
+            if let Some((key, ..)) = table.acknowledged.pop_front() {
+                table.requests.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().requests.len()
+    }
+
+    /// The table is whole even after a panic: its two parts may only disagree in
+    /// that a request is remembered for too long.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
