@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod data_dir;
 pub mod domain;
 mod durable_file;
@@ -11,6 +12,7 @@ pub mod event_log;
 pub mod fanout;
 pub mod grpc;
 pub mod home_timeline;
+pub mod load;
 pub mod post_id;
 pub mod proto;
 pub mod store;

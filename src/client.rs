@@ -1,0 +1,21 @@
+//! The commands that one types by hand: `post`, `follow`, `unfollow`,
+//! `timeline`, `delete` and `import`.
+//!
+//! Each command is a clap `Args` struct with a `run` that talks to a Roost over
+//! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
+//! fails is told in one line that says what to do.
+
+mod connect;
+mod error;
+mod follow;
+mod import;
+mod post;
+mod timeline;
+
+pub use connect::{DEFAULT_TARGET, Target};
+pub use error::ClientError;
+pub(crate) use error::status_line;
+pub use follow::{FollowArgs, UnfollowArgs};
+pub use import::ImportArgs;
+pub use post::{DeleteArgs, PostArgs};
+pub use timeline::TimelineArgs;

@@ -1,0 +1,64 @@
+//! `roost import`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ClientError, Target};
+use crate::load::{
+    edge_list::{self, EdgeList},
+    graph_import::{self, FollowerLists},
+    progress::{Reporter, TerminalReporter},
+};
+
+/// Imports follows from an edge list.
+///
+/// The file is text or gzip, in the form of SNAP's data sets: `follower followee`
+/// a line, two numbers separated by spaces or tabs; blank lines and lines that
+/// begin with # are skipped. The whole file is checked before anything is sent.
+/// Importing a file twice changes nothing.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// The edge list, plain or gzip
+    pub file: PathBuf,
+    /// Add N to every id of the file: Roost's ids begin at 1, those of some files
+    /// at 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub id_offset: u64,
+    /// Where to do it.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+impl ImportArgs {
+    /// Reads and checks the whole file, imports it, and says on stdout what
+    /// there was.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has a broken line, in which case nothing is
+    /// imported; if the server cannot be reached or fails, in which case the
+    /// command can simply be repeated.
+    pub async fn run(self) -> Result<(), ClientError> {
+        // A server that is not there is told before a long file is read.
+        let channel = self.target.connect().await?;
+        let mut reporter = TerminalReporter::default();
+        let list = edge_list::read_with_progress(self.file, self.id_offset, &mut reporter).await?;
+        let EdgeList { edges, self_follow_count, duplicate_count, .. } = list;
+        let edge_count = edges.len() as u64;
+        reporter.begin("importing follows", Some(edge_count));
+        let imported =
+            graph_import::import(channel, FollowerLists::sorted_edges(edges), &mut reporter)
+                .await?;
+        reporter.end();
+        if imported != edge_count {
+            return Err(ClientError::BadAnswer(format!(
+                "{edge_count} follows were sent, {imported} were counted"
+            )));
+        }
+        println!(
+            "imported {imported} follows (skipped: {duplicate_count} repeated, \
+             {self_follow_count} of an account following itself)"
+        );
+        Ok(())
+    }
+}

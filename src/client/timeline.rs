@@ -1,0 +1,200 @@
+//! `roost timeline`.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+use tonic::transport::Channel;
+
+use super::{ClientError, Target};
+use crate::{
+    domain::{PostId, UserId},
+    proto::v1::{
+        Floor, FloorReason, ListAuthorTimelineRequest, ListHomeTimelineRequest, Post,
+        timeline_service_client::TimelineServiceClient,
+    },
+};
+
+/// The largest page that the API gives.
+const PAGE_SIZE_MAX: u32 = 800;
+
+/// Prints a timeline, newest post first.
+#[derive(Args, Clone, Debug)]
+pub struct TimelineArgs {
+    /// Whose timeline
+    pub user: UserId,
+    /// What the account has posted itself, in place of its home timeline
+    #[arg(long)]
+    pub author: bool,
+    /// Print at most this many posts
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: u32,
+    /// Where to read it.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+impl TimelineArgs {
+    /// Reads page by page, prints a line a post (id, author, age, text), and at
+    /// the end says in words how complete the timeline is.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses, or stdout is closed.
+    pub async fn run(self) -> Result<(), ClientError> {
+        let mut timelines = TimelineServiceClient::new(self.target.connect().await?);
+        let mut left = self.limit;
+        let mut page_token = String::new();
+        loop {
+            let page = self.page(&mut timelines, left.min(PAGE_SIZE_MAX), page_token).await?;
+            // The page is read; only now does stdout come into play.
+            let now = SystemTime::now();
+            let mut out = io::stdout().lock();
+            let shown = page.posts.len().min(left as usize);
+            for post in &page.posts[..shown] {
+                writeln!(out, "{}", line_of(post, now))?;
+            }
+            left -= shown as u32;
+            if page.next_page_token.is_empty() || left == 0 {
+                let more = !page.next_page_token.is_empty() || shown < page.posts.len();
+                writeln!(out, "{}", end_line(more, page.floor.as_ref()))?;
+                return Ok(());
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    async fn page(
+        &self,
+        timelines: &mut TimelineServiceClient<Channel>,
+        page_size: u32,
+        page_token: String,
+    ) -> Result<Page, ClientError> {
+        let page_size = page_size.max(1) as i32;
+        Ok(if self.author {
+            let page = timelines
+                .list_author_timeline(ListAuthorTimelineRequest {
+                    author_id: self.user.0,
+                    page_size,
+                    page_token,
+                    ids_only: false,
+                })
+                .await?
+                .into_inner();
+            Page { posts: page.posts, next_page_token: page.next_page_token, floor: page.floor }
+        } else {
+            let page = timelines
+                .list_home_timeline(ListHomeTimelineRequest {
+                    user_id: self.user.0,
+                    page_size,
+                    page_token,
+                    ids_only: false,
+                })
+                .await?
+                .into_inner();
+            Page { posts: page.posts, next_page_token: page.next_page_token, floor: page.floor }
+        })
+    }
+}
+
+/// What home and author timelines have in common.
+struct Page {
+    posts: Vec<Post>,
+    next_page_token: String,
+    floor: Option<Floor>,
+}
+
+fn line_of(post: &Post, now: SystemTime) -> String {
+    let created = post
+        .create_time
+        .and_then(|time| {
+            let since = Duration::new(time.seconds.try_into().ok()?, time.nanos.try_into().ok()?);
+            UNIX_EPOCH.checked_add(since)
+        })
+        .unwrap_or_else(|| PostId(post.id).created_at());
+    let age = age_in_words(now.duration_since(created).unwrap_or_default());
+    let mut line = format!("{}  {:>8}  {age:>8}  ", post.id, post.author_id);
+    if post.repost_of_id != 0 {
+        line.push_str(&format!("[reposts {}] ", post.repost_of_id));
+    }
+    if post.reply_to_id != 0 {
+        line.push_str(&format!("[answers {}] ", post.reply_to_id));
+    }
+    // A post must not move the cursor about or begin a line of its own.
+    line.extend(post.text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    if !post.link.is_empty() {
+        line.push_str(&format!(" {}", post.link));
+    }
+    line.trim_end().to_owned()
+}
+
+fn age_in_words(age: Duration) -> String {
+    match age.as_secs() {
+        0 => "now".to_owned(),
+        seconds @ 1..60 => format!("{seconds}s ago"),
+        seconds @ 60..3_600 => format!("{}m ago", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{}h ago", seconds / 3_600),
+        seconds => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+fn end_line(more: bool, floor: Option<&Floor>) -> String {
+    let complete = match floor.map(|floor| (floor.reason(), floor.complete_down_to_id)) {
+        Some((FloorReason::Beginning, _)) => {
+            "the timeline is complete to its very beginning".to_owned()
+        }
+        Some((FloorReason::Cap, id)) => format!(
+            "the timeline is complete down to post {id}, where it has reached its cap; older \
+             posts are in the author timelines"
+        ),
+        Some((FloorReason::Unspecified, _)) | None => {
+            "the server does not say how complete the timeline is".to_owned()
+        }
+    };
+    let rest = if more { "there is more (raise --limit); " } else { "" };
+    format!("-- {rest}{complete}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_is_one_line_whatever_it_says() {
+        let post = Post {
+            id: 9 << PostId::NODE_AND_SEQUENCE_BITS,
+            author_id: 7,
+            text: "two\nlines\u{1b}[2J".to_owned(),
+            reply_to_id: 3,
+            link: "https://example.org".to_owned(),
+            ..Post::default()
+        };
+        let now = PostId(post.id).created_at() + Duration::from_secs(7_300);
+        assert_eq!(
+            line_of(&post, now),
+            "37748736         7    2h ago  [answers 3] two lines [2J https://example.org"
+        );
+    }
+
+    #[test]
+    fn ages_are_told_in_the_largest_unit() {
+        for (seconds, words) in
+            [(0, "now"), (59, "59s ago"), (60, "1m ago"), (86_399, "23h ago"), (86_400, "1d ago")]
+        {
+            assert_eq!(age_in_words(Duration::from_secs(seconds)), words);
+        }
+    }
+
+    #[test]
+    fn the_end_says_how_complete_the_timeline_is() {
+        let cap = Floor { complete_down_to_id: 12, reason: FloorReason::Cap.into() };
+        assert!(end_line(true, Some(&cap)).contains("there is more"));
+        assert!(end_line(false, Some(&cap)).contains("down to post 12"));
+        let beginning = Floor { complete_down_to_id: 0, reason: FloorReason::Beginning.into() };
+        assert_eq!(
+            end_line(false, Some(&beginning)),
+            "-- the timeline is complete to its very beginning"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Who follows whom, as the load generator sees it.
+//!
+//! Accounts are dense indices from 0, 4 bytes each, so that 70 million follows
+//! fit into 280 MB. A synthetic graph holds nothing at all: it computes each
+//! account's followers when asked.
+
+use hashbrown::HashSet;
+
+use super::{edge_list::Edge, population::Population};
+use crate::domain::UserId;
+
+/// An account by its place among the accounts of a graph, from 0.
+pub(super) type UserIndex = u32;
+
+/// The accounts and follows of a load.
+pub(super) enum Graph {
+    Synthetic(Population),
+    Listed(ListedGraph),
+}
+
+impl Graph {
+    pub(super) fn user_count(&self) -> u32 {
+        match self {
+            Self::Synthetic(population) => population.user_count(),
+            Self::Listed(graph) => graph.ids.len() as u32,
+        }
+    }
+
+    pub(super) fn id(&self, user: UserIndex) -> UserId {
+        match self {
+            Self::Synthetic(_) => UserId(u64::from(user) + 1),
+            Self::Listed(graph) => graph.ids[user as usize],
+        }
+    }
+
+    /// How many follows there are; of a synthetic graph, about how many.
+    pub(super) fn follow_count_estimate(&self) -> u64 {
+        match self {
+            Self::Synthetic(population) => population.follow_count_estimate(),
+            Self::Listed(graph) => graph.follow_count(),
+        }
+    }
+
+    /// Puts the followers of an account into `followers`, ascending.
+    pub(super) fn followers_into(&self, followee: UserIndex, followers: &mut Vec<UserIndex>) {
+        followers.clear();
+        match self {
+            Self::Synthetic(population) => population.follower_indices_into(followee, followers),
+            Self::Listed(graph) => followers.extend_from_slice(graph.followers_of(followee)),
+        }
+    }
+}
+
+/// A graph that was read from a file: followers in one array, by followee.
+pub(super) struct ListedGraph {
+    /// Ascending; an account's index is its place here.
+    ids: Vec<UserId>,
+    /// Where an account's followers begin in `followers`, and, at the end, where
+    /// the last ones end.
+    starts: Vec<usize>,
+    followers: Vec<UserIndex>,
+}
+
+/// More accounts than an index can tell apart.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the graph names more than 2^32 accounts, which is more than the load generator can hold")]
+pub struct TooManyAccounts;
+
+impl ListedGraph {
+    /// The graph of sorted edges and of further accounts that may have none.
+    pub(super) fn new(
+        edges: &[Edge],
+        others: impl IntoIterator<Item = UserId>,
+    ) -> Result<Self, TooManyAccounts> {
+        let mut distinct: HashSet<UserId, foldhash::fast::RandomState> =
+            others.into_iter().collect();
+        distinct.extend(edges.iter().map(|edge| edge.follower));
+        distinct.extend(edges.iter().map(|edge| edge.followee));
+        u32::try_from(distinct.len()).map_err(|_| TooManyAccounts)?;
+        let mut ids: Vec<UserId> = distinct.into_iter().collect();
+        ids.sort_unstable();
+
+        let mut followers = Vec::with_capacity(edges.len());
+        let mut starts = Vec::with_capacity(ids.len() + 1);
+        let mut rest = edges.iter().peekable();
+        for id in &ids {
+            starts.push(followers.len());
+            while let Some(edge) = rest.next_if(|edge| edge.followee == *id) {
+                followers.push(index_in(&ids, edge.follower));
+            }
+        }
+        starts.push(followers.len());
+        debug_assert!(rest.next().is_none(), "the edges were not sorted");
+        Ok(Self { ids, starts, followers })
+    }
+
+    pub(super) fn follow_count(&self) -> u64 {
+        self.followers.len() as u64
+    }
+
+    pub(super) fn index_of(&self, id: UserId) -> Option<UserIndex> {
+        self.ids.binary_search(&id).ok().map(|index| index as UserIndex)
+    }
+
+    pub(super) fn followers_of(&self, followee: UserIndex) -> &[UserIndex] {
+        let followee = followee as usize;
+        &self.followers[self.starts[followee]..self.starts[followee + 1]]
+    }
+}
+
+/// The place of an id that is known to be there.
+fn index_in(ids: &[UserId], id: UserId) -> UserIndex {
+    ids.partition_point(|other| *other < id) as UserIndex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_graph_knows_its_followers_and_its_loners() {
+        let edge =
+            |follower, followee| Edge { followee: UserId(followee), follower: UserId(follower) };
+        let edges = [edge(30, 10), edge(50, 10), edge(10, 50)];
+        let listed = ListedGraph::new(&edges, [UserId(20)]).expect("small");
+        assert_eq!(listed.index_of(UserId(30)), Some(2));
+        assert_eq!(listed.index_of(UserId(31)), None);
+        let graph = Graph::Listed(listed);
+        assert_eq!(graph.user_count(), 4);
+        let followers_of = |user| {
+            let mut followers = Vec::new();
+            graph.followers_into(user, &mut followers);
+            followers.into_iter().map(|user| graph.id(user).0).collect::<Vec<_>>()
+        };
+        assert_eq!(followers_of(0), [30, 50]);
+        assert!(followers_of(1).is_empty() && followers_of(2).is_empty());
+        assert_eq!(followers_of(3), [10]);
+    }
+}

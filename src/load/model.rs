@@ -1,0 +1,193 @@
+//! The oracle: what every timeline must hold, by brute force.
+//!
+//! home(u) = the newest CAP posts among those written or reposted by u and by the
+//! accounts that u follows now, newest first, without the deleted. That sentence
+//! is all there is here; nothing is shared with the engine. It is computed from
+//! what the load generator itself has sent and the ids that it got back.
+
+use super::{
+    churn::Changes,
+    graph::{Graph, UserIndex},
+};
+use crate::domain::PostId;
+
+/// Everything that timelines follow from, at rest.
+pub(super) struct Model {
+    cap: usize,
+    /// Who follows whom in the end, by reader.
+    following: Grouped<UserIndex>,
+    /// The posts that are left in the end, by author, newest first.
+    posts: Grouped<PostId>,
+}
+
+impl Model {
+    /// Blocks, and for a large graph takes a while. `posts` are the author and the
+    /// id of every post that was acknowledged and not deleted.
+    pub(super) fn new(
+        graph: &Graph,
+        changes: &Changes,
+        posts: impl Iterator<Item = (UserIndex, PostId)> + Clone,
+        cap: usize,
+    ) -> Self {
+        let user_count = graph.user_count();
+        let mut by_author = Grouped::new(user_count, PostId(0), posts);
+        for author in 0..user_count {
+            by_author.of_mut(author).sort_unstable_by(|a, b| b.cmp(a));
+        }
+        Self { cap, following: following(graph, changes), posts: by_author }
+    }
+
+    /// Every post that a reader's definition admits, newest first, beyond the cap
+    /// too, as far as each author's newest CAP go.
+    pub(super) fn candidates(&self, reader: UserIndex) -> Vec<PostId> {
+        let authors = self.following.of(reader).iter().copied().chain([reader]);
+        let mut ids: Vec<PostId> = authors
+            .flat_map(|author| self.posts.of(author).iter().take(self.cap + 1))
+            .copied()
+            .collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids
+    }
+
+    /// The home timeline out of a reader's candidates.
+    pub(super) fn home<'a>(&self, candidates: &'a [PostId]) -> &'a [PostId] {
+        &candidates[..candidates.len().min(self.cap)]
+    }
+
+    /// Everything that an account has posted, newest first.
+    pub(super) fn author(&self, author: UserIndex) -> &[PostId] {
+        self.posts.of(author)
+    }
+}
+
+/// Turns the graph around: from followers by followee to followees by reader.
+fn following(graph: &Graph, changes: &Changes) -> Grouped<UserIndex> {
+    let mut grouped = Grouped::reserved(graph.user_count(), 0, |count| {
+        each_follow(graph, changes, |follower, _| count(follower));
+    });
+    each_follow(graph, changes, |follower, followee| grouped.push(follower, followee));
+    grouped
+}
+
+fn each_follow(graph: &Graph, changes: &Changes, mut on: impl FnMut(UserIndex, UserIndex)) {
+    let mut followers = Vec::new();
+    for followee in 0..graph.user_count() {
+        graph.followers_into(followee, &mut followers);
+        for follower in &followers {
+            if changes.follow(*follower, followee).is_none() {
+                on(*follower, followee);
+            }
+        }
+    }
+    for follower in 0..graph.user_count() {
+        for (followee, follows) in changes.follows_of(follower) {
+            if *follows {
+                on(follower, *followee);
+            }
+        }
+    }
+}
+
+/// A list a user in one array: 4 or 8 bytes an item and 8 bytes a user, which is
+/// what lets a model of 70 million follows fit.
+struct Grouped<T> {
+    /// Where the next item of a user goes; once all are in, where they end.
+    ends: Vec<usize>,
+    items: Vec<T>,
+}
+
+impl<T: Copy> Grouped<T> {
+    fn new(
+        user_count: u32,
+        filler: T,
+        items: impl Iterator<Item = (UserIndex, T)> + Clone,
+    ) -> Self {
+        let mut grouped = Self::reserved(user_count, filler, |count| {
+            items.clone().for_each(|(user, _)| count(user))
+        });
+        items.for_each(|(user, item)| grouped.push(user, item));
+        grouped
+    }
+
+    /// Room for as many items as `count_each` counts, with `filler` in it.
+    fn reserved(
+        user_count: u32,
+        filler: T,
+        count_each: impl FnOnce(&mut dyn FnMut(UserIndex)),
+    ) -> Self {
+        let mut ends = vec![0usize; user_count as usize];
+        count_each(&mut |user| ends[user as usize] += 1);
+        let mut total = 0;
+        for end in &mut ends {
+            total += std::mem::replace(end, total);
+        }
+        Self { ends, items: vec![filler; total] }
+    }
+
+    fn push(&mut self, user: UserIndex, item: T) {
+        let end = &mut self.ends[user as usize];
+        self.items[*end] = item;
+        *end += 1;
+    }
+
+    fn range(&self, user: UserIndex) -> std::ops::Range<usize> {
+        let user = user as usize;
+        let start = user.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[user]
+    }
+
+    fn of(&self, user: UserIndex) -> &[T] {
+        &self.items[self.range(user)]
+    }
+
+    fn of_mut(&mut self, user: UserIndex) -> &mut [T] {
+        let range = self.range(user);
+        &mut self.items[range]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::UserId,
+        load::{churn::Churn, edge_list::Edge, graph::ListedGraph},
+    };
+
+    /// Accounts 1, 2 and 3 are indices 0, 1 and 2; 1 and 3 follow 2.
+    fn graph() -> Graph {
+        let edge =
+            |follower, followee| Edge { followee: UserId(followee), follower: UserId(follower) };
+        Graph::Listed(ListedGraph::new(&[edge(1, 2), edge(3, 2)], []).expect("small"))
+    }
+
+    fn ids(posts: &[PostId]) -> Vec<u64> {
+        posts.iter().map(|post| post.0).collect()
+    }
+
+    #[test]
+    fn a_home_timeline_is_the_one_sentence() {
+        let posts = [(1, 10), (0, 11), (2, 12), (1, 14), (1, 13)].map(|(u, p)| (u, PostId(p)));
+        let model = Model::new(&graph(), &Changes::default(), posts.into_iter(), 3);
+        assert_eq!(ids(&model.candidates(0)), [14, 13, 11, 10]);
+        assert_eq!(ids(model.home(&model.candidates(0))), [14, 13, 11]);
+        assert_eq!(ids(&model.candidates(1)), [14, 13, 10]);
+        assert_eq!(ids(&model.candidates(2)), [14, 13, 12, 10]);
+        assert_eq!(ids(model.author(1)), [14, 13, 10]);
+    }
+
+    #[test]
+    fn changed_follows_count_as_they_are_in_the_end() {
+        let mut changes = Changes::default();
+        changes.record(Churn::Unfollow { follower: 0, followee: 1 });
+        changes.record(Churn::Follow { follower: 0, followee: 2 });
+        changes.record(Churn::Follow { follower: 2, followee: 1 });
+        let posts = [(1, 10), (0, 11), (2, 12)].map(|(u, p)| (u, PostId(p)));
+        let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
+        assert_eq!(ids(&model.candidates(0)), [12, 11]);
+        assert_eq!(ids(&model.candidates(2)), [12, 10]);
+        changes.record(Churn::Follow { follower: 0, followee: 1 });
+        let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
+        assert_eq!(ids(&model.candidates(0)), [12, 11, 10]);
+    }
+}

@@ -1,0 +1,610 @@
+//! A load from beginning to end.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{self, JoinSet},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{
+    LoadArgs, LoadError, Report, Settings,
+    board::Board,
+    churn::{self, ChurnCounts, ChurnPlan, SharedChanges},
+    delivery::{DeliveryMeter, undelivered},
+    graph_import::{self, FollowerLists},
+    latency::Latencies,
+    model::Model,
+    probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, is_active},
+    progress::{REPORT_EVERY, Reporter, TerminalReporter},
+    publish::{self, Assignment, Publishing},
+    report::LatencyReport,
+    retry::{Backoff, retried},
+    verify::Verifier,
+    workload::Workload,
+};
+use crate::{
+    client::{ClientError, Target},
+    proto::v1::{
+        GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest,
+        status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
+    },
+};
+
+/// First reads that are under way at once when readers wake.
+const WAKES_AT_ONCE: usize = 128;
+/// Workers for follows, unfollows and deletions, each with one call under way.
+const CHURN_WORKERS: usize = 32;
+const CHURN_QUEUE_LENGTH: usize = 64;
+/// Between two looks at how far the fan-out has come.
+const STATUS_EVERY: Duration = Duration::from_millis(50);
+/// How long the watchers of posts have after everything has been delivered.
+const LAST_SIGHTINGS_WAIT: Duration = Duration::from_secs(10);
+
+impl LoadArgs {
+    /// Runs the load, shows its progress, prints the summary on stdout and writes
+    /// the JSON. Ctrl-C stops publishing; the summary of what was done is printed
+    /// all the same.
+    ///
+    /// # Errors
+    /// If the load fails, if a timeline differs from the model
+    /// ([`LoadError::Differences`]), or after Ctrl-C ([`LoadError::Interrupted`]).
+    pub async fn run(self) -> Result<(), LoadError> {
+        let json = self.json.clone();
+        let stop = CancellationToken::new();
+        let on_ctrl_c = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    stop.cancel();
+                }
+            }
+        });
+        let report = run(self.into(), &mut TerminalReporter::default(), stop).await;
+        on_ctrl_c.abort();
+        let report = report?;
+        writeln!(std::io::stdout().lock(), "{report}").map_err(ClientError::from)?;
+        if let Some(path) = json {
+            write_json(&report, path).await?;
+        }
+        let difference_count = report.verification.map_or(0, |found| found.difference_count);
+        match (report.interrupted, difference_count) {
+            (true, _) => Err(LoadError::Interrupted),
+            (false, 0) => Ok(()),
+            (false, count) => Err(LoadError::Differences(count)),
+        }
+    }
+}
+
+/// Runs a load: imports the graph, wakes the readers, publishes while probing,
+/// waits until everything is delivered, and compares every timeline with the model
+/// if that is asked for.
+///
+/// Cancelling `stop` ends publishing and returns a report of what was done, with
+/// `interrupted` set. A timeline that differs from the model is no error; the
+/// report's `verification` says so.
+///
+/// # Errors
+/// If the settings or the input file are wrong, in which case nothing was sent; if
+/// the server refuses something or stays away for longer than the settings allow,
+/// in which case the same load can be run again and goes on where this one
+/// stopped.
+pub async fn run(
+    settings: Settings,
+    reporter: &mut impl Reporter,
+    stop: CancellationToken,
+) -> Result<Report, LoadError> {
+    settings.check()?;
+    let target = Target::new(settings.target.clone());
+    // A server that is not there is told before long work begins.
+    let mut status = StatusServiceClient::new(target.connect().await?);
+    let first = status.get_status(GetStatusRequest {}).await?.into_inner();
+    let workload = Arc::new(plan(&settings, first.post_text_limit as usize, reporter).await?);
+    let channels = (0..settings.streams)
+        .map(|_| target.connect_lazily())
+        .collect::<Result<Vec<Channel>, ClientError>>()?;
+    let load = Load {
+        board: Arc::new(Board::new(workload.post_count())),
+        workload,
+        changes: SharedChanges::default(),
+        churn_counts: Arc::default(),
+        sightings: Arc::new(Sightings {
+            latencies: Latencies::new(),
+            missed_count: AtomicU32::new(0),
+        }),
+        reads: Arc::new(Reads {
+            ids_only: Latencies::new(),
+            hydrated: Latencies::new(),
+            failed_count: AtomicU32::new(0),
+        }),
+        status,
+        channels,
+        settings,
+        stop,
+    };
+    let mut report = load.empty_report(&first);
+    match load.measure(&mut report, reporter).await {
+        Ok(()) => {}
+        Err(LoadError::Interrupted) => report.interrupted = true,
+        Err(error) => return Err(error),
+    }
+    if load.settings.verify && !report.interrupted {
+        let cap = first.home_timeline_cap as usize;
+        match load.interruptible(load.verify(cap, reporter)).await {
+            Ok(verification) => report.verification = Some(verification),
+            Err(LoadError::Interrupted) => report.interrupted = true,
+            Err(error) => return Err(error),
+        }
+    }
+    reporter.end();
+    Ok(report)
+}
+
+/// Everything that the phases of a load share.
+struct Load {
+    settings: Settings,
+    workload: Arc<Workload>,
+    board: Arc<Board>,
+    changes: SharedChanges,
+    churn_counts: Arc<ChurnCounts>,
+    sightings: Arc<Sightings>,
+    reads: Arc<Reads>,
+    status: StatusServiceClient<Channel>,
+    channels: Vec<Channel>,
+    stop: CancellationToken,
+}
+
+impl Load {
+    async fn measure(
+        &self,
+        report: &mut Report,
+        reporter: &mut impl Reporter,
+    ) -> Result<(), LoadError> {
+        let begin = Instant::now();
+        report.follows = self.interruptible(self.import_graph(reporter)).await?;
+        self.interruptible(self.wait_delivered(&mut DeliveryMeter::default(), reporter)).await?;
+        report.import_seconds = begin.elapsed().as_secs_f64();
+
+        let begin = Instant::now();
+        report.woken_readers = self.interruptible(self.wake_readers(reporter)).await?;
+        report.wake_seconds = begin.elapsed().as_secs_f64();
+
+        self.publish_and_probe(report, reporter).await
+    }
+
+    async fn interruptible<T>(
+        &self,
+        phase: impl Future<Output = Result<T, LoadError>>,
+    ) -> Result<T, LoadError> {
+        tokio::select! {
+            done = phase => done,
+            () = self.stop.cancelled() => Err(LoadError::Interrupted),
+        }
+    }
+
+    async fn import_graph(&self, reporter: &mut impl Reporter) -> Result<u64, LoadError> {
+        let graph = &self.workload.graph;
+        let mut backoff = Backoff::new(self.settings.retry_for);
+        reporter.begin("importing follows", Some(graph.follow_count_estimate()));
+        let count = loop {
+            // A broken import is repeated whole: importing twice changes nothing.
+            let lists = FollowerLists::of_graph(Arc::clone(graph));
+            match graph_import::import(self.channels[0].clone(), lists, reporter).await {
+                Ok(count) => break count,
+                Err(ClientError::Refused(status)) => {
+                    let wait = backoff.after(*status, Instant::now())?;
+                    time::sleep(wait).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        reporter.end();
+        if self.workload.skipped_follow_count > 0 {
+            reporter.line(&format!(
+                "left out of the graph: {} repeated follows or accounts following themselves",
+                self.workload.skipped_follow_count
+            ));
+        }
+        Ok(count)
+    }
+
+    /// Reads the home timelines of the active readers once, which makes them live.
+    async fn wake_readers(&self, reporter: &mut impl Reporter) -> Result<u64, LoadError> {
+        let (seed, percent) = (self.workload.seed(), self.settings.active_percent);
+        let users = self.workload.graph.user_count();
+        reporter.begin("waking readers", Some(u64::from(users) * u64::from(percent) / 100));
+        let mut wakes = futures::stream::iter(0..users)
+            .filter(|reader| std::future::ready(is_active(seed, percent, *reader)))
+            .map(|reader| {
+                let channel = &self.channels[reader as usize % self.channels.len()];
+                let timelines = TimelineServiceClient::new(channel.clone());
+                let request = ListHomeTimelineRequest {
+                    user_id: self.workload.graph.id(reader).0,
+                    page_size: 1,
+                    ids_only: true,
+                    ..ListHomeTimelineRequest::default()
+                };
+                retried(self.settings.retry_for, move || {
+                    let (mut timelines, request) = (timelines.clone(), request.clone());
+                    async move { timelines.list_home_timeline(request).await }
+                })
+            })
+            .buffer_unordered(WAKES_AT_ONCE);
+        let mut woken = 0;
+        let mut told = Instant::now();
+        while let Some(wake) = wakes.next().await {
+            wake?;
+            woken += 1;
+            if told.elapsed() >= REPORT_EVERY {
+                told = Instant::now();
+                reporter.advance(woken);
+            }
+        }
+        reporter.advance(woken);
+        reporter.end();
+        Ok(woken)
+    }
+
+    async fn publish_and_probe(
+        &self,
+        report: &mut Report,
+        reporter: &mut impl Reporter,
+    ) -> Result<(), LoadError> {
+        let mut meter = DeliveryMeter::default();
+        meter.look(&self.look().await?);
+
+        let (sightings, watched) = mpsc::channel(SIGHTINGS_AT_ONCE);
+        let delivered = CancellationToken::new();
+        let watching = tokio::spawn(probe::watch(
+            Arc::clone(&self.workload),
+            self.changes.clone(),
+            self.settings.active_percent,
+            self.channels[0].clone(),
+            Arc::clone(&self.sightings),
+            watched,
+            delivered.clone(),
+        ));
+        let published = CancellationToken::new();
+        let reading = tokio::spawn(probe::read_steadily(
+            Arc::clone(&self.workload.graph),
+            self.workload.seed(),
+            self.settings.active_percent,
+            self.settings.reads_per_second,
+            self.channels[0].clone(),
+            Arc::clone(&self.reads),
+            published.clone(),
+        ));
+        // Whatever happens below, no task outlives this function.
+        let _cancel = (delivered.clone().drop_guard(), published.clone().drop_guard());
+
+        let publishing = Arc::new(Publishing {
+            workload: Arc::clone(&self.workload),
+            board: Arc::clone(&self.board),
+            latencies: Latencies::new(),
+            sightings,
+            sample_every: self.sample_every(),
+            unwatched_count: AtomicU32::new(0),
+            reconnect_count: AtomicU32::new(0),
+            window: self.settings.window as usize,
+            patience: self.settings.retry_for,
+            stop: self.stop.clone(),
+        });
+        let begin = Instant::now();
+        let done = self.publish(&publishing, &mut meter, reporter).await;
+        report.publish_seconds = begin.elapsed().as_secs_f64();
+        report.posts = self.board.acked_count().into();
+        let done = match done {
+            Ok(()) => self.interruptible(self.wait_delivered(&mut meter, reporter)).await,
+            Err(error) => Err(error),
+        };
+        report.delivered_seconds = begin.elapsed().as_secs_f64();
+        published.cancel();
+        delivered.cancel();
+
+        report.latencies.publish = publishing.latencies.quantiles();
+        report.unwatched_posts = publishing.unwatched_count.load(Ordering::Relaxed);
+        report.reconnects = publishing.reconnect_count.load(Ordering::Relaxed);
+        // The last sender of posts to be watched goes, and with it the watch.
+        drop(publishing);
+        let mut watching = watching;
+        if time::timeout(LAST_SIGHTINGS_WAIT, &mut watching).await.is_err() {
+            watching.abort();
+        }
+        reading.abort();
+        self.fill_in(report, &meter);
+        done
+    }
+
+    /// Publishes everything, with the churn between the posts.
+    async fn publish(
+        &self,
+        publishing: &Arc<Publishing>,
+        meter: &mut DeliveryMeter,
+        reporter: &mut impl Reporter,
+    ) -> Result<(), LoadError> {
+        let mut tasks: JoinSet<Result<(), LoadError>> = JoinSet::new();
+        let mut lanes = Vec::new();
+        for channel in &self.channels {
+            let (lane, queue) = mpsc::channel(self.settings.window as usize);
+            tasks.spawn(publish::publish(Arc::clone(publishing), channel.clone(), queue));
+            lanes.push(lane);
+        }
+        let mut churn_lanes = Vec::new();
+        if self.settings.churn_percent > 0 {
+            for worker in 0..CHURN_WORKERS {
+                let (lane, queue) = mpsc::channel(CHURN_QUEUE_LENGTH);
+                tasks.spawn(churn::work(
+                    Arc::clone(&self.workload.graph),
+                    Arc::clone(&self.board),
+                    Arc::clone(&self.churn_counts),
+                    self.channels[worker % self.channels.len()].clone(),
+                    self.settings.retry_for,
+                    queue,
+                ));
+                churn_lanes.push(lane);
+            }
+        }
+        let dispatcher = Dispatcher {
+            workload: Arc::clone(&self.workload),
+            changes: self.changes.clone(),
+            lanes,
+            churn_lanes,
+            churn_percent: self.settings.churn_percent,
+            actions_per_second: self.settings.actions_per_second,
+            stop: self.stop.clone(),
+        };
+        tasks.spawn(dispatcher.dispatch());
+
+        reporter.begin("publishing", Some(self.workload.post_count().into()));
+        let mut ticks = time::interval(REPORT_EVERY);
+        loop {
+            tokio::select! {
+                done = tasks.join_next() => match done {
+                    Some(done) => done??,
+                    None => break,
+                },
+                _ = ticks.tick() => {
+                    reporter.advance(self.board.acked_count().into());
+                    // Only to count over restarts: a server that is away is the
+                    // publishers' business.
+                    let mut status = self.status.clone();
+                    if let Ok(Ok(now)) =
+                        time::timeout(REPORT_EVERY, status.get_status(GetStatusRequest {})).await
+                    {
+                        meter.look(now.get_ref());
+                    }
+                }
+                () = async { self.stop.cancelled().await; time::sleep(LAST_SIGHTINGS_WAIT).await } => break,
+            }
+        }
+        reporter.advance(self.board.acked_count().into());
+        reporter.end();
+        if self.stop.is_cancelled() { Err(LoadError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Waits until everything acknowledged before the call has been delivered.
+    async fn wait_delivered(
+        &self,
+        meter: &mut DeliveryMeter,
+        reporter: &mut impl Reporter,
+    ) -> Result<(), LoadError> {
+        let mut now = self.look().await?;
+        meter.look(&now);
+        let ends = now.partitions.clone();
+        let total = undelivered(&ends, &now.partitions);
+        if total == 0 {
+            return Ok(());
+        }
+        reporter.begin("events left to deliver", Some(total));
+        loop {
+            let left = undelivered(&ends, &now.partitions);
+            reporter.advance(total.saturating_sub(left));
+            if left == 0 {
+                reporter.end();
+                return Ok(());
+            }
+            time::sleep(STATUS_EVERY).await;
+            now = self.look().await?;
+            meter.look(&now);
+        }
+    }
+
+    async fn look(&self) -> Result<GetStatusResponse, LoadError> {
+        retried(self.settings.retry_for, || {
+            let mut status = self.status.clone();
+            async move { status.get_status(GetStatusRequest {}).await }
+        })
+        .await
+    }
+
+    async fn verify(
+        &self,
+        cap: usize,
+        reporter: &mut impl Reporter,
+    ) -> Result<super::Verification, LoadError> {
+        reporter.begin("computing the model", None);
+        let model = task::spawn_blocking({
+            let (workload, board) = (Arc::clone(&self.workload), Arc::clone(&self.board));
+            let changes = self.changes.clone();
+            move || {
+                let changes = changes.lock();
+                let posts = (0..workload.post_count())
+                    .filter(|number| !changes.is_deleted(*number))
+                    .filter_map(|number| board.id(number).map(|id| (workload.author(number), id)));
+                Model::new(&workload.graph, &changes, posts, cap)
+            }
+        })
+        .await?;
+        reporter.end();
+        let verifier = Verifier {
+            workload: Arc::clone(&self.workload),
+            board: Arc::clone(&self.board),
+            model: Arc::new(model),
+            channels: self.channels.clone(),
+            patience: self.settings.retry_for,
+        };
+        verifier.verify(reporter).await
+    }
+
+    /// Every so many-th post is watched, so that the samples are spread over the
+    /// whole load.
+    fn sample_every(&self) -> u32 {
+        match self.settings.probes_max {
+            0 => 0,
+            most => self.workload.post_count().div_ceil(most).max(1),
+        }
+    }
+
+    fn fill_in(&self, report: &mut Report, meter: &DeliveryMeter) {
+        report.churn_follows = self.churn_counts.follows.load(Ordering::Relaxed);
+        report.churn_unfollows = self.churn_counts.unfollows.load(Ordering::Relaxed);
+        report.churn_deletions = self.churn_counts.deletions.load(Ordering::Relaxed);
+        report.deliveries = meter.deliveries();
+        report.skipped_deliveries = meter.skipped();
+        report.pushes = meter.pushes();
+        report.server_restarts = meter.restart_count();
+        report.latencies.delivery = self.sightings.latencies.quantiles();
+        report.latencies.home_ids = self.reads.ids_only.quantiles();
+        report.latencies.home_posts = self.reads.hydrated.quantiles();
+        report.missed_posts = self.sightings.missed_count.load(Ordering::Relaxed);
+        report.failed_reads = self.reads.failed_count.load(Ordering::Relaxed);
+    }
+
+    fn empty_report(&self, status: &GetStatusResponse) -> Report {
+        Report {
+            settings: self.settings.clone(),
+            server_version: status.version.clone(),
+            run: self.workload.run.clone(),
+            interrupted: false,
+            users: self.workload.graph.user_count().into(),
+            follows: 0,
+            import_seconds: 0.0,
+            woken_readers: 0,
+            wake_seconds: 0.0,
+            posts_planned: self.workload.post_count().into(),
+            posts: 0,
+            churn_follows: 0,
+            churn_unfollows: 0,
+            churn_deletions: 0,
+            publish_seconds: 0.0,
+            delivered_seconds: 0.0,
+            deliveries: 0,
+            skipped_deliveries: 0,
+            pushes: 0,
+            reconnects: 0,
+            server_restarts: 0,
+            latencies: LatencyReport::default(),
+            unwatched_posts: 0,
+            missed_posts: 0,
+            failed_reads: 0,
+            verification: None,
+        }
+    }
+}
+
+/// Hands out actions in their order and at their time.
+struct Dispatcher {
+    workload: Arc<Workload>,
+    changes: SharedChanges,
+    lanes: Vec<mpsc::Sender<Assignment>>,
+    churn_lanes: Vec<mpsc::Sender<churn::Churn>>,
+    churn_percent: u8,
+    actions_per_second: Option<f64>,
+    stop: CancellationToken,
+}
+
+impl Dispatcher {
+    async fn dispatch(self) -> Result<(), LoadError> {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = self.dispatch_all() => {}
+            () = stop.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    /// Ends early where a lane has ended, which has an error of its own to tell.
+    async fn dispatch_all(self) {
+        let mut plan = ChurnPlan::new(self.workload.seed(), Arc::clone(&self.workload.graph));
+        let begin = Instant::now();
+        let (mut action, mut churned) = (0u64, 0u64);
+        for number in 0..self.workload.post_count() {
+            // As many changes as keep their share of all actions so far.
+            while churned * 100 < (action + 1) * u64::from(self.churn_percent) {
+                if let Some(due) = self.due(begin, action) {
+                    time::sleep_until(due.into()).await;
+                }
+                let churn = plan.next(number, &mut self.changes.lock());
+                let lane = mixed(churn.key()) as usize % self.churn_lanes.len();
+                if self.churn_lanes[lane].send(churn).await.is_err() {
+                    return;
+                }
+                churned += 1;
+                action += 1;
+            }
+            let due = match self.workload.due(number) {
+                Some(after) => Some(begin + after),
+                None => self.due(begin, action),
+            };
+            if let Some(due) = due {
+                time::sleep_until(due.into()).await;
+            }
+            let lane = mixed(self.workload.author(number).into()) as usize % self.lanes.len();
+            if self.lanes[lane].send(Assignment { number, due }).await.is_err() {
+                return;
+            }
+            action += 1;
+        }
+    }
+
+    fn due(&self, begin: Instant, action: u64) -> Option<Instant> {
+        let rate = self.actions_per_second?;
+        Some(begin + Duration::from_secs_f64(action as f64 / rate))
+    }
+}
+
+/// Spreads neighbouring numbers.
+fn mixed(key: u64) -> u64 {
+    key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+async fn plan(
+    settings: &Settings,
+    text_chars_max: usize,
+    reporter: &mut impl Reporter,
+) -> Result<Workload, LoadError> {
+    reporter.begin("planning the load, lines", None);
+    let (lines, watched) = watch::channel(0);
+    let settings = settings.clone();
+    let mut planning = task::spawn_blocking(move || {
+        Workload::plan(&settings, text_chars_max, |count| {
+            lines.send_replace(count);
+        })
+    });
+    let workload = loop {
+        tokio::select! {
+            workload = &mut planning => break workload?,
+            () = time::sleep(REPORT_EVERY) => reporter.advance(*watched.borrow()),
+        }
+    };
+    reporter.advance(*watched.borrow());
+    reporter.end();
+    workload
+}
+
+async fn write_json(report: &Report, path: PathBuf) -> Result<(), LoadError> {
+    let text = format!("{:#}\n", report.to_json());
+    tokio::fs::write(&path, text).await.map_err(|source| LoadError::Json { path, source })
+}

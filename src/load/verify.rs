@@ -1,0 +1,517 @@
+//! Compares what a server shows with the model: every home timeline by ids, and
+//! for a sample of the accounts everything that a page says.
+
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use hashbrown::HashSet;
+use serde::Serialize;
+use tokio::{sync::mpsc, task, time::MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Response, Status, transport::Channel};
+
+use super::{
+    LoadError,
+    board::Board,
+    graph::UserIndex,
+    model::Model,
+    population::{Purpose, below, generator},
+    progress::{REPORT_EVERY, Reporter},
+    retry::retried,
+    workload::Workload,
+};
+use crate::{
+    domain::PostId,
+    proto::v1::{
+        Floor, FloorReason, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
+        ListHomeTimelineRequest, ListHomeTimelineResponse, Post,
+        timeline_service_client::TimelineServiceClient,
+    },
+};
+
+/// The largest page that the API gives.
+const PAGE_SIZE_MAX: i32 = 800;
+/// A page size that divides nothing, so that pages begin and end anywhere.
+const SMALL_PAGE_SIZE: i32 = 7;
+const HYDRATED_PAGE_SIZE: i32 = 50;
+const READS_AT_ONCE: usize = 128;
+/// Timelines that the model computes ahead of the reads.
+const EXPECTED_AHEAD_MAX: usize = 1_024;
+/// How many accounts are looked at closely.
+const SAMPLE_USERS: u32 = 200;
+/// How many differences are told in full.
+const DIFFERENCES_TOLD: usize = 10;
+
+/// What a comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    /// Home timelines that were compared id by id: all there are.
+    pub home_timelines: u64,
+    /// Ids in them.
+    pub entries: u64,
+    /// Accounts whose home and author timelines were also compared in small pages,
+    /// with the posts, and with what the floor claims.
+    pub sampled_users: u64,
+    /// How many timelines differ from the model.
+    pub difference_count: u64,
+    /// The first of them.
+    pub differences: Vec<String>,
+}
+
+/// A difference between a timeline and the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where the two first differ, from 0, the newest.
+    pub position: usize,
+    /// What the model has there; `None` where it has ended.
+    pub expected: Option<PostId>,
+    /// What the server has there; `None` where it has ended.
+    pub got: Option<PostId>,
+    /// What that means.
+    pub kind: DifferenceKind,
+}
+
+/// In which way a timeline is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// The expected post is nowhere in the timeline.
+    Missing,
+    /// The post should not be in the timeline.
+    Extra,
+    /// The expected post is further down.
+    OutOfOrder,
+    /// The post was there already.
+    Duplicate,
+}
+
+/// The first difference between two timelines, newest first; `None` if they are
+/// equal.
+pub fn compare(expected: &[PostId], got: &[PostId]) -> Option<Difference> {
+    let common = expected.iter().zip(got).take_while(|(e, g)| e == g).count();
+    let (e, g) = (expected.get(common).copied(), got.get(common).copied());
+    let kind = match (e, g) {
+        (None, None) => return None,
+        (_, Some(g)) if got[..common].contains(&g) => DifferenceKind::Duplicate,
+        (_, Some(g)) if !expected[common..].contains(&g) => DifferenceKind::Extra,
+        (Some(e), _) if got[common..].contains(&e) => DifferenceKind::OutOfOrder,
+        _ => DifferenceKind::Missing,
+    };
+    Some(Difference { position: common, expected: e, got: g, kind })
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = |id: Option<PostId>| id.map_or("the end".to_owned(), |id| format!("post {id}"));
+        let kind = match self.kind {
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Extra => "extra",
+            DifferenceKind::OutOfOrder => "out of order",
+            DifferenceKind::Duplicate => "duplicate",
+        };
+        let (expected, got) = (id(self.expected), id(self.got));
+        write!(f, "{kind} at position {}: expected {expected}, got {got}", self.position)
+    }
+}
+
+/// What is wrong with the floor of a home timeline; `None` if it tells the truth.
+///
+/// `candidates` is everything that belongs to the timeline, beyond the cap too.
+fn floor_problem(candidates: &[PostId], got: &[PostId], floor: Option<&Floor>) -> Option<String> {
+    let Some(floor) = floor else { return Some("has no floor".to_owned()) };
+    let down_to = floor.complete_down_to_id;
+    let claimed = candidates.iter().take_while(|id| id.0 >= down_to).count();
+    match floor.reason() {
+        FloorReason::Unspecified => Some("has a floor without a reason".to_owned()),
+        FloorReason::Beginning if down_to != 0 => {
+            Some(format!("is complete to the beginning, but only down to {down_to}"))
+        }
+        FloorReason::Cap if down_to == 0 => Some("is capped, but at 0".to_owned()),
+        FloorReason::Cap if got.last().is_some_and(|oldest| oldest.0 < down_to) => {
+            Some(format!("goes below its floor {down_to}"))
+        }
+        _ if claimed > got.len() => Some(format!(
+            "claims to be complete down to {down_to}, which would be {claimed} posts, and has {}",
+            got.len()
+        )),
+        _ => None,
+    }
+}
+
+/// What is to be compared, and with what.
+pub(super) struct Verifier {
+    pub(super) workload: Arc<Workload>,
+    pub(super) board: Arc<Board>,
+    pub(super) model: Arc<Model>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) patience: Duration,
+}
+
+/// What the comparison of one account found.
+#[derive(Default)]
+struct Findings {
+    entries: u64,
+    problems: Vec<String>,
+}
+
+impl Verifier {
+    /// Compares everything. Many reads are under way at once; how far it has come
+    /// is reported.
+    ///
+    /// # Errors
+    /// If the server cannot be read; a difference is no error.
+    pub(super) async fn verify(
+        self,
+        reporter: &mut impl Reporter,
+    ) -> Result<Verification, LoadError> {
+        let user_count = self.workload.graph.user_count();
+        let mut verification = Verification::default();
+        let this = Arc::new(self);
+
+        reporter.begin("comparing home timelines", Some(user_count.into()));
+        let (expected, ahead) = mpsc::channel(EXPECTED_AHEAD_MAX);
+        let model = Arc::clone(&this.model);
+        let computing = task::spawn_blocking(move || {
+            for user in 0..user_count {
+                let candidates = model.candidates(user);
+                let home = model.home(&candidates).to_vec();
+                // Whoever no longer listens has an error to tell.
+                if expected.blocking_send((user, home)).is_err() {
+                    return;
+                }
+            }
+        });
+        let checks = ReceiverStream::new(ahead)
+            .map(|(user, home)| {
+                let this = Arc::clone(&this);
+                async move { this.check_ids(user, &home).await }
+            })
+            .buffer_unordered(READS_AT_ONCE);
+        verification.home_timelines = gather(checks, &mut verification, reporter).await?;
+        computing.await?;
+        reporter.end();
+
+        let sample = sample(this.workload.seed(), user_count);
+        reporter.begin("comparing pages and posts", Some(sample.len() as u64));
+        let by_id = Arc::new(
+            task::spawn_blocking({
+                let this = Arc::clone(&this);
+                move || this.numbers_by_id()
+            })
+            .await?,
+        );
+        let checks = futures::stream::iter(sample)
+            .map(|user| {
+                let (this, by_id) = (Arc::clone(&this), Arc::clone(&by_id));
+                async move { this.check_closely(user, &by_id).await }
+            })
+            .buffer_unordered(READS_AT_ONCE);
+        verification.sampled_users = gather(checks, &mut verification, reporter).await?;
+        reporter.end();
+        Ok(verification)
+    }
+
+    /// The whole home timeline by ids, in the largest pages.
+    async fn check_ids(&self, user: UserIndex, expected: &[PostId]) -> Result<Findings, LoadError> {
+        let home = self.read_home(user, PAGE_SIZE_MAX, true).await?;
+        let problem = compare(expected, &home.ids);
+        Ok(Findings {
+            entries: home.ids.len() as u64,
+            problems: problem
+                .map(|difference| format!("home timeline of {}: {difference}", self.name(user)))
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    /// Small pages, posts, floor and author timeline of one account.
+    async fn check_closely(
+        &self,
+        user: UserIndex,
+        by_id: &[(PostId, u32)],
+    ) -> Result<Findings, LoadError> {
+        let candidates = self.model.candidates(user);
+        let expected = self.model.home(&candidates);
+        let mut problems = Vec::new();
+        let mut found = |what: &str, problem: String| {
+            problems.push(format!("{what} of {}: {problem}", self.name(user)));
+        };
+
+        let paged = self.read_home(user, SMALL_PAGE_SIZE, true).await?;
+        if let Some(difference) = compare(expected, &paged.ids) {
+            found("home timeline in small pages", difference.to_string());
+        }
+        if let Some(problem) = floor_problem(&candidates, &paged.ids, paged.floor.as_ref()) {
+            found("home timeline", problem);
+        }
+        let hydrated = self.read_home(user, HYDRATED_PAGE_SIZE, false).await?;
+        if let Some(difference) = compare(expected, &hydrated.ids) {
+            found("home timeline with posts", difference.to_string());
+        }
+        if let Some(problem) = self.post_problem(&hydrated, by_id) {
+            found("home timeline with posts", problem);
+        }
+        for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
+            let own = self.read_author(user, page_size, ids_only).await?;
+            if let Some(difference) = compare(self.model.author(user), &own.ids) {
+                found("author timeline", difference.to_string());
+            }
+            if !ids_only && let Some(problem) = self.post_problem(&own, by_id) {
+                found("author timeline", problem);
+            }
+        }
+        Ok(Findings { entries: 0, problems })
+    }
+
+    /// The first post that is not what was sent.
+    fn post_problem(&self, read: &Timeline, by_id: &[(PostId, u32)]) -> Option<String> {
+        if read.posts.len() != read.ids.len() {
+            return Some(format!("has {} ids and {} posts", read.ids.len(), read.posts.len()));
+        }
+        read.posts.iter().zip(&read.ids).find_map(|(post, id)| {
+            let place = by_id.binary_search_by_key(id, |(id, _)| *id).ok()?;
+            let number = by_id[place].1;
+            let reference = self.workload.reference(number).and_then(|n| self.board.id(n));
+            let sent = self.workload.request(number, reference);
+            let created_ms = post
+                .create_time
+                .map(|time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
+            let expected_ms = (id.0 >> PostId::NODE_AND_SEQUENCE_BITS) + PostId::EPOCH_UNIX_MS;
+            let is_as_sent = post.id == id.0
+                && post.author_id == sent.author_id
+                && post.text == sent.text
+                && post.origin == sent.origin
+                && post.link == sent.link
+                && post.reply_to_id == sent.reply_to_id
+                && post.repost_of_id == sent.repost_of_id
+                && created_ms == i64::try_from(expected_ms).ok();
+            (!is_as_sent).then(|| format!("post {id} is {post:?}, but {sent:?} was sent"))
+        })
+    }
+
+    async fn read_home(
+        &self,
+        user: UserIndex,
+        page_size: i32,
+        ids_only: bool,
+    ) -> Result<Timeline, LoadError> {
+        let client = TimelineServiceClient::new(self.channel(user));
+        let mut timeline = Timeline::default();
+        let mut page_token = String::new();
+        loop {
+            let request = ListHomeTimelineRequest {
+                user_id: self.workload.graph.id(user).0,
+                page_size,
+                page_token,
+                ids_only,
+            };
+            let page: ListHomeTimelineResponse = retried(self.patience, || {
+                let (mut client, request) = (client.clone(), request.clone());
+                async move { client.list_home_timeline(request).await }
+            })
+            .await?;
+            timeline.add(page.post_ids, page.posts, page.floor)?;
+            if page.next_page_token.is_empty() {
+                return Ok(timeline);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    async fn read_author(
+        &self,
+        user: UserIndex,
+        page_size: i32,
+        ids_only: bool,
+    ) -> Result<Timeline, LoadError> {
+        let client = TimelineServiceClient::new(self.channel(user));
+        let mut timeline = Timeline::default();
+        let mut page_token = String::new();
+        loop {
+            let request = ListAuthorTimelineRequest {
+                author_id: self.workload.graph.id(user).0,
+                page_size,
+                page_token,
+                ids_only,
+            };
+            let page: ListAuthorTimelineResponse = retried(self.patience, || {
+                let (mut client, request) = (client.clone(), request.clone());
+                async move {
+                    match client.list_author_timeline(request).await {
+                        // An account that nobody has named yet has posted nothing.
+                        Err(status) if status.code() == Code::NotFound => {
+                            Ok(Response::new(ListAuthorTimelineResponse::default()))
+                        }
+                        other => other,
+                    }
+                }
+            })
+            .await?;
+            timeline.add(page.post_ids, page.posts, page.floor)?;
+            if page.next_page_token.is_empty() {
+                return Ok(timeline);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    fn numbers_by_id(&self) -> Vec<(PostId, u32)> {
+        let mut by_id: Vec<(PostId, u32)> = (0..self.workload.post_count())
+            .filter_map(|number| self.board.id(number).map(|id| (id, number)))
+            .collect();
+        by_id.sort_unstable();
+        by_id
+    }
+
+    fn channel(&self, user: UserIndex) -> Channel {
+        self.channels[user as usize % self.channels.len()].clone()
+    }
+
+    fn name(&self, user: UserIndex) -> String {
+        format!("account {}", self.workload.graph.id(user))
+    }
+}
+
+/// What was read of one timeline, all pages together.
+#[derive(Default)]
+struct Timeline {
+    ids: Vec<PostId>,
+    posts: Vec<Post>,
+    floor: Option<Floor>,
+    pages_without_posts: u32,
+}
+
+/// So many empty pages with a token for the next in a row are a token that leads
+/// nowhere.
+const EMPTY_PAGES_MAX: u32 = 100;
+
+impl Timeline {
+    fn add(
+        &mut self,
+        ids: Vec<u64>,
+        posts: Vec<Post>,
+        floor: Option<Floor>,
+    ) -> Result<(), LoadError> {
+        if ids.is_empty() {
+            self.pages_without_posts += 1;
+            if self.pages_without_posts > EMPTY_PAGES_MAX {
+                return Err(
+                    Status::data_loss("page tokens lead from empty page to empty page").into()
+                );
+            }
+        } else {
+            self.pages_without_posts = 0;
+        }
+        self.ids.extend(ids.into_iter().map(PostId));
+        self.posts.extend(posts);
+        // Of the whole timeline: any page has it.
+        self.floor = floor;
+        Ok(())
+    }
+}
+
+/// Adds up findings as they come; returns how many there were.
+async fn gather(
+    checks: impl futures::Stream<Item = Result<Findings, LoadError>>,
+    verification: &mut Verification,
+    reporter: &mut impl Reporter,
+) -> Result<u64, LoadError> {
+    let mut count = 0;
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(checks);
+    loop {
+        tokio::select! {
+            findings = checks.next() => {
+                let Some(findings) = findings.transpose()? else { break };
+                count += 1;
+                verification.entries += findings.entries;
+                let mut problems = VecDeque::from(findings.problems);
+                verification.difference_count += problems.len() as u64;
+                while verification.differences.len() < DIFFERENCES_TOLD
+                    && let Some(problem) = problems.pop_front()
+                {
+                    verification.differences.push(problem);
+                }
+            }
+            _ = ticks.tick() => reporter.advance(count),
+        }
+    }
+    reporter.advance(count);
+    Ok(count)
+}
+
+/// The accounts to look at closely: all of a small population.
+fn sample(seed: u64, user_count: u32) -> Vec<UserIndex> {
+    if user_count <= SAMPLE_USERS {
+        return (0..user_count).collect();
+    }
+    let mut random = generator(seed, Purpose::Sample, u64::MAX);
+    let mut users = HashSet::new();
+    while users.len() < SAMPLE_USERS as usize {
+        users.insert(below(&mut random, u64::from(user_count)) as UserIndex);
+    }
+    let mut users: Vec<UserIndex> = users.into_iter().collect();
+    users.sort_unstable();
+    users
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[u64]) -> Vec<PostId> {
+        ids.iter().copied().map(PostId).collect()
+    }
+
+    fn kind(expected: &[u64], got: &[u64]) -> Option<(DifferenceKind, usize)> {
+        compare(&ids(expected), &ids(got)).map(|difference| (difference.kind, difference.position))
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_found_and_named() {
+        use DifferenceKind::{Duplicate, Extra, Missing, OutOfOrder};
+        assert_eq!(kind(&[], &[]), None);
+        assert_eq!(kind(&[9, 8, 7], &[9, 8, 7]), None);
+        assert_eq!(kind(&[9, 8, 7], &[9, 7]), Some((Missing, 1)));
+        assert_eq!(kind(&[9, 8, 7], &[9, 8]), Some((Missing, 2)));
+        assert_eq!(kind(&[9], &[]), Some((Missing, 0)));
+        assert_eq!(kind(&[9, 7], &[9, 8, 7]), Some((Extra, 1)));
+        assert_eq!(kind(&[9, 7], &[9, 7, 5]), Some((Extra, 2)));
+        assert_eq!(kind(&[9, 8, 7], &[9, 9, 8, 7]), Some((Duplicate, 1)));
+        assert_eq!(kind(&[9, 8, 7], &[9, 8, 7, 8]), Some((Duplicate, 3)));
+        assert_eq!(kind(&[9, 8, 7], &[9, 7, 8]), Some((OutOfOrder, 1)));
+    }
+
+    #[test]
+    fn a_difference_reads_well() {
+        let difference = compare(&ids(&[9, 8]), &ids(&[9])).expect("different");
+        assert_eq!(difference.to_string(), "missing at position 1: expected post 8, got the end");
+    }
+
+    #[test]
+    fn a_floor_must_tell_the_truth() {
+        let floor = |complete_down_to_id, reason: FloorReason| Floor {
+            complete_down_to_id,
+            reason: reason.into(),
+        };
+        let candidates = ids(&[9, 8, 7, 6]);
+        let problem =
+            |got: &[u64], floor: Floor| floor_problem(&candidates, &ids(got), Some(&floor));
+        assert_eq!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Beginning)), None);
+        assert_eq!(problem(&[9, 8], floor(8, FloorReason::Cap)), None);
+        assert!(problem(&[9, 8], floor(0, FloorReason::Beginning)).is_some());
+        assert!(problem(&[9, 8], floor(7, FloorReason::Cap)).is_some());
+        assert!(problem(&[9, 8], floor(9, FloorReason::Cap)).is_some());
+        assert!(problem(&[9, 8], floor(0, FloorReason::Cap)).is_some());
+        assert!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Unspecified)).is_some());
+        assert!(floor_problem(&candidates, &candidates, None).is_some());
+    }
+
+    #[test]
+    fn the_sample_has_no_account_twice() {
+        assert_eq!(sample(1, 3), [0, 1, 2]);
+        let sample = sample(1, 1_000);
+        assert_eq!(sample.len(), 200);
+        assert!(sample.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -1,0 +1,255 @@
+//! A load as plain data: who is there, what is posted, in which order.
+//!
+//! Everything here is a pure function of the settings and the input file, so
+//! that a run can be repeated, resumed, and compared with the model.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    LoadError,
+    edge_list::{self, EdgeListError},
+    graph::{Graph, ListedGraph, UserIndex},
+    population::{Population, Purpose, below, generator},
+    settings::{Settings, Source},
+    text_file::Fingerprint,
+    trace::{self, TraceKind, TracePost},
+};
+use crate::{
+    domain::PostId,
+    proto::v1::{Origin, PublishPostRequest},
+};
+
+/// How many posts reach a timeline on average, at least, by default.
+const POSTS_PER_TIMELINE: f64 = 24.0;
+
+/// The words of synthetic posts; not all of them are ASCII.
+const WORDS: [&str; 24] = [
+    "the", "a", "new", "boson", "coffee", "früh", "train", "late", "again", "today", "who", "saw",
+    "that", "goal", "rain", "東京", "release", "green", "tests", "at", "last", "café", "🚲",
+    "home",
+];
+
+/// A load, ready to be published.
+pub(super) struct Workload {
+    pub(super) graph: Arc<Graph>,
+    /// The front of every request id.
+    pub(super) run: String,
+    /// Follows of an account by itself and repeated ones, which were left out.
+    pub(super) skipped_follow_count: u64,
+    seed: u64,
+    posts: Posts,
+    text_chars_max: usize,
+}
+
+enum Posts {
+    /// Each by an author drawn for it, at the pace of the settings.
+    Drawn {
+        count: u32,
+    },
+    Traced {
+        posts: Vec<TracePost>,
+        speed: Option<f64>,
+    },
+}
+
+impl Workload {
+    /// Reads the input and plans the load. Blocks, for seconds if the input is
+    /// large; `on_line` is told how many lines of it have been read.
+    pub(super) fn plan(
+        settings: &Settings,
+        text_chars_max: usize,
+        on_line: impl FnMut(u64),
+    ) -> Result<Self, LoadError> {
+        let (graph, posts, skipped_follow_count, fingerprint) = match &settings.source {
+            Source::Synthetic { users, posts } => {
+                let graph = Graph::Synthetic(Population::new(settings.seed, *users));
+                let count = posts.unwrap_or_else(|| posts_by_default(&graph));
+                let fingerprint = fingerprint(&[1, u64::from(*users)]);
+                (graph, Posts::Drawn { count }, 0, fingerprint)
+            }
+            Source::EdgeList { file, id_offset, posts } => {
+                let list = edge_list::read(file.clone(), *id_offset, on_line)
+                    .map_err(EdgeListError::from)?;
+                if list.edges.is_empty() {
+                    return Err(LoadError::BadSettings(format!(
+                        "{} holds no follows",
+                        file.display()
+                    )));
+                }
+                let skipped = list.self_follow_count + list.duplicate_count;
+                let graph = Graph::Listed(ListedGraph::new(&list.edges, [])?);
+                let count = posts.unwrap_or_else(|| posts_by_default(&graph));
+                let fingerprint = fingerprint(&[2, list.fingerprint, *id_offset]);
+                (graph, Posts::Drawn { count }, skipped, fingerprint)
+            }
+            Source::Trace { file, speed } => {
+                let trace = trace::read(file.clone(), on_line)?;
+                let posts = Posts::Traced { posts: trace.posts, speed: *speed };
+                let graph = Graph::Listed(trace.graph);
+                (graph, posts, trace.self_pair_count, fingerprint(&[3, trace.fingerprint]))
+            }
+        };
+        let run = settings.run.clone().unwrap_or_else(|| {
+            let parts = match &posts {
+                Posts::Drawn { count } => {
+                    vec![settings.seed, u64::from(*count), u64::from(settings.churn_percent)]
+                }
+                Posts::Traced { .. } => Vec::new(),
+            };
+            let parts: Vec<u64> = [fingerprint].into_iter().chain(parts).collect();
+            format!("{:016x}", self::fingerprint(&parts))
+        });
+        let graph = Arc::new(graph);
+        let seed = settings.seed;
+        Ok(Self { graph, run, skipped_follow_count, seed, posts, text_chars_max })
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn post_count(&self) -> u32 {
+        match &self.posts {
+            Posts::Drawn { count } => *count,
+            Posts::Traced { posts, .. } => posts.len() as u32,
+        }
+    }
+
+    /// When a post is due after the beginning, if the load itself says so.
+    pub(super) fn due(&self, number: u32) -> Option<Duration> {
+        match &self.posts {
+            Posts::Drawn { .. } => None,
+            Posts::Traced { posts, speed } => {
+                speed.map(|speed| posts[number as usize].at.div_f64(speed))
+            }
+        }
+    }
+
+    pub(super) fn author(&self, number: u32) -> UserIndex {
+        match &self.posts {
+            Posts::Drawn { .. } => {
+                let mut random = generator(self.seed, Purpose::Posts, u64::from(number));
+                below(&mut random, u64::from(self.graph.user_count())) as UserIndex
+            }
+            Posts::Traced { posts, .. } => posts[number as usize].author,
+        }
+    }
+
+    /// The earlier post that a post repeats or answers; it must be acknowledged
+    /// before this one can be sent.
+    pub(super) fn reference(&self, number: u32) -> Option<u32> {
+        match &self.posts {
+            Posts::Drawn { .. } => None,
+            Posts::Traced { posts, .. } => match posts[number as usize].kind {
+                TraceKind::Repost(post) | TraceKind::Reply(post) => Some(post),
+                TraceKind::Plain | TraceKind::Mention(_) => None,
+            },
+        }
+    }
+
+    /// The request that publishes a post, the same every time. `reference` is the
+    /// id of the post that [`Self::reference`] names.
+    pub(super) fn request(&self, number: u32, reference: Option<PostId>) -> PublishPostRequest {
+        let mut request = PublishPostRequest {
+            author_id: self.graph.id(self.author(number)).0,
+            origin: Origin::Shared.into(),
+            request_id: format!("{}-{number}", self.run),
+            ..PublishPostRequest::default()
+        };
+        let reference = reference.map_or(0, |post| post.0);
+        let text = match &self.posts {
+            Posts::Drawn { .. } => self.synthetic_text(number),
+            Posts::Traced { posts, .. } => match posts[number as usize].kind {
+                TraceKind::Plain => format!("action {number}"),
+                TraceKind::Mention(user) => format!("@{} action {number}", self.graph.id(user)),
+                TraceKind::Reply(_) => {
+                    request.reply_to_id = reference;
+                    format!("answer {number}")
+                }
+                TraceKind::Repost(_) => {
+                    request.repost_of_id = reference;
+                    String::new()
+                }
+            },
+        };
+        request.text = text.chars().take(self.text_chars_max).collect();
+        request
+    }
+
+    /// Some 20 to 140 characters that begin with the post's number.
+    fn synthetic_text(&self, number: u32) -> String {
+        let mut random = generator(!self.seed, Purpose::Posts, u64::from(number));
+        let length = 20 + below(&mut random, 121) as usize;
+        let mut text = format!("#{number}");
+        while text.len() < length {
+            text.push(' ');
+            text.push_str(WORDS[below(&mut random, WORDS.len() as u64) as usize]);
+        }
+        text.chars().take(length).collect()
+    }
+}
+
+fn posts_by_default(graph: &Graph) -> u32 {
+    let users = f64::from(graph.user_count());
+    let mean_followers = graph.follow_count_estimate() as f64 / users;
+    (users * (POSTS_PER_TIMELINE / mean_followers).max(1.0)).ceil() as u32
+}
+
+fn fingerprint(parts: &[u64]) -> u64 {
+    let mut fingerprint = Fingerprint::default();
+    parts.iter().for_each(|part| fingerprint.add(&part.to_le_bytes()));
+    fingerprint.0
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::{super::text_file::tests::file_of, *};
+    use crate::client::Target;
+
+    pub(crate) fn synthetic(users: u32, posts: u32) -> Workload {
+        let mut settings = Settings::synthetic(Target::new("http://unused"), users);
+        settings.source = Source::Synthetic { users, posts: Some(posts) };
+        Workload::plan(&settings, 140, |_| {}).expect("a plan")
+    }
+
+    #[test]
+    fn the_same_load_has_the_same_requests_and_another_has_others() {
+        let (a, b) = (synthetic(100, 50), synthetic(100, 50));
+        for number in 0..50 {
+            let request = a.request(number, None);
+            assert_eq!(request, b.request(number, None));
+            assert!((1..=140).contains(&request.text.chars().count()));
+            assert!((1..=100).contains(&request.author_id));
+            assert!(request.request_id.len() <= 64);
+        }
+        assert_ne!(a.run, synthetic(100, 51).run);
+        assert_ne!(a.run, synthetic(101, 50).run);
+    }
+
+    #[test]
+    fn a_trace_refers_to_the_posts_it_names() {
+        let file = file_of(b"10 20 100 MT\n30 10 102 RT\n20 10 104 RE\n");
+        let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
+        settings.source = Source::Trace { file: file.path().to_owned(), speed: Some(2.0) };
+        let load = Workload::plan(&settings, 140, |_| {}).expect("a plan");
+        assert_eq!(
+            (load.reference(0), load.reference(1), load.reference(2)),
+            (None, Some(0), Some(0))
+        );
+        assert_eq!(load.due(2), Some(Duration::from_secs(2)));
+        assert_eq!(load.request(0, None).text, "@20 action 0");
+        let repost = load.request(1, Some(PostId(7)));
+        assert_eq!((repost.author_id, repost.text.as_str(), repost.repost_of_id), (30, "", 7));
+        assert_eq!(load.request(2, Some(PostId(7))).reply_to_id, 7);
+    }
+
+    #[test]
+    fn a_sparse_graph_gets_more_posts_than_accounts() {
+        let file = file_of(b"1 2\n2 1\n3 1\n");
+        let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
+        settings.source =
+            Source::EdgeList { file: file.path().to_owned(), id_offset: 0, posts: None };
+        let load = Workload::plan(&settings, 140, |_| {}).expect("a plan");
+        assert_eq!(load.post_count(), 72);
+    }
+}
