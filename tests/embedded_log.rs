@@ -315,7 +315,7 @@ const CHILD_PARTITIONS: u32 = 2;
 fn child_settings() -> Settings {
     Settings {
         partitions: Some(CHILD_PARTITIONS),
-        segment_bytes_max: 16 << 10,
+        segment_bytes_max: 2 << 10,
         ..Settings::default()
     }
 }
@@ -335,7 +335,7 @@ fn what_was_acknowledged_survives_kill_9() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let kill_after = rng.random_range(1..1500);
+        let kill_after = rng.random_range(100..1500);
         let mut seen = 0;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             // "ack PARTITION OFFSET TEXT ." and whatever the test harness says.
