@@ -201,7 +201,9 @@ fn write_arrays(timelines: &mut [[u64; CAP]], ends: &mut [u32], bench: &Bench, p
 
 fn drain(criterion: &mut Criterion) {
     // A smoke run shows that it works, with a population to match.
-    let smoke = std::env::args().any(|argument| argument == "--test");
+    let arguments: Vec<String> = std::env::args().collect();
+    let smoke = !arguments.iter().any(|argument| argument == "--bench")
+        || arguments.iter().any(|argument| argument == "--test");
     let size = |full: u32| if smoke { full.min(1_000) } else { full };
     let cases = [
         Case {
