@@ -7,7 +7,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::serve::ServeArgs;
-use crate::app::AppError;
+use crate::{
+    app::AppError,
+    client::{
+        ClientError, DeleteArgs, FollowArgs, ImportArgs, PostArgs, TimelineArgs, UnfollowArgs,
+    },
+    load::{LoadArgs, LoadError},
+};
 
 /// A timeline fan-out engine for a large microblog.
 ///
@@ -24,6 +30,13 @@ pub struct Cli {
 enum Command {
     /// Run Roost: the gRPC API, the event log, the workers and the store
     Serve(ServeArgs),
+    Post(PostArgs),
+    Delete(DeleteArgs),
+    Follow(FollowArgs),
+    Unfollow(UnfollowArgs),
+    Timeline(TimelineArgs),
+    Import(ImportArgs),
+    Load(Box<LoadArgs>),
 }
 
 /// Why a command failed.
@@ -31,6 +44,19 @@ enum Command {
 enum CliError {
     #[error(transparent)]
     App(#[from] AppError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::App(_) | Self::Client(_) => 1,
+            Self::Load(error) => error.exit_code(),
+        }
+    }
 }
 
 impl Cli {
@@ -38,12 +64,19 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let result: Result<(), CliError> = match self.command {
             Command::Serve(args) => args.run().await.map_err(Into::into),
+            Command::Post(args) => args.run().await.map_err(Into::into),
+            Command::Delete(args) => args.run().await.map_err(Into::into),
+            Command::Follow(args) => args.run().await.map_err(Into::into),
+            Command::Unfollow(args) => args.run().await.map_err(Into::into),
+            Command::Timeline(args) => args.run().await.map_err(Into::into),
+            Command::Import(args) => args.run().await.map_err(Into::into),
+            Command::Load(args) => args.run().await.map_err(Into::into),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("roost: {error}");
-                ExitCode::FAILURE
+                ExitCode::from(error.exit_code())
             }
         }
     }
