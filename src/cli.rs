@@ -1,12 +1,13 @@
 //! The command line.
 
+mod demo;
 mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::serve::ServeArgs;
+use self::{demo::DemoArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
     client::{
@@ -30,13 +31,22 @@ pub struct Cli {
 enum Command {
     /// Run Roost: the gRPC API, the event log, the workers and the store
     Serve(ServeArgs),
+    /// Start a Roost, load it with a small town, show its figures, keep serving
+    Demo(DemoArgs),
+    /// Publish a post
     Post(PostArgs),
+    /// Delete a post
     Delete(DeleteArgs),
+    /// Let an account follow another
     Follow(FollowArgs),
+    /// Let an account stop following another
     Unfollow(UnfollowArgs),
+    /// Read a timeline
     Timeline(TimelineArgs),
+    /// Import a follow graph from an edge list
     Import(ImportArgs),
-    Load(Box<LoadArgs>),
+    /// Load a Roost and measure it
+    Load(LoadArgs),
 }
 
 /// Why a command failed.
@@ -48,13 +58,16 @@ enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("the demo's data directory cannot be made: {0}")]
+    DemoDir(std::io::Error),
 }
 
 impl CliError {
-    fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> ExitCode {
         match self {
-            Self::App(_) | Self::Client(_) => 1,
-            Self::Load(error) => error.exit_code(),
+            // As a shell reports a program that SIGINT has ended.
+            Self::Load(LoadError::Interrupted) => ExitCode::from(130),
+            _ => ExitCode::FAILURE,
         }
     }
 }
@@ -62,22 +75,29 @@ impl CliError {
 impl Cli {
     /// Does what the command line says. What fails is told on stderr in one line.
     pub async fn run(self) -> ExitCode {
-        let result: Result<(), CliError> = match self.command {
-            Command::Serve(args) => args.run().await.map_err(Into::into),
-            Command::Post(args) => args.run().await.map_err(Into::into),
-            Command::Delete(args) => args.run().await.map_err(Into::into),
-            Command::Follow(args) => args.run().await.map_err(Into::into),
-            Command::Unfollow(args) => args.run().await.map_err(Into::into),
-            Command::Timeline(args) => args.run().await.map_err(Into::into),
-            Command::Import(args) => args.run().await.map_err(Into::into),
-            Command::Load(args) => args.run().await.map_err(Into::into),
-        };
-        match result {
+        match self.command.run().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("roost: {error}");
-                ExitCode::from(error.exit_code())
+                error.exit_code()
             }
         }
+    }
+}
+
+impl Command {
+    async fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Serve(args) => args.run().await?,
+            Self::Demo(args) => args.run().await?,
+            Self::Post(args) => args.run().await?,
+            Self::Delete(args) => args.run().await?,
+            Self::Follow(args) => args.run().await?,
+            Self::Unfollow(args) => args.run().await?,
+            Self::Timeline(args) => args.run().await?,
+            Self::Import(args) => args.run().await?,
+            Self::Load(args) => args.run().await?,
+        }
+        Ok(())
     }
 }

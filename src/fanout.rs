@@ -182,6 +182,7 @@ where
                         "a step failed and will be tried again"
                     );
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = tokio::time::sleep(self.settings.retry_delay) => {}
                     }
@@ -221,7 +222,9 @@ where
     async fn wait_for_events(&mut self, stop: &CancellationToken) -> Result<(), FanoutError> {
         let commit_at = self.committed_at + self.settings.commit_interval;
         let uncommitted = self.delivered() > self.committed;
+        // In this order: a simulation must be able to run twice in the same way.
         tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             result = self.log.wait_past(self.partition, self.next_offset) => Ok(result?),
             () = tokio::time::sleep_until(commit_at), if uncommitted => Ok(()),

@@ -1,0 +1,94 @@
+//! `roost demo`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CliError,
+    serve::{DEFAULT_LISTEN, run_until, stop_signal},
+};
+use crate::{
+    app::{App, Settings},
+    client::Target,
+    load::{self, LoadError, progress::TerminalReporter},
+};
+
+/// Starts a Roost of its own, loads a synthetic population into it over gRPC,
+/// publishes and reads, prints what was measured, and keeps serving until Ctrl-C.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Accounts of the population
+    #[arg(
+        long, value_name = "N", default_value_t = 20_000,
+        value_parser = clap::value_parser!(u32).range(2..=10_000_000),
+    )]
+    users: u32,
+    /// The address of the gRPC API
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_LISTEN)]
+    listen: SocketAddr,
+    /// Where to keep the data [default: a new directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DemoArgs {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        // Removed when it is dropped, which is after the Roost in it has stopped.
+        let temporary = match &self.data_dir {
+            Some(_) => None,
+            None => Some(TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?),
+        };
+        let data_dir = match (&temporary, self.data_dir) {
+            (_, Some(dir)) => dir,
+            (Some(dir), None) => dir.path().to_owned(),
+            (None, None) => PathBuf::from("./roost-data"),
+        };
+        let app = App::start(Settings::new(data_dir, self.listen)).await?;
+        let url = format!("http://{}", app.address());
+        println!("roost listens on {}", app.address());
+
+        let stop = CancellationToken::new();
+        let on_signal = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop_signal().await;
+                stop.cancel();
+            }
+        });
+        let settings = load::Settings::synthetic(Target::new(url.clone()), self.users);
+        let loaded = load::run(settings, &mut TerminalReporter::default(), stop.clone()).await;
+        match &loaded {
+            Ok(report) if !report.interrupted => {
+                println!("\n{report}\n{}", how_to_try(&url));
+                run_until(app, stop.cancelled()).await?;
+            }
+            _ => app.stop().await?,
+        }
+        on_signal.abort();
+        match loaded {
+            Ok(_) | Err(LoadError::Interrupted) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn how_to_try(url: &str) -> String {
+    // Only where it is not what the commands assume.
+    let target = match url {
+        "http://127.0.0.1:50051" => String::new(),
+        other => format!(" --target {other}"),
+    };
+    format!(
+        "Try it by hand, in another terminal:\n\
+         \n\
+         \x20 cargo run --release -- timeline 7{target}\n\
+         \x20 cargo run --release -- post --author 1000001 \"hello from a new account\"{target}\n\
+         \x20 cargo run --release -- follow 7 1000001{target}\n\
+         \x20 cargo run --release -- timeline 7 --limit 5{target}\n\
+         \n\
+         Serving until Ctrl-C."
+    )
+}

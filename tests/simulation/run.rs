@@ -1,0 +1,433 @@
+//! One run: an engine, its clients, and what strikes them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use roost::{
+    domain::{Origin, PostId, UserId},
+    event_log::EventLog,
+    fanout::{self, Counters, Progress, Worker},
+    home_timeline::HomeTimelines,
+    post_id::PostIds,
+    store::{
+        Floor, Lookups,
+        embedded::{Blocking, EmbeddedStore, Settings},
+    },
+    writes::{self, Draft, Writes},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    faults::{Faults, FaultyStore, greatest_in},
+    log::SimLog,
+    model::Model,
+};
+
+const CAP: usize = 6;
+const USERS: u64 = 8;
+const CLIENTS: u64 = 3;
+const PARTITIONS: u32 = 3;
+
+/// What happened, so that a run that meets no trouble can be noticed.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub posts: u64,
+    pub deleted: u64,
+    pub reads: u64,
+    pub process_crashes: u64,
+    pub worker_crashes: u64,
+    pub store_losses: u64,
+    pub capped_timelines: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: Self) {
+        self.posts += other.posts;
+        self.deleted += other.deleted;
+        self.reads += other.reads;
+        self.process_crashes += other.process_crashes;
+        self.worker_crashes += other.worker_crashes;
+        self.store_losses += other.store_losses;
+        self.capped_timelines += other.capped_timelines;
+    }
+}
+
+/// What clients were told, as far as it binds the engine.
+#[derive(Default)]
+struct Told {
+    /// Acknowledged posts.
+    published: Mutex<BTreeMap<PostId, UserId>>,
+    /// Acknowledged posts by their request.
+    requests: Mutex<BTreeMap<(UserId, String), PostId>>,
+    /// Posts whose deletion holds in every read.
+    deleted: Mutex<BTreeSet<PostId>>,
+    /// Follower and followee: whether the follow holds in every read, while no
+    /// change of it is under way.
+    follows: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    next_request: AtomicU64,
+    reads: AtomicU64,
+}
+
+pub fn run(seed: u64) -> Totals {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let shared_memory = PathBuf::from("/dev/shm");
+    let base = if shared_memory.is_dir() { shared_memory } else { std::env::temp_dir() };
+    let dir = tempfile::tempdir_in(base).expect("a directory");
+    runtime.block_on(Simulation::new(seed, dir.path().join("store")).run())
+}
+
+struct Simulation {
+    faults: Faults,
+    log: Arc<SimLog>,
+    told: Arc<Told>,
+    store_dir: PathBuf,
+    clock: Arc<AtomicU64>,
+    totals: Totals,
+}
+
+/// What a crash of the process takes along.
+struct Engine {
+    store: Arc<FaultyStore>,
+    homes: Arc<HomeTimelines<FaultyStore>>,
+    progress: Arc<Progress>,
+    writes: Writes<SimLog, FaultyStore>,
+}
+
+/// What ends a span of time.
+enum Strike {
+    Process,
+    Workers,
+    Finished,
+}
+
+impl Simulation {
+    fn new(seed: u64, store_dir: PathBuf) -> Self {
+        let faults = Faults::new(seed);
+        Self {
+            log: Arc::new(SimLog::new(PARTITIONS, faults.clone())),
+            faults,
+            told: Arc::default(),
+            store_dir,
+            clock: Arc::new(AtomicU64::new(PostId::EPOCH_UNIX_MS + 1_000)),
+            totals: Totals::default(),
+        }
+    }
+
+    async fn run(mut self) -> Totals {
+        let mut spans = self.faults.pick(1..5);
+        let mut engine = self.start();
+        loop {
+            spans -= 1;
+            match self.span(&engine, spans == 0).await {
+                Strike::Finished => break,
+                Strike::Workers => self.totals.worker_crashes += 1,
+                Strike::Process => {
+                    self.totals.process_crashes += 1;
+                    let store = Arc::downgrade(&engine.store);
+                    drop(engine);
+                    // A publish goes on when its client has gone; struck, it ends too.
+                    while store.strong_count() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    if self.faults.chance(20) {
+                        self.totals.store_losses += 1;
+                        std::fs::remove_dir_all(&self.store_dir).expect("the store is there");
+                    }
+                    engine = self.start();
+                }
+            }
+        }
+        self.check_all(&engine).await;
+        self.totals.posts = self.told.published.lock().unwrap().len() as u64;
+        self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
+        self.totals.reads = self.told.reads.load(Ordering::Relaxed);
+        self.totals
+    }
+
+    fn start(&self) -> Engine {
+        let settings = Settings {
+            home_timeline_cap: CAP,
+            post_cache_bytes: 4_096,
+            blocking: Blocking::InPlace,
+            ..Settings::default()
+        };
+        let store = EmbeddedStore::open(&self.store_dir, settings).expect("the store opens");
+        let greatest = greatest_in(&self.log.all()).max(store.greatest_post());
+        let store = Arc::new(FaultyStore::new(store, self.faults.clone()));
+        let progress = Arc::new(Progress::new(PARTITIONS));
+        let clock = Arc::clone(&self.clock);
+        let writes = Writes::new(
+            Arc::clone(&self.log),
+            Arc::clone(&store),
+            Arc::clone(&progress),
+            PostIds::new(0, greatest),
+            // Runs backwards now and then.
+            Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
+            writes::Settings::default(),
+        );
+        let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
+        Engine { store, homes, progress, writes }
+    }
+
+    /// Lets workers and clients work until they are struck or, in the last span,
+    /// until all is done and delivered.
+    async fn span(&self, engine: &Engine, last: bool) -> Strike {
+        self.faults.rest();
+        let mut tasks = JoinSet::new();
+        let settings = fanout::Settings {
+            batch_bytes_max: 1,
+            slice_followers_max: self.faults.pick(1..4) as usize,
+            round_deliveries_max: self.faults.pick(1..12) as usize,
+            round_long_slices_max: self.faults.pick(1..3) as usize,
+            fanouts_max: self.faults.pick(1..5) as usize,
+            commit_interval: Duration::from_millis(self.faults.pick(0..3)),
+            retry_delay: Duration::from_secs(3_600),
+        };
+        for partition in 0..PARTITIONS {
+            let worker = Worker::new(
+                Arc::clone(&self.log),
+                Arc::clone(&engine.store),
+                Arc::clone(&engine.progress),
+                Arc::new(Counters::default()),
+                partition,
+                settings,
+            );
+            tasks.spawn(async move {
+                // It ends only with the runtime, or when an event is unreadable.
+                worker.run(CancellationToken::new()).await.expect("all events are readable");
+            });
+        }
+        // As at a start: nobody is served before all that is acknowledged holds.
+        for partition in 0..PARTITIONS {
+            engine.progress.wait_applied(partition, self.log.end(partition)).await;
+        }
+        if !last {
+            self.faults.crash_after(self.faults.pick(0..1_500));
+        }
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let client = Client {
+                number: client,
+                faults: self.faults.clone(),
+                told: Arc::clone(&self.told),
+                log: Arc::clone(&self.log),
+                writes: engine.writes.clone(),
+                homes: Arc::clone(&engine.homes),
+            };
+            clients.spawn(async move { client.run().await });
+        }
+        let all_clients = async {
+            while let Some(ended) = clients.join_next().await {
+                ended.expect("a client's checks hold");
+            }
+        };
+        let finished = tokio::select! {
+            biased;
+            () = self.faults.crashed() => false,
+            () = all_clients => true,
+        };
+        if finished && last {
+            for partition in 0..PARTITIONS {
+                engine.progress.wait_delivered(partition, self.log.end(partition)).await;
+            }
+            return Strike::Finished;
+        }
+        // What is under way ends here, wherever it is.
+        clients.shutdown().await;
+        tasks.shutdown().await;
+        if self.faults.chance(50) { Strike::Process } else { Strike::Workers }
+    }
+
+    async fn check_all(&mut self, engine: &Engine) {
+        self.faults.rest();
+        let model = Model::of(&self.log.all());
+        for (post, author) in &*self.told.published.lock().unwrap() {
+            assert_eq!(model.authors.get(post), Some(author), "acknowledged post {post} is lost");
+        }
+        for (request, post) in &*self.told.requests.lock().unwrap() {
+            assert_eq!(model.requests.get(request), Some(post), "request {request:?}");
+        }
+        for post in &*self.told.deleted.lock().unwrap() {
+            assert!(!model.posts.contains_key(post), "acknowledged deletion of {post} is lost");
+        }
+        for (pair, follows) in &*self.told.follows.lock().unwrap() {
+            assert_eq!(model.follows.contains(pair), *follows, "follow {pair:?}");
+        }
+        // Twice: as delivered, and with page sizes of another kind.
+        for _ in 0..2 {
+            for user in (1..=USERS).map(UserId) {
+                let (read, floor) = self.read_all(engine, user).await;
+                let expected = model.home(user, CAP);
+                assert_eq!(read, expected, "the home timeline of {user}");
+                let whole = model.home(user, usize::MAX);
+                if whole.len() > CAP {
+                    self.totals.capped_timelines += 1;
+                    assert_eq!(floor, Floor::Cap(expected[CAP - 1]), "the floor of {user}");
+                } else if let Floor::Cap(oldest) = floor {
+                    // More than is true may not be claimed, less may.
+                    assert_eq!(oldest, expected[CAP - 1], "the floor of {user}");
+                }
+            }
+        }
+        for user in (1..=USERS).map(UserId) {
+            let read = engine.store.author_page(user, None, usize::MAX).await.unwrap();
+            let mut expected: Vec<PostId> =
+                model.posts.iter().filter(|(_, a)| **a == user).map(|(id, _)| *id).collect();
+            expected.reverse();
+            assert_eq!(read, expected, "the author timeline of {user}");
+        }
+    }
+
+    async fn read_all(&self, engine: &Engine, user: UserId) -> (Vec<PostId>, Floor) {
+        let mut ids = Vec::new();
+        loop {
+            let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
+            let page = engine.homes.read(user, ids.last().copied(), count_max).await.unwrap();
+            ids.extend(page.ids);
+            if !page.more {
+                return (ids, page.floor);
+            }
+        }
+    }
+}
+
+struct Client {
+    number: u64,
+    faults: Faults,
+    told: Arc<Told>,
+    log: Arc<SimLog>,
+    writes: Writes<SimLog, FaultyStore>,
+    homes: Arc<HomeTimelines<FaultyStore>>,
+}
+
+impl Client {
+    async fn run(self) {
+        for _ in 0..self.faults.pick(5..30) {
+            match self.faults.pick(0..100) {
+                0..35 => self.publish().await,
+                35..45 => self.delete().await,
+                45..60 => self.change_follow(true).await,
+                60..68 => self.change_follow(false).await,
+                68..72 => self.import().await,
+                _ => self.read().await,
+            }
+        }
+    }
+
+    fn user(&self) -> UserId {
+        UserId(self.faults.pick(1..USERS + 1))
+    }
+
+    async fn publish(&self) {
+        let count = self.faults.pick(1..4);
+        let drafts: Vec<Draft> = (0..count).map(|_| self.draft()).collect();
+        let named: Vec<_> =
+            drafts.iter().map(|draft| (draft.author, draft.request_id.clone())).collect();
+        let results = self.writes.publish(drafts).await;
+        for ((author, request_id), result) in named.into_iter().zip(results) {
+            let Ok(post) = result else { continue };
+            self.told.published.lock().unwrap().insert(post, author);
+            if let Some(request_id) = request_id {
+                let mut requests = self.told.requests.lock().unwrap();
+                let first = *requests.entry((author, request_id)).or_insert(post);
+                assert_eq!(first, post, "one request made two posts");
+            }
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        let author = self.user();
+        let request_id = match self.faults.pick(0..10) {
+            0..5 => None,
+            5..8 => Some(self.told.next_request.fetch_add(1, Ordering::Relaxed)),
+            // A repetition, perhaps of one that is under way.
+            _ => Some(self.faults.pick(0..20)),
+        };
+        Draft {
+            author,
+            text: "tweet".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+            request_id: request_id.map(|number| number.to_string()),
+        }
+    }
+
+    async fn delete(&self) {
+        let post = {
+            let published = self.told.published.lock().unwrap();
+            if published.is_empty() {
+                return;
+            }
+            let place = self.faults.pick(0..published.len() as u64) as usize;
+            *published.keys().nth(place).unwrap()
+        };
+        if let Ok(true) = self.writes.delete(post).await {
+            self.told.deleted.lock().unwrap().insert(post);
+        }
+    }
+
+    /// Each client changes the follows of its own readers, so that it knows in
+    /// which order it asked.
+    async fn change_follow(&self, follow: bool) {
+        let (follower, followee) = (self.user(), self.user());
+        if follower == followee || follower.0 % CLIENTS != self.number {
+            return;
+        }
+        let pair = (follower, followee);
+        self.told.follows.lock().unwrap().remove(&pair);
+        let result = if follow {
+            self.writes.follow(follower, followee).await
+        } else {
+            self.writes.unfollow(follower, followee).await
+        };
+        if let Ok(true) = result {
+            self.told.follows.lock().unwrap().insert(pair, follow);
+        }
+    }
+
+    async fn import(&self) {
+        let followee = self.user();
+        let followers: Vec<UserId> = (1..=USERS)
+            .map(UserId)
+            .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
+            .collect();
+        for follower in &followers {
+            self.told.follows.lock().unwrap().remove(&(*follower, followee));
+        }
+        // Durable, but not yet applied: it binds nothing but the end.
+        let _ = self.writes.import(vec![(followee, followers)]).await;
+    }
+
+    async fn read(&self) {
+        let reader = self.user();
+        let deleted = self.told.deleted.lock().unwrap().clone();
+        let before = self.told.follows.lock().unwrap().clone();
+        let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
+        let Ok(page) = self.homes.read(reader, None, count_max).await else { return };
+        self.told.reads.fetch_add(1, Ordering::Relaxed);
+        let after = self.told.follows.lock().unwrap().clone();
+        let model = Model::of(&self.log.all());
+        assert!(page.ids.is_sorted_by(|newer, older| newer > older), "the order of {page:?}");
+        for id in page.ids {
+            assert!(!deleted.contains(&id), "{id} is deleted, and {reader} sees it");
+            let author = model.authors[&id];
+            let pair = (reader, author);
+            let unfollowed = before.get(&pair) == Some(&false) && after.get(&pair) == Some(&false);
+            assert!(!unfollowed, "{reader} does not follow {author}, and sees {id}");
+        }
+    }
+}
