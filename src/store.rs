@@ -57,8 +57,9 @@ pub trait Ledger: Accounts {
         events: Arc<[Event]>,
     ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
 
-    /// One past the last event of `partition` that the store remembers, even
-    /// after a loss of power: applying must go on there or before.
+    /// One past the last event of `partition` that the store holds: applying must
+    /// go on there or before. Right after it was opened, that is what outlived the
+    /// process or the power before.
     fn applied(&self, partition: u32) -> u64;
 
     /// Makes everything applied so far survive a loss of power.

@@ -439,7 +439,10 @@ impl Ledger for EmbeddedStore {
     }
 
     fn applied(&self, partition: u32) -> u64 {
-        self.inner.marks.get(&partition).map_or(0, |mark| mark.next_offset)
+        let since_open = self.inner.lock_applied().get(&partition).copied();
+        since_open
+            .or_else(|| self.inner.marks.get(&partition).map(|mark| mark.next_offset))
+            .unwrap_or(0)
     }
 
     async fn sync(&self) -> Result<(), StoreError> {

@@ -159,3 +159,48 @@ fn locate(segments: &Segments, offset: u64) -> Result<Place, LogError> {
         .locate(offset)
         .ok_or_else(|| corrupt("the index".as_ref(), 0, format!("the record {offset} is missing")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_log::embedded::segments::Segment;
+
+    /// A file that holds `bytes`, which the index takes for the records 0 to 9.
+    fn file_of(bytes: &[u8]) -> (tempfile::TempDir, Segments) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut segment = Segment::empty(dir.path(), 0);
+        std::fs::write(&segment.path, bytes).unwrap();
+        segment.extend(0, bytes.len() as u64);
+        (dir, Segments::new(vec![segment]))
+    }
+
+    #[test]
+    fn a_whole_frame_in_the_wrong_place_is_corrupt() {
+        for base_offset in [0, 5] {
+            let mut bytes = Vec::new();
+            frame::encode_records(
+                base_offset,
+                &vec![Bytes::from_static(b"record"); 10],
+                &mut bytes,
+            );
+            let (_dir, segments) = file_of(&bytes);
+            let found = Cursor::seek(&segments, 7).map(|cursor| cursor.next_offset);
+            match base_offset {
+                0 => assert_eq!(found.unwrap(), 7),
+                _ => assert!(matches!(found, Err(LogError::Corrupt { position: 0, .. }))),
+            }
+        }
+    }
+
+    #[test]
+    fn records_that_do_not_fit_their_frame_are_corrupt() {
+        let mut bytes = Vec::new();
+        frame::encode(Kind::Records, 0, &mut bytes, |body| {
+            body.extend_from_slice(&[9, 0, 0, 0, 1, 2, 3, 4]);
+            2
+        });
+        let (_dir, segments) = file_of(&bytes);
+        let mut cursor = Cursor::seek(&segments, 0).unwrap();
+        assert!(matches!(cursor.read(&segments, 2, 100), Err(LogError::Corrupt { .. })));
+    }
+}

@@ -228,7 +228,8 @@ async fn a_group_and_the_queue_have_their_bounds() {
 #[tokio::test]
 async fn an_append_larger_than_the_queue_is_not_stuck() {
     let fixture = Fixture::new(Settings { queue_bytes_max: 1, ..Settings::default() });
-    assert_eq!(fixture.append("larger than a byte").await.unwrap(), 0..1);
+    let append = timeout(Duration::from_secs(30), fixture.append("larger than a byte"));
+    assert_eq!(append.await.expect("it is stuck").unwrap(), 0..1);
 }
 
 #[tokio::test]
