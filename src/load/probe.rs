@@ -41,7 +41,10 @@ const TIMELINE_PAGE_SIZE_MAX: i32 = 800;
 const FOLLOWER_DRAWS: u32 = 16;
 /// The page that the read latency is about: what a screen shows.
 const READ_PAGE_SIZE: i32 = 20;
-const READS_AT_ONCE: usize = 4;
+/// So many that the readers themselves do not queue while the server stalls for
+/// less than a third of a second at the default rate; beyond it they do, and their
+/// latency goes on counting.
+const READS_AT_ONCE: usize = 64;
 /// How long to leave a server alone that has failed a read.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 

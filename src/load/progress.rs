@@ -87,13 +87,26 @@ impl Reporter for TerminalReporter {
             bar.finish_and_clear();
         }
         let seconds = phase.begun.elapsed().as_secs_f64();
-        eprintln!("{}: {} in {seconds:.1} s", phase.name, phase.done);
+        match phase.done {
+            // Work that does not come in steps.
+            0 => eprintln!("{} in {seconds:.1} s", phase.name),
+            done => eprintln!("{}: {done} in {seconds:.1} s", phase.name),
+        }
     }
 
     fn line(&mut self, text: &str) {
         match self.phase.as_ref().and_then(|phase| phase.bar.as_ref()) {
             Some(bar) => bar.println(text),
             None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Drop for TerminalReporter {
+    /// Work that failed leaves no half bar behind.
+    fn drop(&mut self) {
+        if let Some(bar) = self.phase.take().and_then(|phase| phase.bar) {
+            bar.finish_and_clear();
         }
     }
 }

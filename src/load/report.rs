@@ -212,7 +212,11 @@ impl fmt::Display for Verification {
         for difference in &self.differences {
             writeln!(f, "  {difference}")?;
         }
-        Ok(())
+        writeln!(
+            f,
+            "  (Is something else using these accounts? A comparison needs them for itself: verify \
+             against a fresh data directory to be sure.)"
+        )
     }
 }
 

@@ -585,7 +585,7 @@ async fn plan(
     text_chars_max: usize,
     reporter: &mut impl Reporter,
 ) -> Result<Workload, LoadError> {
-    reporter.begin("planning the load, lines", None);
+    reporter.begin("planning the load", None);
     let (lines, watched) = watch::channel(0);
     let settings = settings.clone();
     let mut planning = task::spawn_blocking(move || {

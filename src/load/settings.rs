@@ -122,6 +122,7 @@ pub struct Settings {
     /// The run's name, at most 40 bytes; `None` is a hash of the load.
     pub run: Option<String>,
     /// How long to retry while the server is away.
+    #[serde(rename = "retry_for_seconds", serialize_with = "as_seconds")]
     pub retry_for: Duration,
     /// Whether every home timeline is compared with the model afterwards.
     pub verify: bool,
@@ -242,6 +243,10 @@ impl From<LoadArgs> for Settings {
             verify: args.verify,
         }
     }
+}
+
+fn as_seconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }
 
 #[cfg(test)]
