@@ -561,13 +561,21 @@ impl Lookups for EmbeddedStore {
     }
 
     async fn newest_of(&self, authors: &[u32]) -> Result<Vec<NewestPosts>, StoreError> {
+        let loaded: Vec<Option<NewestPosts>> =
+            authors.iter().map(|author| self.inner.authors.loaded(*author)).collect();
+        if loaded.iter().all(Option::is_some) {
+            return Ok(loaded.into_iter().flatten().collect());
+        }
         let authors = authors.to_vec();
         self.run_blocking(move |inner| {
             let users = inner.accounts.users(&authors);
-            authors
-                .iter()
-                .zip(users)
-                .map(|(author, user)| inner.authors.newest(&inner.disk, *author, user))
+            loaded
+                .into_iter()
+                .zip(authors.into_iter().zip(users))
+                .map(|(loaded, (author, user))| match loaded {
+                    Some(posts) => Ok(posts),
+                    None => inner.authors.load(&inner.disk, author, user),
+                })
                 .collect()
         })
         .await
