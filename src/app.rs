@@ -132,7 +132,8 @@ pub struct App {
     stop_workers: CancellationToken,
     stop_serving: CancellationToken,
     workers: Vec<JoinHandle<Result<(), FanoutError>>>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// `None` before it serves.
+    server: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
     _worker_threads: WorkerThreads,
     drain_max: Duration,
     // Last, so that the lock is given back when all else is gone.
@@ -201,7 +202,7 @@ impl App {
             log,
             stop_workers,
             workers,
-            server: tokio::spawn(future::pending()),
+            server: None,
             stop_serving: stop_serving.clone(),
             _worker_threads: worker_threads,
             drain_max: settings.drain_max,
@@ -224,7 +225,7 @@ impl App {
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 async move { stop_serving.cancelled().await },
             );
-        app.server = tokio::spawn(server);
+        app.server = Some(tokio::spawn(server));
         Ok(app)
     }
 
@@ -236,12 +237,18 @@ impl App {
     /// Waits until a part of it has failed, which is why it should stop.
     pub async fn failed(&mut self) -> AppError {
         let workers = future::select_all(self.workers.iter_mut());
+        let server = async {
+            match &mut self.server {
+                Some(server) => server.await,
+                None => future::pending().await,
+            }
+        };
         tokio::select! {
             (result, ..) = workers => match result {
                 Ok(Err(error)) => error.into(),
                 _ => AppError::Panicked,
             },
-            result = &mut self.server => match result {
+            result = server => match result {
                 Ok(Err(error)) => error.into(),
                 _ => AppError::Panicked,
             },
@@ -250,19 +257,20 @@ impl App {
 
     /// Takes no more calls, finishes those under way as far as there is time,
     /// commits what the workers have done, and closes the log.
-    pub async fn stop(mut self) -> Result<(), AppError> {
+    pub async fn stop(self) -> Result<(), AppError> {
         self.stop_serving.cancel();
-        if tokio::time::timeout(self.drain_max, &mut self.server).await.is_err() {
+        // One that is finished was awaited already: `failed` has said what it said.
+        if let Some(mut server) = self.server.filter(|server| !server.is_finished())
+            && tokio::time::timeout(self.drain_max, &mut server).await.is_err()
+        {
             tracing::warn!("calls were still under way when the time to drain them was over");
-            self.server.abort();
+            server.abort();
         }
+        let workers = self.workers.into_iter().filter(|worker| !worker.is_finished());
+        let workers: Vec<_> = workers.collect();
         self.stop_workers.cancel();
         let mut result = Ok(());
-        for worker in self.workers {
-            if worker.is_finished() {
-                // It was awaited already, or has failed: `failed` has said so.
-                continue;
-            }
+        for worker in workers {
             match worker.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => result = Err(error.into()),
