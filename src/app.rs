@@ -91,6 +91,22 @@ pub enum AppError {
     /// A worker cannot go on.
     #[error(transparent)]
     Fanout(#[from] FanoutError),
+    /// The store holds events that the log has lost.
+    #[error(
+        "the event log in {data_dir} ends at offset {end} of partition {partition}, and the store \
+         holds events up to {applied}: the log has lost its end, or was replaced by an older one. \
+         Restore log/ from a backup; or, to go on without what is lost, move store/ away"
+    )]
+    LogBehindStore {
+        /// The data directory.
+        data_dir: String,
+        /// Which partition.
+        partition: u32,
+        /// Where the log ends.
+        end: u64,
+        /// Where the store's events end.
+        applied: u64,
+    },
     /// The end of the log is not readable.
     #[error("the end of the event log is not readable: {0}")]
     Event(#[from] CodecError),
@@ -212,7 +228,8 @@ impl App {
         // was taken away before: so nobody is served before all that was
         // acknowledged holds.
         if let Err(error) = app.catch_up(&progress, &ends).await {
-            app.stop().await?;
+            // What failed first says more than what fails on the way out.
+            let _ = app.stop().await;
             return Err(error);
         }
         let server = tonic::transport::Server::builder()
@@ -344,6 +361,13 @@ fn open(settings: &Settings) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedS
         ..Default::default()
     };
     let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
+    for partition in 0..log.partitions() {
+        let (end, applied) = (log.end(partition), store.applied(partition));
+        if applied > end {
+            let data_dir = settings.data_dir.display().to_string();
+            return Err(AppError::LogBehindStore { data_dir, partition, end, applied });
+        }
+    }
     Ok((data_dir, Arc::new(log), Arc::new(store)))
 }
 
