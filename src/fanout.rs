@@ -28,7 +28,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::progress::{Position, Progress};
+pub use self::{
+    combine::combine,
+    progress::{Position, Progress},
+};
 use self::{
     plan::Effects,
     queue::{FanoutQueue, Job, Work},
@@ -417,7 +420,7 @@ where
         round: Round<S::Account>,
         taken: &[Slice<S::Account>],
     ) -> Result<(), FanoutError> {
-        let pushes = combine::combine(round.deliveries);
+        let pushes = combine(round.deliveries);
         if !pushes.is_empty() {
             let outcome = self.store.push(&pushes).await?;
             let counters = &self.counters;

@@ -4,7 +4,7 @@ use crate::{domain::PostId, store::Pushes};
 
 /// Gathers deliveries so that each reader is written once, in the order of the
 /// store's handles, with ascending ids and none twice.
-pub(super) fn combine<A: Copy + Ord>(mut deliveries: Vec<(A, PostId)>) -> Pushes<A> {
+pub fn combine<A: Copy + Ord>(mut deliveries: Vec<(A, PostId)>) -> Pushes<A> {
     deliveries.sort_unstable();
     deliveries.dedup();
     let mut pushes = Pushes { readers: Vec::new(), ids: Vec::with_capacity(deliveries.len()) };
