@@ -9,7 +9,7 @@
 //!
 //! The announcement comes first, see [`store`](crate::store): a post that the
 //! rebuild reads too early to see is pushed, one that it sees too is there once,
-//! and a post taken away meanwhile makes the rebuild start again.
+//! and one that is taken away meanwhile is left out.
 
 mod merge;
 

@@ -22,15 +22,17 @@
 //! # Invariants
 //!
 //! - Arrows point one way: `cli → app → {grpc, fanout, home_timeline, writes} →
-//!   {event_log, store} → domain`. Only `app` names the backends, only
-//!   `store::embedded` sees fjall, only `grpc`, `client` and `load` see tonic.
+//!   {event_log, store} → domain`. Only `app` names the backends, and only
+//!   `store::embedded` sees fjall; tonic is seen by `grpc`, `client`, `load` and,
+//!   to start the server, by `app`.
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
 //!   `home_timeline::merge`, `writes::draft`, the frames and the recovery of the
 //!   log, the lists and sets of the store.
-//! - Nothing waits for a disk on an async thread, and everything that queues has a
-//!   bound beside which stands what happens when it is full.
+//! - Nothing waits for a disk on an async thread, and what queues has a bound,
+//!   beside which stands what happens when it is full; the list of bounds, and of
+//!   what has none, is in `ARCHITECTURE.md`.
 //! - `client` and `load` share no code with the engine beside `domain` and
 //!   `proto`, so that what they verify is verified by another.
 

@@ -13,7 +13,7 @@
 //! an event hold in the ledger *before* it writes home timelines. A rebuild
 //! announces itself ([`Homes::begin_rebuild`]) *before* it reads the ledger. So
 //! whatever a rebuild misses in the ledger reaches the announced list by a push,
-//! and whatever is taken away meanwhile makes [`Homes::finish_rebuild`] refuse.
+//! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
 pub mod embedded;
 
@@ -139,8 +139,9 @@ pub trait Homes: Accounts {
     ) -> impl Future<Output = Result<RebuildTicket, StoreError>> + Send;
 
     /// Joins what was read from the ledger since [`Homes::begin_rebuild`] with
-    /// what was pushed meanwhile and makes the timeline live. False: a post was
-    /// taken away in between, or another rebuild has begun; begin again.
+    /// what was pushed meanwhile, leaves out what was taken away meanwhile, and
+    /// makes the timeline live. False: another rebuild has begun, or more was taken
+    /// away than the store remembers; begin again.
     fn finish_rebuild(
         &self,
         reader: Self::Account,
