@@ -29,6 +29,20 @@ async fn a_repeated_request_is_answered_with_the_first_post_even_after_a_restart
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_does_not_bring_a_deleted_post_back() {
+    let roost = Roost::start().await;
+    let first = roost.publish(request(7, "once", "a")).await;
+    roost.delete(first).await;
+    assert_eq!(roost.publish(request(7, "once", "a")).await, first);
+    let roost = roost.restart().await;
+    assert_eq!(roost.publish(request(7, "once", "a")).await, first);
+    roost.delivered().await;
+    assert!(roost.author(7).await.post_ids.is_empty());
+    assert!(roost.home(7).await.post_ids.is_empty());
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn posts_without_a_request_id_are_all_published() {
     let roost = Roost::start().await;
     let ids = [roost.publish(post(7, "hello")).await, roost.publish(post(7, "hello")).await];

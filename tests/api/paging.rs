@@ -101,7 +101,6 @@ async fn pages_stay_right_while_posts_arrive_and_over_a_restart() {
         assert!(arriving < 30, "no end of pages");
         let newer = roost.publish(post(7, "newer")).await;
         author.insert(0, newer);
-        roost.delivered().await;
         if arriving == 1 {
             roost = roost.restart().await;
         }
@@ -109,6 +108,7 @@ async fn pages_stay_right_while_posts_arrive_and_over_a_restart() {
         read.extend(&home.post_ids);
     }
     assert_eq!(read, there);
+    roost.delivered().await;
     assert_eq!(roost.home(1).await.post_ids, author);
     assert_eq!(roost.author(7).await.post_ids, author);
     roost.stop().await;
