@@ -2,8 +2,8 @@
 
 use roost::proto::v1::{
     BatchGetPostsRequest, BatchPublishPostsRequest, DeletePostRequest, FollowRequest, FollowerList,
-    GetAccountRequest, GetPostRequest, ImportFollowsRequest, ListFollowersRequest, Origin,
-    PublishPostRequest, StreamPublishPostsResponse, UnfollowRequest,
+    GetAccountRequest, GetPostRequest, ImportFollowsRequest, ListFollowersRequest,
+    ListFollowingRequest, Origin, PublishPostRequest, StreamPublishPostsResponse, UnfollowRequest,
     stream_publish_posts_response::Result as Answer,
 };
 use tonic::Code;
@@ -199,6 +199,22 @@ async fn an_import_takes_nothing_of_a_message_with_a_bad_edge() {
         let followers = roost.graph().list_followers(followers_of(untouched)).await;
         assert_not_found(followers, "account", untouched);
     }
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_takes_nothing_after_a_message_with_a_bad_edge() {
+    let roost = Roost::start().await;
+    let bad = edges(&[(3, &[3])]);
+    for later in 10..20 {
+        let imported =
+            roost.import(vec![edges(&[(1, &[2])]), bad.clone(), edges(&[(later, &[2])])]).await;
+        assert_eq!(imported.expect_err("refused").code(), Code::InvalidArgument);
+    }
+    roost.delivered().await;
+    let request = ListFollowingRequest { user_id: 2, ..ListFollowingRequest::default() };
+    let following = roost.graph().list_following(request).await.expect("a list");
+    assert_eq!(following.into_inner().user_ids, [1]);
     roost.stop().await;
 }
 
