@@ -43,6 +43,19 @@ async fn a_repeated_request_does_not_bring_a_deleted_post_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_reply_is_answered_though_the_post_it_answers_is_gone() {
+    let roost = Roost::start().await;
+    let reply_to_id = roost.publish(post(8, "soon gone")).await;
+    let reply = PublishPostRequest { reply_to_id, ..request(7, "where?", "a") };
+    let first = roost.publish(reply.clone()).await;
+    roost.delete(reply_to_id).await;
+    assert_eq!(roost.publish(reply.clone()).await, first);
+    assert_eq!(batch(&roost, vec![reply.clone()]).await, [first]);
+    assert_eq!(stream(&roost, vec![reply]).await, [first]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn posts_without_a_request_id_are_all_published() {
     let roost = Roost::start().await;
     let ids = [roost.publish(post(7, "hello")).await, roost.publish(post(7, "hello")).await];
