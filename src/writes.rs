@@ -184,13 +184,9 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     }
 
     /// Checks drafts without publishing any: the first that could not be
-    /// published, by its place.
+    /// published, by its place. One that repeats a request is good.
     pub async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
-        let drafts: Vec<&Draft> = drafts.iter().collect();
-        for (place, result) in self.inner.check(&drafts).await.into_iter().enumerate() {
-            result.map_err(|error| (place, error))?;
-        }
-        Ok(())
+        self.inner.check(drafts).await
     }
 
     /// Deletes a post. True: it no longer shows in any read; false: the workers
@@ -246,17 +242,28 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
 
     async fn publish(&self, drafts: Vec<(PostId, Draft)>) -> Vec<Result<PostId, WriteError>> {
         self.requests.forget_applied(|partition| self.progress.position(partition).applied);
-        let unnumbered: Vec<&Draft> = drafts.iter().map(|(_, draft)| draft).collect();
-        let checked = self.check(&unnumbered).await;
-        let mut ways: Vec<Way> = unnumbered
-            .into_iter()
-            .zip(checked)
-            .map(|(draft, checked)| match checked {
+        let text_chars_max = self.settings.text_chars_max;
+        let mut ways: Vec<Way> = drafts
+            .iter()
+            .map(|(_, draft)| match draft.check(text_chars_max) {
                 Ok(()) => self.claim(draft),
-                Err(error) => Way::Done(Err(error)),
+                Err(error) => Way::Done(Err(error.into())),
             })
             .collect();
+        // Before the references: those of a post that was made may be gone by now.
         self.find_earlier(&mut ways).await;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(&ways)
+            .map(|((_, draft), way)| matches!(way, Way::New(_)).then_some(draft))
+            .collect();
+        for (way, error) in ways.iter_mut().zip(self.bad_references(&new).await) {
+            if let (Way::New(request), Some(error)) = (&mut *way, error) {
+                let result = Err(error);
+                self.settle(request.take(), &result);
+                *way = Way::Done(result.map(|appended| appended.post));
+            }
+        }
 
         let mut posts = Vec::new();
         for ((id, draft), way) in drafts.into_iter().zip(&ways) {
@@ -284,31 +291,66 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         results
     }
 
-    /// What is wrong with each draft, its references included.
-    async fn check(&self, drafts: &[&Draft]) -> Vec<Result<(), WriteError>> {
-        let mut results: Vec<Result<(), WriteError>> =
-            drafts.iter().map(|draft| Ok(draft.check(self.settings.text_chars_max)?)).collect();
+    /// What is wrong with the first draft that could not be published.
+    async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
+        for (place, draft) in drafts.iter().enumerate() {
+            draft.check(self.settings.text_chars_max).map_err(|error| (place, error.into()))?;
+        }
+        let repeated = self.repeated(drafts).await.map_err(|error| (0, error.into()))?;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(repeated)
+            .map(|(draft, repeated)| (!repeated).then_some(draft))
+            .collect();
+        let errors = self.bad_references(&new).await;
+        match errors.into_iter().enumerate().find_map(|(place, error)| Some((place, error?))) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether each draft repeats a request that is under way or done.
+    async fn repeated(&self, drafts: &[Draft]) -> Result<Vec<bool>, StoreError> {
+        let mut repeated = vec![false; drafts.len()];
+        let mut places = Vec::new();
+        let mut keys = Vec::new();
+        for (place, draft) in drafts.iter().enumerate() {
+            if let Some(key) = draft.request_key() {
+                repeated[place] = self.requests.contains(&key);
+                places.push(place);
+                keys.push(key);
+            }
+        }
+        if !keys.is_empty() {
+            for (place, made) in places.into_iter().zip(self.store.requests(&keys).await?) {
+                repeated[place] |= made.is_some();
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// What is wrong with the references of each of these drafts.
+    async fn bad_references(&self, drafts: &[Option<&Draft>]) -> Vec<Option<WriteError>> {
+        let mut errors: Vec<Option<WriteError>> = drafts.iter().map(|_| None).collect();
         let references: Vec<(usize, &'static str, PostId)> = drafts
             .iter()
             .enumerate()
-            .filter(|(place, _)| results[*place].is_ok())
-            .flat_map(|(place, draft)| {
-                draft.references().map(move |(field, id)| (place, field, id))
-            })
+            .filter_map(|(place, draft)| Some((place, (*draft)?.references())))
+            .flat_map(|(place, of_draft)| of_draft.map(move |(field, id)| (place, field, id)))
             .collect();
         if references.is_empty() {
-            return results;
+            return errors;
         }
         let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
         let found = self.find_posts(&ids).await.map_err(Arc::new);
         for (index, (place, field, id)) in references.into_iter().enumerate() {
             match &found {
                 Ok(found) if found.posts[index].is_some() => {}
-                Ok(found) => results[place] = Err(found.missing(field, id)),
-                Err(error) => results[place] = Err(WriteError::Store(Arc::clone(error))),
+                Ok(found) => errors[place] = Some(found.missing(field, id)),
+                Err(error) => errors[place] = Some(WriteError::Store(Arc::clone(error))),
             }
         }
-        results
+        errors
     }
 
     /// The posts that exist among `ids`. One that is not found may be on its way
@@ -327,11 +369,10 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     }
 
     fn claim(&self, draft: &Draft) -> Way {
-        let Some(request_id) = &draft.request_id else { return Way::New(None) };
+        let Some(key) = draft.request_key() else { return Way::New(None) };
         if self.requests.len() >= self.settings.requests_max {
             return Way::Done(Err(WriteError::Behind));
         }
-        let key = (draft.author, request_id.clone());
         match self.requests.claim(&key) {
             Claim::First(outcome) => Way::New(Some(Request { key, outcome })),
             Claim::Repeated(outcome) => Way::Repeated(outcome),

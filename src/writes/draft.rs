@@ -50,6 +50,11 @@ impl Draft {
             .filter_map(|(field, post)| Some((field, post?)))
     }
 
+    /// The client's name for the request; every author has its own names.
+    pub(super) fn request_key(&self) -> Option<(UserId, String)> {
+        Some((self.author, self.request_id.clone()?))
+    }
+
     /// About how many bytes of memory it takes.
     pub(super) fn size_bytes(&self) -> usize {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);

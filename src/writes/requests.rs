@@ -62,6 +62,11 @@ impl Requests {
         Claim::First(outcome)
     }
 
+    /// Whether a request of this name is under way, or done and not applied yet.
+    pub(super) fn contains(&self, key: &RequestKey) -> bool {
+        self.lock().requests.contains_key(key)
+    }
+
     /// The request made a post, whose event stands at `offset` of `partition`.
     pub(super) fn made(&self, key: RequestKey, partition: u32, offset: u64) {
         self.lock().acknowledged.entry(partition).or_default().insert(offset, key);
