@@ -39,7 +39,7 @@ pub const PARTITIONS: u32 = 3;
 const POPULAR: u64 = 2;
 
 /// What happened, so that a run that meets no trouble can be noticed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub posts: u64,
     pub deleted: u64,
@@ -49,6 +49,8 @@ pub struct Totals {
     pub store_losses: u64,
     pub capped_timelines: u64,
     pub repeated_requests: u64,
+    /// The next number of the random generator: the same in the end of the same run.
+    pub fingerprint: u64,
 }
 
 impl Totals {
@@ -61,6 +63,7 @@ impl Totals {
         self.store_losses += other.store_losses;
         self.capped_timelines += other.capped_timelines;
         self.repeated_requests += other.repeated_requests;
+        self.fingerprint ^= other.fingerprint;
     }
 }
 
@@ -174,6 +177,7 @@ impl Simulation {
         self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
         self.totals.reads = self.told.reads.load(Ordering::Relaxed);
         self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
+        self.totals.fingerprint = self.faults.pick(0..u64::MAX);
         self.totals
     }
 
