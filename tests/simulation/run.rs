@@ -38,6 +38,9 @@ pub const PARTITIONS: u32 = 3;
 /// Authors who write as much as all others together, and have most followers.
 const POPULAR: u64 = 2;
 
+/// More turns than a publish takes to its end.
+const PUBLISH_TURNS_MAX: u64 = 1_000;
+
 /// What happened, so that a run that meets no trouble can be noticed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -159,7 +162,6 @@ impl Simulation {
                     self.totals.process_crashes += 1;
                     let store = Arc::downgrade(&engine.store);
                     drop(engine);
-                    // A publish goes on when its client has gone; struck, it ends too.
                     while store.strong_count() > 0 {
                         tokio::task::yield_now().await;
                     }
@@ -210,7 +212,7 @@ impl Simulation {
 
     /// Lets workers and clients work until they are struck or, in the last span,
     /// until all is done and delivered.
-    async fn span(&self, engine: &Engine, is_new: bool, last: bool) -> Strike {
+    async fn span(&mut self, engine: &Engine, is_new: bool, last: bool) -> Strike {
         self.faults.rest();
         let mut tasks = JoinSet::new();
         let settings = fanout::Settings {
@@ -246,6 +248,11 @@ impl Simulation {
             };
             beside(&mut tasks, all_applied).await;
         }
+        if self.faults.chance(40) {
+            // What was lost is seen before newer posts bury it.
+            beside(&mut tasks, self.all_delivered(engine)).await;
+            beside(&mut tasks, self.check_all(engine)).await;
+        }
         self.faults.fail([0, 0, 5, 30][self.faults.pick(0..4) as usize]);
         if !last {
             self.faults.crash_after(self.faults.pick(0..1_500));
@@ -277,18 +284,23 @@ impl Simulation {
             }
         });
         if finished.await && last {
-            let all_delivered = async {
-                for partition in 0..PARTITIONS {
-                    engine.progress.wait_delivered(partition, self.log.end(partition)).await;
-                }
-            };
-            beside(&mut tasks, all_delivered).await;
+            beside(&mut tasks, self.all_delivered(engine)).await;
             return Strike::Finished;
         }
         // What is under way ends here, wherever it is.
         clients.shutdown().await;
         tasks.shutdown().await;
+        // Publishes go on when their clients have gone; struck, they end too.
+        for _ in 0..PUBLISH_TURNS_MAX {
+            tokio::task::yield_now().await;
+        }
         if self.faults.chance(50) { Strike::Process } else { Strike::Workers }
+    }
+
+    async fn all_delivered(&self, engine: &Engine) {
+        for partition in 0..PARTITIONS {
+            engine.progress.wait_delivered(partition, self.log.end(partition)).await;
+        }
     }
 
     async fn check_all(&mut self, engine: &Engine) {
