@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use self::merge::Merge;
 use crate::{
@@ -45,7 +45,8 @@ pub struct HomeTimelines<S: Homes> {
     at_work: Semaphore,
 }
 
-type Rebuilds<A> = Mutex<HashMap<A, watch::Receiver<()>>>;
+/// Whose rebuild is under way, and who waits for it.
+type Rebuilds<A> = Mutex<HashMap<A, Arc<Notify>>>;
 
 /// Why a home timeline cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,20 +93,19 @@ where
 
     /// Rebuilds a timeline, or waits for the rebuild that is under way.
     async fn rebuild(&self, user: UserId, reader: S::Account) -> Result<(), ReadError> {
-        let finished = watch::Sender::new(());
         let under_way = match lock(&self.rebuilds).entry(reader) {
-            Entry::Occupied(entry) => Some(entry.get().clone()),
+            // Under the lock, so that the leader is still to say that it is done.
+            Entry::Occupied(entry) => Some(Arc::clone(entry.get()).notified_owned()),
             Entry::Vacant(entry) => {
-                entry.insert(finished.subscribe());
+                entry.insert(Arc::default());
                 None
             }
         };
-        if let Some(mut under_way) = under_way {
-            // Ends, with an error that means nothing, when the leader is done.
-            let _ = under_way.changed().await;
+        if let Some(under_way) = under_way {
+            under_way.await;
             return Ok(());
         }
-        let _leader = Leader { rebuilds: &self.rebuilds, reader, _finished: finished };
+        let _leader = Leader { rebuilds: &self.rebuilds, reader };
         // The semaphore is never closed.
         let _permit = self.at_work.acquire().await;
         for _ in 0..REBUILD_ATTEMPTS_MAX {
@@ -132,16 +132,17 @@ where
 struct Leader<'a, A: Eq + Hash> {
     rebuilds: &'a Rebuilds<A>,
     reader: A,
-    _finished: watch::Sender<()>,
 }
 
 impl<A: Eq + Hash> Drop for Leader<'_, A> {
     fn drop(&mut self) {
-        lock(self.rebuilds).remove(&self.reader);
+        if let Some(finished) = lock(self.rebuilds).remove(&self.reader) {
+            finished.notify_waiters();
+        }
     }
 }
 
 /// The map is whole even after a panic: it is changed by single calls only.
-fn lock<A>(rebuilds: &Rebuilds<A>) -> MutexGuard<'_, HashMap<A, watch::Receiver<()>>> {
+fn lock<A>(rebuilds: &Rebuilds<A>) -> MutexGuard<'_, HashMap<A, Arc<Notify>>> {
     rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,6 +22,8 @@ use std::{
 };
 
 const SEEDS: u64 = 1_000;
+/// How many of them are run twice, to see that they can be replayed.
+const SEEDS_TWICE: u64 = 50;
 
 fn number_from_env(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -48,6 +50,14 @@ fn every_timeline_equals_the_model_whatever_fails() {
         // A simulation that meets no trouble proves nothing.
         assert!(totals.posts > 0 && totals.deleted > 0 && totals.reads > 0, "{totals:?}");
         assert!(totals.process_crashes > 0 && totals.worker_crashes > 0, "{totals:?}");
+        assert!(totals.repeated_requests > 0, "{totals:?}");
         assert!(totals.store_losses > 0 && totals.capped_timelines > 0, "{totals:?}");
+    }
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in 0..SEEDS_TWICE {
+        assert_eq!(run::run(seed), run::run(seed), "seed {seed} ran in two ways");
     }
 }

@@ -1,11 +1,22 @@
 //! How far the workers have come, for all who wait for them.
 
-use tokio::sync::watch;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
 
 /// The positions of all partitions.
+///
+/// Those who wait are woken in the order in which they came, which a watch
+/// channel does not do: a simulation must be able to run twice in the same way.
 #[derive(Debug)]
 pub struct Progress {
-    partitions: Vec<watch::Sender<Position>>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    position: Mutex<Position>,
+    changed: Notify,
 }
 
 /// How far one partition has come.
@@ -20,33 +31,50 @@ pub struct Position {
 impl Progress {
     /// The positions before anything has been done.
     pub fn new(partitions: u32) -> Self {
-        let partitions = (0..partitions).map(|_| watch::Sender::default()).collect();
+        let partitions = (0..partitions).map(|_| Partition::default()).collect();
         Self { partitions }
     }
 
     /// How far a partition has come.
     pub fn position(&self, partition: u32) -> Position {
-        *self.partitions[partition as usize].borrow()
+        self.partitions[partition as usize].position()
     }
 
     /// Waits until every event of the partition below `offset` is applied.
     pub async fn wait_applied(&self, partition: u32, offset: u64) {
-        let mut position = self.partitions[partition as usize].subscribe();
-        // The sender lives as long as `self`, so this ends when the condition holds.
-        let _ = position.wait_for(|position| position.applied >= offset).await;
+        self.partitions[partition as usize].wait(|position| position.applied >= offset).await;
     }
 
     /// Waits until every event of the partition below `offset` is delivered.
     pub async fn wait_delivered(&self, partition: u32, offset: u64) {
-        let mut position = self.partitions[partition as usize].subscribe();
-        let _ = position.wait_for(|position| position.delivered >= offset).await;
+        self.partitions[partition as usize].wait(|position| position.delivered >= offset).await;
     }
 
     pub(super) fn publish(&self, partition: u32, position: Position) {
-        self.partitions[partition as usize].send_if_modified(|current| {
-            let changed = *current != position;
-            *current = position;
-            changed
-        });
+        let partition = &self.partitions[partition as usize];
+        let mut current = partition.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *current != position;
+        *current = position;
+        drop(current);
+        if changed {
+            partition.changed.notify_waiters();
+        }
+    }
+}
+
+impl Partition {
+    fn position(&self) -> Position {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self, is_reached: impl Fn(Position) -> bool) {
+        loop {
+            // Before the look: a change that comes after it is not missed.
+            let changed = self.changed.notified();
+            if is_reached(self.position()) {
+                return;
+            }
+            changed.await;
+        }
     }
 }

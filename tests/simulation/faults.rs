@@ -1,8 +1,12 @@
 //! Where the simulation lets others go first, and where it strikes.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -16,6 +20,11 @@ use roost::{
 };
 use tokio::sync::Notify;
 
+use crate::run::PARTITIONS;
+
+/// How many turns of the others one may miss.
+const STALL_MAX: u64 = 60;
+
 /// Clones are handles of the same.
 #[derive(Clone)]
 pub struct Faults {
@@ -27,9 +36,14 @@ struct Inner {
     /// Calls until the next crash; `None` while none is due.
     countdown: Mutex<Option<u64>>,
     crashed: Notify,
+    /// How many calls in a thousand fail, and are worth trying again.
+    failures_permille: AtomicU64,
+    /// One past the last event that survives a loss of power, by partition.
+    synced: Mutex<BTreeMap<u32, u64>>,
 }
 
-/// The process was struck; nothing that it does counts any more.
+/// A call failed: the process was struck and nothing that it does counts any
+/// more, or, after a failure that passes, it may try again.
 #[derive(Debug)]
 pub struct Struck;
 
@@ -42,7 +56,13 @@ impl From<Struck> for StoreError {
 impl Faults {
     pub fn new(seed: u64) -> Self {
         let rng = Mutex::new(StdRng::seed_from_u64(seed));
-        let inner = Inner { rng, countdown: Mutex::new(None), crashed: Notify::new() };
+        let inner = Inner {
+            rng,
+            countdown: Mutex::new(None),
+            crashed: Notify::new(),
+            failures_permille: AtomicU64::new(0),
+            synced: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -59,9 +79,33 @@ impl Faults {
         *self.inner.countdown.lock().unwrap() = Some(calls);
     }
 
-    /// No crash is due any more.
+    /// Lets so many calls in a thousand fail.
+    pub fn fail(&self, permille: u64) {
+        self.inner.failures_permille.store(permille, Ordering::Relaxed);
+    }
+
+    /// No crash is due any more, and no call fails.
     pub fn rest(&self) {
         *self.inner.countdown.lock().unwrap() = None;
+        self.fail(0);
+    }
+
+    /// Events below these offsets survive a loss of power.
+    pub fn synced(&self, offsets: impl IntoIterator<Item = (u32, u64)>) {
+        let mut synced = self.inner.synced.lock().unwrap();
+        for (partition, offset) in offsets {
+            let known = synced.entry(partition).or_default();
+            *known = offset.max(*known);
+        }
+    }
+
+    /// Nothing is known to survive.
+    pub fn forget_synced(&self) {
+        self.inner.synced.lock().unwrap().clear();
+    }
+
+    pub fn is_synced(&self, partition: u32, offset: u64) -> bool {
+        self.inner.synced.lock().unwrap().get(&partition).is_some_and(|synced| offset <= *synced)
     }
 
     pub async fn crashed(&self) {
@@ -71,9 +115,24 @@ impl Faults {
         }
     }
 
-    /// Stands before and after every call: others may go first, and a crash may
-    /// come. After a crash every call fails until the simulation starts anew.
+    /// Stands before and after every call: others may go first, some of them by
+    /// far, the call may fail, and a crash may come. After a crash every call
+    /// fails until the simulation starts anew.
     pub async fn point(&self) -> Result<(), Struck> {
+        self.point_without_failure().await?;
+        if self.pick(0..1_000) < self.inner.failures_permille.load(Ordering::Relaxed) {
+            return Err(Struck);
+        }
+        Ok(())
+    }
+
+    /// A point where only a crash may end the call.
+    pub async fn point_without_failure(&self) -> Result<(), Struck> {
+        if self.chance(2) {
+            for _ in 0..self.pick(0..STALL_MAX) {
+                tokio::task::yield_now().await;
+            }
+        }
         while self.chance(40) {
             tokio::task::yield_now().await;
         }
@@ -137,7 +196,11 @@ impl Ledger for FaultyStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        between_points!(self, self.store.sync())
+        let applied = (0..PARTITIONS).map(|partition| (partition, self.store.applied(partition)));
+        let applied: Vec<_> = applied.collect();
+        between_points!(self, self.store.sync())?;
+        self.faults.synced(applied);
+        Ok(())
     }
 
     async fn followers_after(

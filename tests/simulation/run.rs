@@ -11,8 +11,8 @@ use std::{
 };
 
 use roost::{
-    domain::{Origin, PostId, UserId},
-    event_log::EventLog,
+    domain::{Event, Origin, Post, PostId, UserId},
+    event_log::{EventLog, codec, partition_of},
     fanout::{self, Counters, Progress, Worker},
     home_timeline::HomeTimelines,
     post_id::PostIds,
@@ -34,10 +34,15 @@ use crate::{
 const CAP: usize = 6;
 const USERS: u64 = 8;
 const CLIENTS: u64 = 3;
-const PARTITIONS: u32 = 3;
+pub const PARTITIONS: u32 = 3;
+/// Authors who write as much as all others together, and have most followers.
+const POPULAR: u64 = 2;
+
+/// More turns than a publish takes to its end.
+const PUBLISH_TURNS_MAX: u64 = 1_000;
 
 /// What happened, so that a run that meets no trouble can be noticed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub posts: u64,
     pub deleted: u64,
@@ -46,6 +51,9 @@ pub struct Totals {
     pub worker_crashes: u64,
     pub store_losses: u64,
     pub capped_timelines: u64,
+    pub repeated_requests: u64,
+    /// The next number of the random generator: the same in the end of the same run.
+    pub fingerprint: u64,
 }
 
 impl Totals {
@@ -57,6 +65,8 @@ impl Totals {
         self.worker_crashes += other.worker_crashes;
         self.store_losses += other.store_losses;
         self.capped_timelines += other.capped_timelines;
+        self.repeated_requests += other.repeated_requests;
+        self.fingerprint ^= other.fingerprint;
     }
 }
 
@@ -74,6 +84,7 @@ struct Told {
     follows: Mutex<BTreeMap<(UserId, UserId), bool>>,
     next_request: AtomicU64,
     reads: AtomicU64,
+    repeated_requests: AtomicU64,
 }
 
 pub fn run(seed: u64) -> Totals {
@@ -103,6 +114,7 @@ struct Engine {
     homes: Arc<HomeTimelines<FaultyStore>>,
     progress: Arc<Progress>,
     writes: Writes<SimLog, FaultyStore>,
+    other_node: Arc<PostIds>,
 }
 
 /// What ends a span of time.
@@ -110,6 +122,15 @@ enum Strike {
     Process,
     Workers,
     Finished,
+}
+
+/// Awaits `work` while workers, which never end, go on.
+async fn beside<T>(workers: &mut JoinSet<()>, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        Some(ended) = workers.join_next() => panic!("a worker has ended: {ended:?}"),
+        result = work => result,
+    }
 }
 
 impl Simulation {
@@ -128,16 +149,19 @@ impl Simulation {
     async fn run(mut self) -> Totals {
         let mut spans = self.faults.pick(1..5);
         let mut engine = self.start();
+        let mut is_new = true;
         loop {
             spans -= 1;
-            match self.span(&engine, spans == 0).await {
+            match self.span(&engine, is_new, spans == 0).await {
                 Strike::Finished => break,
-                Strike::Workers => self.totals.worker_crashes += 1,
+                Strike::Workers => {
+                    self.totals.worker_crashes += 1;
+                    is_new = false;
+                }
                 Strike::Process => {
                     self.totals.process_crashes += 1;
                     let store = Arc::downgrade(&engine.store);
                     drop(engine);
-                    // A publish goes on when its client has gone; struck, it ends too.
                     while store.strong_count() > 0 {
                         tokio::task::yield_now().await;
                     }
@@ -146,6 +170,7 @@ impl Simulation {
                         std::fs::remove_dir_all(&self.store_dir).expect("the store is there");
                     }
                     engine = self.start();
+                    is_new = true;
                 }
             }
         }
@@ -153,6 +178,8 @@ impl Simulation {
         self.totals.posts = self.told.published.lock().unwrap().len() as u64;
         self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
         self.totals.reads = self.told.reads.load(Ordering::Relaxed);
+        self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
+        self.totals.fingerprint = self.faults.pick(0..u64::MAX);
         self.totals
     }
 
@@ -178,12 +205,14 @@ impl Simulation {
             writes::Settings::default(),
         );
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
-        Engine { store, homes, progress, writes }
+        let other_node = Arc::new(PostIds::new(1, greatest));
+        self.faults.forget_synced();
+        Engine { store, homes, progress, writes, other_node }
     }
 
     /// Lets workers and clients work until they are struck or, in the last span,
     /// until all is done and delivered.
-    async fn span(&self, engine: &Engine, last: bool) -> Strike {
+    async fn span(&mut self, engine: &Engine, is_new: bool, last: bool) -> Strike {
         self.faults.rest();
         let mut tasks = JoinSet::new();
         let settings = fanout::Settings {
@@ -194,7 +223,7 @@ impl Simulation {
             round_long_slices_max: self.faults.pick(1..3) as usize,
             fanouts_max: self.faults.pick(1..5) as usize,
             commit_interval: Duration::from_millis(self.faults.pick(0..3)),
-            retry_delay: Duration::from_secs(3_600),
+            retry_delay: Duration::from_millis(1),
         };
         for partition in 0..PARTITIONS {
             let worker = Worker::new(
@@ -210,10 +239,22 @@ impl Simulation {
                 worker.run(CancellationToken::new()).await.expect("all events are readable");
             });
         }
-        // As at a start: nobody is served before all that is acknowledged holds.
-        for partition in 0..PARTITIONS {
-            engine.progress.wait_applied(partition, self.log.end(partition)).await;
+        // At a start nobody is served before all that is acknowledged holds. New
+        // workers of an old store bring nothing back that it has taken away.
+        if is_new {
+            let all_applied = async {
+                for partition in 0..PARTITIONS {
+                    engine.progress.wait_applied(partition, self.log.end(partition)).await;
+                }
+            };
+            beside(&mut tasks, all_applied).await;
         }
+        if self.faults.chance(40) {
+            // What was lost is seen before newer posts bury it.
+            beside(&mut tasks, self.all_delivered(engine)).await;
+            beside(&mut tasks, self.check_all(engine)).await;
+        }
+        self.faults.fail([0, 0, 5, 30][self.faults.pick(0..4) as usize]);
         if !last {
             self.faults.crash_after(self.faults.pick(0..1_500));
         }
@@ -226,6 +267,8 @@ impl Simulation {
                 log: Arc::clone(&self.log),
                 writes: engine.writes.clone(),
                 homes: Arc::clone(&engine.homes),
+                clock: Arc::clone(&self.clock),
+                other_node: Arc::clone(&engine.other_node),
             };
             clients.spawn(async move { client.run().await });
         }
@@ -234,21 +277,31 @@ impl Simulation {
                 ended.expect("a client's checks hold");
             }
         };
-        let finished = tokio::select! {
-            biased;
-            () = self.faults.crashed() => false,
-            () = all_clients => true,
-        };
-        if finished && last {
-            for partition in 0..PARTITIONS {
-                engine.progress.wait_delivered(partition, self.log.end(partition)).await;
+        let finished = beside(&mut tasks, async {
+            tokio::select! {
+                biased;
+                () = self.faults.crashed() => false,
+                () = all_clients => true,
             }
+        });
+        if finished.await && last {
+            beside(&mut tasks, self.all_delivered(engine)).await;
             return Strike::Finished;
         }
         // What is under way ends here, wherever it is.
         clients.shutdown().await;
         tasks.shutdown().await;
+        // Publishes go on when their clients have gone; struck, they end too.
+        for _ in 0..PUBLISH_TURNS_MAX {
+            tokio::task::yield_now().await;
+        }
         if self.faults.chance(50) { Strike::Process } else { Strike::Workers }
+    }
+
+    async fn all_delivered(&self, engine: &Engine) {
+        for partition in 0..PARTITIONS {
+            engine.progress.wait_delivered(partition, self.log.end(partition)).await;
+        }
     }
 
     async fn check_all(&mut self, engine: &Engine) {
@@ -311,17 +364,21 @@ struct Client {
     log: Arc<SimLog>,
     writes: Writes<SimLog, FaultyStore>,
     homes: Arc<HomeTimelines<FaultyStore>>,
+    clock: Arc<AtomicU64>,
+    other_node: Arc<PostIds>,
 }
 
 impl Client {
     async fn run(self) {
         for _ in 0..self.faults.pick(5..30) {
             match self.faults.pick(0..100) {
-                0..35 => self.publish().await,
-                35..45 => self.delete().await,
-                45..60 => self.change_follow(true).await,
-                60..68 => self.change_follow(false).await,
-                68..72 => self.import().await,
+                0..25 => self.publish(self.author()).await,
+                25..32 => self.delete().await,
+                32..45 => self.change_follow(self.author(), true).await,
+                45..52 => self.change_follow(self.author(), false).await,
+                52..55 => self.import().await,
+                55..66 => self.change_all_at_once().await,
+                66..70 => self.repeat_a_request_elsewhere().await,
                 _ => self.read().await,
             }
         }
@@ -331,9 +388,58 @@ impl Client {
         UserId(self.faults.pick(1..USERS + 1))
     }
 
-    async fn publish(&self) {
+    fn author(&self) -> UserId {
+        let users = if self.faults.chance(50) { POPULAR } else { USERS };
+        UserId(self.faults.pick(1..users + 1))
+    }
+
+    /// What one author's followers see changes in every way, in any order.
+    async fn change_all_at_once(&self) {
+        let author = self.author();
+        let follow = self.faults.chance(30);
+        tokio::join!(
+            self.publish(author),
+            self.delete(),
+            self.change_follow(author, follow),
+            self.delete(),
+        );
+    }
+
+    /// A request that was acknowledged comes again by way of another node, which
+    /// does not know of it yet.
+    async fn repeat_a_request_elsewhere(&self) {
+        let (author, request_id) = {
+            let requests = self.told.requests.lock().unwrap();
+            let Some(request) = self.pick_one(requests.keys()) else { return };
+            request.clone()
+        };
+        let post = Post {
+            id: self.other_node.next(self.clock.load(Ordering::Relaxed)),
+            author,
+            text: "tweet".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        let event = Event::PostPublished { post, request_id: Some(request_id) };
+        let partition = partition_of(author, PARTITIONS);
+        if self.log.append(partition, vec![codec::encode(&event)]).await.is_ok() {
+            self.told.repeated_requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Mostly one of the last.
+    fn pick_one<T>(&self, mut items: impl ExactSizeIterator<Item = T>) -> Option<T> {
+        let len = items.len();
+        let candidates = if self.faults.chance(60) { len.min(4) } else { len };
+        let place = len.checked_sub(1)? - self.faults.pick(0..candidates as u64) as usize;
+        items.nth(place)
+    }
+
+    async fn publish(&self, author: UserId) {
         let count = self.faults.pick(1..4);
-        let drafts: Vec<Draft> = (0..count).map(|_| self.draft()).collect();
+        let drafts: Vec<Draft> = (0..count).map(|_| self.draft(author)).collect();
         let named: Vec<_> =
             drafts.iter().map(|draft| (draft.author, draft.request_id.clone())).collect();
         let results = self.writes.publish(drafts).await;
@@ -348,8 +454,8 @@ impl Client {
         }
     }
 
-    fn draft(&self) -> Draft {
-        let author = self.user();
+    fn draft(&self, author: UserId) -> Draft {
+        let author = if self.faults.chance(70) { author } else { self.author() };
         let request_id = match self.faults.pick(0..10) {
             0..5 => None,
             5..8 => Some(self.told.next_request.fetch_add(1, Ordering::Relaxed)),
@@ -370,11 +476,8 @@ impl Client {
     async fn delete(&self) {
         let post = {
             let published = self.told.published.lock().unwrap();
-            if published.is_empty() {
-                return;
-            }
-            let place = self.faults.pick(0..published.len() as u64) as usize;
-            *published.keys().nth(place).unwrap()
+            let Some(post) = self.pick_one(published.keys()) else { return };
+            *post
         };
         if let Ok(true) = self.writes.delete(post).await {
             self.told.deleted.lock().unwrap().insert(post);
@@ -383,8 +486,8 @@ impl Client {
 
     /// Each client changes the follows of its own readers, so that it knows in
     /// which order it asked.
-    async fn change_follow(&self, follow: bool) {
-        let (follower, followee) = (self.user(), self.user());
+    async fn change_follow(&self, followee: UserId, follow: bool) {
+        let follower = self.user();
         if follower == followee || follower.0 % CLIENTS != self.number {
             return;
         }
@@ -401,7 +504,7 @@ impl Client {
     }
 
     async fn import(&self) {
-        let followee = self.user();
+        let followee = self.author();
         let followers: Vec<UserId> = (1..=USERS)
             .map(UserId)
             .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
