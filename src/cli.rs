@@ -62,16 +62,6 @@ enum CliError {
     DemoDir(std::io::Error),
 }
 
-impl CliError {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            // As a shell reports a program that SIGINT has ended.
-            Self::Load(LoadError::Interrupted) => ExitCode::from(130),
-            _ => ExitCode::FAILURE,
-        }
-    }
-}
-
 impl Cli {
     /// Does what the command line says. What fails is told on stderr in one line.
     pub async fn run(self) -> ExitCode {
@@ -79,7 +69,7 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("roost: {error}");
-                error.exit_code()
+                ExitCode::FAILURE
             }
         }
     }

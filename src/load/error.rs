@@ -58,22 +58,14 @@ pub enum LoadError {
     #[error("{0} differences between the timelines and the model")]
     Differences(u64),
     /// Ctrl-C came before the end.
-    #[error("stopped before the end; the same command goes on where this one stopped")]
+    #[error(
+        "stopped before the timelines were verified; the same command goes on where this one \
+         stopped"
+    )]
     Interrupted,
     /// A background thread of this process died.
     #[error("a background task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
-}
-
-impl LoadError {
-    /// What the process should exit with: 130 after Ctrl-C, as shells have it, so
-    /// that no script takes half a load for a whole one; else 1.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Interrupted => 130,
-            _ => 1,
-        }
-    }
 }
 
 impl From<Status> for LoadError {

@@ -20,8 +20,8 @@ const RUN_NAME_BYTES_MAX: usize = 40;
 /// request id that follows from the load, so running the same command again
 /// publishes nothing twice and goes on where a broken run stopped.
 ///
-/// Ctrl-C stops publishing, prints the summary of what was done, and exits with
-/// 130.
+/// Ctrl-C stops publishing, prints the summary of what was done, and exits with 0;
+/// with --verify, which then has not been done, with 1.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
     /// Accounts of the synthetic population, 2 to 10,000,000 [default: 10000]
