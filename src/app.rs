@@ -91,6 +91,22 @@ pub enum AppError {
     /// A worker cannot go on.
     #[error(transparent)]
     Fanout(#[from] FanoutError),
+    /// The store holds events that the log has lost.
+    #[error(
+        "the event log in {data_dir} ends at offset {end} of partition {partition}, and the store \
+         holds events up to {applied}: the log has lost its end, or was replaced by an older one. \
+         Restore log/ from a backup; or, to go on without what is lost, move store/ away"
+    )]
+    LogBehindStore {
+        /// The data directory.
+        data_dir: String,
+        /// Which partition.
+        partition: u32,
+        /// Where the log ends.
+        end: u64,
+        /// Where the store's events end.
+        applied: u64,
+    },
     /// The end of the log is not readable.
     #[error("the end of the event log is not readable: {0}")]
     Event(#[from] CodecError),
@@ -132,7 +148,8 @@ pub struct App {
     stop_workers: CancellationToken,
     stop_serving: CancellationToken,
     workers: Vec<JoinHandle<Result<(), FanoutError>>>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// `None` before it serves.
+    server: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
     _worker_threads: WorkerThreads,
     drain_max: Duration,
     // Last, so that the lock is given back when all else is gone.
@@ -201,7 +218,7 @@ impl App {
             log,
             stop_workers,
             workers,
-            server: tokio::spawn(future::pending()),
+            server: None,
             stop_serving: stop_serving.clone(),
             _worker_threads: worker_threads,
             drain_max: settings.drain_max,
@@ -211,7 +228,8 @@ impl App {
         // was taken away before: so nobody is served before all that was
         // acknowledged holds.
         if let Err(error) = app.catch_up(&progress, &ends).await {
-            app.stop().await?;
+            // What failed first says more than what fails on the way out.
+            let _ = app.stop().await;
             return Err(error);
         }
         let server = tonic::transport::Server::builder()
@@ -224,7 +242,7 @@ impl App {
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 async move { stop_serving.cancelled().await },
             );
-        app.server = tokio::spawn(server);
+        app.server = Some(tokio::spawn(server));
         Ok(app)
     }
 
@@ -236,12 +254,18 @@ impl App {
     /// Waits until a part of it has failed, which is why it should stop.
     pub async fn failed(&mut self) -> AppError {
         let workers = future::select_all(self.workers.iter_mut());
+        let server = async {
+            match &mut self.server {
+                Some(server) => server.await,
+                None => future::pending().await,
+            }
+        };
         tokio::select! {
             (result, ..) = workers => match result {
                 Ok(Err(error)) => error.into(),
                 _ => AppError::Panicked,
             },
-            result = &mut self.server => match result {
+            result = server => match result {
                 Ok(Err(error)) => error.into(),
                 _ => AppError::Panicked,
             },
@@ -250,19 +274,20 @@ impl App {
 
     /// Takes no more calls, finishes those under way as far as there is time,
     /// commits what the workers have done, and closes the log.
-    pub async fn stop(mut self) -> Result<(), AppError> {
+    pub async fn stop(self) -> Result<(), AppError> {
         self.stop_serving.cancel();
-        if tokio::time::timeout(self.drain_max, &mut self.server).await.is_err() {
+        // One that is finished was awaited already: `failed` has said what it said.
+        if let Some(mut server) = self.server.filter(|server| !server.is_finished())
+            && tokio::time::timeout(self.drain_max, &mut server).await.is_err()
+        {
             tracing::warn!("calls were still under way when the time to drain them was over");
-            self.server.abort();
+            server.abort();
         }
+        let workers = self.workers.into_iter().filter(|worker| !worker.is_finished());
+        let workers: Vec<_> = workers.collect();
         self.stop_workers.cancel();
         let mut result = Ok(());
-        for worker in self.workers {
-            if worker.is_finished() {
-                // It was awaited already, or has failed: `failed` has said so.
-                continue;
-            }
+        for worker in workers {
             match worker.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => result = Err(error.into()),
@@ -336,6 +361,13 @@ fn open(settings: &Settings) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedS
         ..Default::default()
     };
     let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
+    for partition in 0..log.partitions() {
+        let (end, applied) = (log.end(partition), store.applied(partition));
+        if applied > end {
+            let data_dir = settings.data_dir.display().to_string();
+            return Err(AppError::LogBehindStore { data_dir, partition, end, applied });
+        }
+    }
     Ok((data_dir, Arc::new(log), Arc::new(store)))
 }
 

@@ -50,10 +50,13 @@ use crate::{
 pub struct Settings {
     /// Bytes of events read from the log at once.
     pub batch_bytes_max: usize,
-    /// Followers reached by one slice of a fan-out.
-    pub slice_followers_max: usize,
+    /// Deliveries of one slice of a fan-out: posts times followers. At least one
+    /// follower is reached, so it is passed where a fan-out has more posts.
+    pub slice_deliveries_max: usize,
+    /// Posts of one author that are fanned out together.
+    pub fanout_posts_max: usize,
     /// Deliveries of one round; the first slices of all fan-outs come before the
-    /// others. A round may pass it by one slice.
+    /// others. A round may pass it by one slice and those of long fan-outs.
     pub round_deliveries_max: usize,
     /// Slices of long fan-outs in one round.
     pub round_long_slices_max: usize,
@@ -69,7 +72,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             batch_bytes_max: 1 << 20,
-            slice_followers_max: 8_192,
+            slice_deliveries_max: 8_192,
+            fanout_posts_max: 256,
             round_deliveries_max: 131_072,
             round_long_slices_max: 4,
             fanouts_max: 65_536,
@@ -125,6 +129,17 @@ pub enum FanoutError {
     },
 }
 
+impl FanoutError {
+    /// Whether trying again cannot help.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_corrupt(),
+            Self::Store(error) => error.is_final(),
+            Self::Event { .. } => true,
+        }
+    }
+}
+
 /// The worker of one partition.
 pub struct Worker<L, S: Store> {
     log: Arc<L>,
@@ -170,13 +185,13 @@ where
     }
 
     /// Works until it is told to stop, then commits what is delivered. A step
-    /// that fails is tried again; an entry that cannot be read ends the worker.
+    /// that fails is tried again, unless that cannot help.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FanoutError> {
         while !stop.is_cancelled() {
             match self.step().await {
                 Ok(Step::Worked) => tokio::task::yield_now().await,
                 Ok(Step::Idle) => self.wait_for_events(&stop).await?,
-                Err(error @ FanoutError::Event { .. }) => return Err(error),
+                Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     tracing::error!(
                         partition = self.partition,
@@ -283,8 +298,10 @@ where
         let mut jobs = Vec::with_capacity(effects.posted.len() + effects.deleted.len());
         for (author, posted) in &effects.posted {
             if let Some(author) = self.store.account(*author).await? {
-                let work = Work::Deliver(posted.ids.clone());
-                jobs.push(Job { author, work, after: None, offset: posted.offset });
+                for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
+                    let work = Work::Deliver(ids.to_vec());
+                    jobs.push(Job { author, work, after: None, offset: posted.offset });
+                }
             }
         }
         for (author, post, offset) in &effects.deleted {
@@ -373,7 +390,11 @@ where
     ) -> Result<(), FanoutError> {
         let Some(slice) = taken.last_mut() else { return Ok(()) };
         let job = &slice.job;
-        let count_max = self.settings.slice_followers_max;
+        let posts = match &job.work {
+            Work::Deliver(ids) => ids.len(),
+            Work::Remove(_) => 1,
+        };
+        let count_max = (self.settings.slice_deliveries_max / posts.max(1)).max(1);
         let mut readers = self.store.followers_after(job.author, job.after, count_max).await?;
         if readers.len() == count_max {
             slice.reached = readers.last().copied();

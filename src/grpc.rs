@@ -12,7 +12,7 @@ use tonic::{Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    event_log::EventLog,
+    event_log::{EventLog, LogError},
     fanout::{Counters, Progress},
     home_timeline::{HomeTimelines, ReadError},
     proto::{self, v1},
@@ -112,32 +112,36 @@ impl From<FieldError> for Status {
 
 impl From<WriteError> for Status {
     fn from(error: WriteError) -> Self {
+        let message = error.to_string();
         match error {
             WriteError::Field(error) => error.into(),
-            WriteError::UnknownPost { field: _, post } => {
-                not_found("post", post.0, error.to_string())
-            }
-            WriteError::Check(error) => match Arc::try_unwrap(error) {
-                Ok(error) => error.into(),
-                Err(error) => unavailable(error.to_string()),
+            WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
+            WriteError::Store(error) => store_status(&error),
+            WriteError::Log(error) => match *error {
+                LogError::Corrupt { .. } => Self::data_loss(message),
+                LogError::TooLarge { .. } => Self::invalid_argument(message),
+                _ => unavailable(message),
             },
-            WriteError::Log(ref cause) if cause.is_corrupt() => Self::data_loss(error.to_string()),
-            WriteError::Log(_)
-            | WriteError::Store(_)
-            | WriteError::Behind
-            | WriteError::Repeated
-            | WriteError::Closing => unavailable(error.to_string()),
+            WriteError::Behind | WriteError::Repeated | WriteError::Closing => unavailable(message),
         }
     }
 }
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Damaged { .. } => Self::data_loss(error.to_string()),
-            StoreError::TooManyAccounts { .. } => Self::resource_exhausted(error.to_string()),
-            StoreError::Disk { .. } | StoreError::Closed => unavailable(error.to_string()),
-        }
+        store_status(&error)
+    }
+}
+
+fn store_status(error: &StoreError) -> Status {
+    let message = error.to_string();
+    match error {
+        StoreError::Damaged { .. } => Status::data_loss(message),
+        StoreError::TooManyAccounts { .. } => Status::resource_exhausted(message),
+        StoreError::Disk { .. }
+        | StoreError::Poisoned { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Closed => unavailable(message),
     }
 }
 

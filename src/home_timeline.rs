@@ -9,7 +9,7 @@
 //!
 //! The announcement comes first, see [`store`](crate::store): a post that the
 //! rebuild reads too early to see is pushed, one that it sees too is there once,
-//! and a post taken away meanwhile makes the rebuild start again.
+//! and one that is taken away meanwhile is left out.
 
 mod merge;
 
@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use self::merge::Merge;
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 const REBUILD_ATTEMPTS_MAX: usize = 100;
 /// How often a read that finds the timeline gone again asks for a rebuild.
 const READ_ATTEMPTS_MAX: usize = 10;
+/// Rebuilds at work at once, each with a few megabytes in hand at the most.
+const REBUILDS_MAX: usize = 64;
 /// Followees whose posts are in hand at once.
 const REBUILD_FOLLOWEES_MAX: usize = 256;
 
@@ -39,6 +41,8 @@ const REBUILD_FOLLOWEES_MAX: usize = 256;
 pub struct HomeTimelines<S: Homes> {
     store: Arc<S>,
     rebuilds: Rebuilds<S::Account>,
+    /// One permit for each rebuild at work; the others wait.
+    at_work: Semaphore,
 }
 
 /// Whose rebuild is under way, and who waits for it.
@@ -64,7 +68,7 @@ where
 {
     /// Reads from this store.
     pub fn new(store: Arc<S>) -> Self {
-        Self { store, rebuilds: Mutex::default() }
+        Self { store, rebuilds: Mutex::default(), at_work: Semaphore::new(REBUILDS_MAX) }
     }
 
     /// Reads up to `count_max` posts older than `before` (or the newest), newest
@@ -102,6 +106,8 @@ where
             return Ok(());
         }
         let _leader = Leader { rebuilds: &self.rebuilds, reader };
+        // The semaphore is never closed.
+        let _permit = self.at_work.acquire().await;
         for _ in 0..REBUILD_ATTEMPTS_MAX {
             if self.try_rebuild(reader).await? {
                 return Ok(());

@@ -1,6 +1,43 @@
-//! Roost, a timeline fan-out engine.
+//! Roost, a timeline fan-out engine for a large microblog.
+//!
+//! home(u) = the newest CAP posts among those written or reposted by u and by the
+//! accounts u follows now, newest first, without the deleted. All that follows is
+//! a way to make that cheap.
+//!
+//! ```text
+//!  grpc ──► writes ──► event_log ──► fanout ──► store ◄── home_timeline ◄── grpc
+//! ```
+//!
+//! In reading order:
+//!
+//! 1. [`domain`]: accounts, posts, events. [`proto`]: the same on the wire.
+//! 2. [`event_log`]: the truth, a partitioned log; [`post_id`]: ids that only grow.
+//! 3. [`store`]: everything derived from the log, and the two rules that keep
+//!    timelines exact while everything runs at once.
+//! 4. [`fanout`]: the worker, from events to timelines.
+//! 5. [`home_timeline`]: the read. [`writes`]: the write.
+//! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
+//! 7. [`client`] and [`load`]: the other side of the wire.
+//!
+//! # Invariants
+//!
+//! - Arrows point one way: `cli → app → {grpc, fanout, home_timeline, writes} →
+//!   {event_log, store} → domain`. Only `app` names the backends, and only
+//!   `store::embedded` sees fjall; tonic is seen by `grpc`, `client`, `load` and,
+//!   to start the server, by `app`.
+//! - The API writes to the log and to nothing else; the worker of a partition is
+//!   the only one that applies its events.
+//! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
+//!   `home_timeline::merge`, `writes::draft`, the frames and the recovery of the
+//!   log, the lists and sets of the store.
+//! - Nothing waits for a disk on an async thread, and what queues has a bound,
+//!   beside which stands what happens when it is full; the list of bounds, and of
+//!   what has none, is in `ARCHITECTURE.md`.
+//! - `client` and `load` share no code with the engine beside `domain` and
+//!   `proto`, so that what they verify is verified by another.
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod app;
 pub mod cli;

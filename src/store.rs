@@ -13,7 +13,7 @@
 //! an event hold in the ledger *before* it writes home timelines. A rebuild
 //! announces itself ([`Homes::begin_rebuild`]) *before* it reads the ledger. So
 //! whatever a rebuild misses in the ledger reaches the announced list by a push,
-//! and whatever is taken away meanwhile makes [`Homes::finish_rebuild`] refuse.
+//! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
 pub mod embedded;
 
@@ -139,8 +139,9 @@ pub trait Homes: Accounts {
     ) -> impl Future<Output = Result<RebuildTicket, StoreError>> + Send;
 
     /// Joins what was read from the ledger since [`Homes::begin_rebuild`] with
-    /// what was pushed meanwhile and makes the timeline live. False: a post was
-    /// taken away in between, or another rebuild has begun; begin again.
+    /// what was pushed meanwhile, leaves out what was taken away meanwhile, and
+    /// makes the timeline live. False: another rebuild has begun, or more was taken
+    /// away than the store remembers; begin again.
     fn finish_rebuild(
         &self,
         reader: Self::Account,
@@ -161,8 +162,12 @@ pub trait Lookups: Accounts {
         ids: &[PostId],
     ) -> impl Future<Output = Result<Vec<Option<Arc<Post>>>, StoreError>> + Send;
 
-    /// Makes a post known that is durable in the log and not applied yet.
-    fn remember(&self, post: Arc<Post>);
+    /// The moment before something is written, for [`Lookups::remember`].
+    fn moment(&self) -> Moment;
+
+    /// Makes a post known that is durable in the log and perhaps not applied yet,
+    /// unless it may have been deleted since `before` it was written.
+    fn remember(&self, post: Arc<Post>, before: Moment);
 
     /// The posts that the author's earlier requests made, in the same places.
     fn requests(
@@ -296,6 +301,10 @@ pub enum Floor {
     Cap(PostId),
 }
 
+/// A moment in the life of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(pub(crate) u64);
+
 /// Which rebuild of a timeline this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RebuildTicket(pub u32);
@@ -336,13 +345,29 @@ pub struct StoreSize {
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk, or the library that keeps it, failed.
-    #[error("the store in {dir} failed: {reason}; free or mend the disk, then restart")]
+    /// The disk failed, and a later try may succeed.
+    #[error("the store in {dir} failed: {reason}; free or mend the disk")]
     Disk {
         /// The store's directory.
         dir: String,
         /// What it said.
         reason: String,
+    },
+    /// A write failed, so the store takes no more: what reached the disk is not
+    /// known until it is opened again.
+    #[error(
+        "the store in {dir} takes no more writes since an earlier one failed; free or mend the \
+         disk, then restart"
+    )]
+    Poisoned {
+        /// The store's directory.
+        dir: String,
+    },
+    /// Another process has the store.
+    #[error("the store in {dir} is in use by another process; stop it")]
+    InUse {
+        /// The store's directory.
+        dir: String,
     },
     /// What is on disk cannot be right.
     #[error(
@@ -364,4 +389,17 @@ pub enum StoreError {
     /// The process is shutting down.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether trying again cannot help.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Disk { .. } | Self::Closed => false,
+            Self::Poisoned { .. }
+            | Self::InUse { .. }
+            | Self::Damaged { .. }
+            | Self::TooManyAccounts { .. } => true,
+        }
+    }
 }

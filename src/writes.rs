@@ -1,7 +1,7 @@
 //! What the API writes: posts, deletions and follows, into the event log.
 //!
 //! ```text
-//!  check ──► references exist? ──► request id new? ──► give out an id
+//!  give out ids ──► check ──► references exist? ──► request id new?
 //!                                                          │
 //!  answer ◄── remember ◄── acknowledged by the log ◄── append, by partition
 //! ```
@@ -17,7 +17,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 
 pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
@@ -35,6 +38,9 @@ use crate::{
 /// posts, large enough to be cheap.
 const EVENT_FOLLOWERS_MAX: usize = 8_192;
 
+/// Bytes of events appended together: well below what a log takes at once.
+const APPEND_BYTES_MAX: usize = 1 << 20;
+
 /// How writes are done.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -42,6 +48,8 @@ pub struct Settings {
     pub text_chars_max: usize,
     /// How long an answer waits for the worker to apply what was written.
     pub apply_wait_max: Duration,
+    /// Bytes of writes under way, about; with more, new ones wait.
+    pub in_flight_bytes_max: u32,
     /// Requests with an id that are remembered until they are applied; with more,
     /// new ones are refused.
     pub requests_max: usize,
@@ -52,6 +60,7 @@ impl Default for Settings {
         Self {
             text_chars_max: 140,
             apply_wait_max: Duration::from_secs(5),
+            in_flight_bytes_max: 64 << 20,
             requests_max: 1_000_000,
         }
     }
@@ -78,6 +87,8 @@ struct Inner<L, S> {
     ids: PostIds,
     clock: Clock,
     requests: Requests,
+    /// One permit for each byte under way.
+    in_flight: Arc<Semaphore>,
     settings: Settings,
 }
 
@@ -106,9 +117,6 @@ pub enum WriteError {
     /// The store could not be asked. Nothing was written.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
-    /// The posts that it refers to could not be looked up. Nothing was written.
-    #[error(transparent)]
-    Check(Arc<WriteError>),
     /// An earlier request with the same id failed, and this one with it. Try
     /// again.
     #[error("the request with the same request id failed; try again")]
@@ -142,28 +150,43 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         settings: Settings,
     ) -> Self {
         let requests = Requests::default();
-        Self { inner: Arc::new(Inner { log, store, progress, ids, clock, requests, settings }) }
+        let in_flight = Arc::new(Semaphore::new(settings.in_flight_bytes_max as usize));
+        let inner = Inner { log, store, progress, ids, clock, requests, in_flight, settings };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Publishes posts, each for itself; the results are in the order of the
     /// drafts. A post is published once its event is durable.
-    pub async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<PostId, WriteError>> {
-        let count = drafts.len();
+    ///
+    /// The ids are given out by the call itself, before anything is awaited: posts
+    /// of two calls have their ids in the order of the calls.
+    pub fn publish(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
         let inner = Arc::clone(&self.inner);
-        match tokio::spawn(async move { inner.publish(drafts).await }).await {
-            Ok(results) => results,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => (0..count).map(|_| Err(WriteError::Closing)).collect(),
+        let drafts: Vec<(PostId, Draft)> =
+            drafts.into_iter().map(|draft| (inner.ids.next((inner.clock)()), draft)).collect();
+        async move {
+            let count = drafts.len();
+            let bytes = drafts.iter().map(|(_, draft)| draft.size_bytes()).sum();
+            let permit = inner.start_write(bytes).await;
+            let task = tokio::spawn(async move {
+                let _permit = permit;
+                inner.publish(drafts).await
+            });
+            match task.await {
+                Ok(results) => results,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => (0..count).map(|_| Err(WriteError::Closing)).collect(),
+            }
         }
     }
 
     /// Checks drafts without publishing any: the first that could not be
-    /// published, by its place.
+    /// published, by its place. One that repeats a request is good.
     pub async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
-        for (place, result) in self.inner.check(drafts).await.into_iter().enumerate() {
-            result.map_err(|error| (place, error))?;
-        }
-        Ok(())
+        self.inner.check(drafts).await
     }
 
     /// Deletes a post. True: it no longer shows in any read; false: the workers
@@ -171,8 +194,8 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     pub async fn delete(&self, post: PostId) -> Result<bool, WriteError> {
         draft::check_post("post_id", post)?;
         let found = self.inner.find_posts(&[post]).await?;
-        let Some(author) = found.into_iter().flatten().next().map(|post| post.author) else {
-            return Err(WriteError::UnknownPost { field: "post_id", post });
+        let Some(author) = found.posts.iter().flatten().next().map(|post| post.author) else {
+            return Err(found.missing("post_id", post));
         };
         self.inner.write_and_wait(Event::PostDeleted { post, author }).await
     }
@@ -190,17 +213,13 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         self.inner.write_and_wait(Event::Unfollowed { followee, follower }).await
     }
 
-    /// Imports follows, each list being a followee with its followers. All are
-    /// checked before the first is written. Returns how many edges they are.
+    /// Imports follows, each list being a followee with its followers, which
+    /// [`check_follow`] must have found good. Returns how many edges they are.
     pub async fn import(&self, lists: Vec<(UserId, Vec<UserId>)>) -> Result<u64, WriteError> {
+        let edge_count: usize = lists.iter().map(|(_, followers)| followers.len()).sum();
+        let _permit = self.inner.start_write(edge_count * size_of::<UserId>()).await;
         let mut events = Vec::with_capacity(lists.len());
-        let mut edge_count = 0;
         for (followee, followers) in lists {
-            for follower in &followers {
-                draft::check_follow(*follower, followee)?;
-            }
-            draft::check_user("followee_id", followee)?;
-            edge_count += followers.len() as u64;
             for followers in followers.chunks(EVENT_FOLLOWERS_MAX) {
                 events.push(Event::Followed { followee, followers: followers.to_vec() });
             }
@@ -208,29 +227,48 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         for result in self.inner.append(&events).await {
             result?;
         }
-        Ok(edge_count)
+        Ok(edge_count as u64)
     }
 }
 
 impl<L: EventLog, S: Lookups> Inner<L, S> {
-    async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<PostId, WriteError>> {
-        self.requests
-            .forget_applied(|partition, offset| self.progress.position(partition).applied > offset);
-        let checked = self.check(&drafts).await;
+    /// Waits until there is room for a write of about so many bytes.
+    async fn start_write(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permits = bytes.clamp(1, self.settings.in_flight_bytes_max);
+        // It is never closed; without a permit the write would only go uncounted.
+        Arc::clone(&self.in_flight).acquire_many_owned(permits).await.ok()
+    }
+
+    async fn publish(&self, drafts: Vec<(PostId, Draft)>) -> Vec<Result<PostId, WriteError>> {
+        self.requests.forget_applied(|partition| self.progress.position(partition).applied);
+        let text_chars_max = self.settings.text_chars_max;
         let mut ways: Vec<Way> = drafts
             .iter()
-            .zip(checked)
-            .map(|(draft, checked)| match checked {
+            .map(|(_, draft)| match draft.check(text_chars_max) {
                 Ok(()) => self.claim(draft),
-                Err(error) => Way::Done(Err(error)),
+                Err(error) => Way::Done(Err(error.into())),
             })
             .collect();
+        // Before the references: those of a post that was made may be gone by now.
         self.find_earlier(&mut ways).await;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(&ways)
+            .map(|((_, draft), way)| matches!(way, Way::New(_)).then_some(draft))
+            .collect();
+        for (way, error) in ways.iter_mut().zip(self.bad_references(&new).await) {
+            if let (Way::New(request), Some(error)) = (&mut *way, error) {
+                let result = Err(error);
+                self.settle(request.take(), &result);
+                *way = Way::Done(result.map(|appended| appended.post));
+            }
+        }
 
         let mut posts = Vec::new();
-        for (draft, way) in drafts.into_iter().zip(&ways) {
+        for ((id, draft), way) in drafts.into_iter().zip(&ways) {
             if matches!(way, Way::New(_)) {
-                posts.push(self.post(draft));
+                posts.push(draft.into_post(id));
             }
         }
         let mut appended = self.append_posts(posts).await.into_iter();
@@ -253,57 +291,88 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         results
     }
 
-    /// What is wrong with each draft, its references included.
-    async fn check(&self, drafts: &[Draft]) -> Vec<Result<(), WriteError>> {
-        let mut results: Vec<Result<(), WriteError>> =
-            drafts.iter().map(|draft| Ok(draft.check(self.settings.text_chars_max)?)).collect();
-        let references = |draft: &Draft| {
-            [("reply_to_id", draft.reply_to), ("repost_of_id", draft.repost_of)]
-                .into_iter()
-                .filter_map(|(field, post)| Some((field, post?)))
-        };
-        let posts: Vec<PostId> = drafts.iter().flat_map(references).map(|(_, post)| post).collect();
-        if posts.is_empty() {
-            return results;
+    /// What is wrong with the first draft that could not be published.
+    async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
+        for (place, draft) in drafts.iter().enumerate() {
+            draft.check(self.settings.text_chars_max).map_err(|error| (place, error.into()))?;
         }
-        let mut found = match self.find_posts(&posts).await {
-            Ok(found) => found.into_iter(),
-            Err(error) => {
-                let error = Arc::new(error);
-                return drafts.iter().map(|_| Err(WriteError::Check(Arc::clone(&error)))).collect();
-            }
-        };
-        for (draft, result) in drafts.iter().zip(&mut results) {
-            for (field, post) in references(draft) {
-                if found.next().flatten().is_none() && result.is_ok() {
-                    *result = Err(WriteError::UnknownPost { field, post });
-                }
+        let repeated = self.repeated(drafts).await.map_err(|error| (0, error.into()))?;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(repeated)
+            .map(|(draft, repeated)| (!repeated).then_some(draft))
+            .collect();
+        let errors = self.bad_references(&new).await;
+        match errors.into_iter().enumerate().find_map(|(place, error)| Some((place, error?))) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether each draft repeats a request that is under way or done.
+    async fn repeated(&self, drafts: &[Draft]) -> Result<Vec<bool>, StoreError> {
+        let mut repeated = vec![false; drafts.len()];
+        let mut places = Vec::new();
+        let mut keys = Vec::new();
+        for (place, draft) in drafts.iter().enumerate() {
+            if let Some(key) = draft.request_key() {
+                repeated[place] = self.requests.contains(&key);
+                places.push(place);
+                keys.push(key);
             }
         }
-        results
+        if !keys.is_empty() {
+            for (place, made) in places.into_iter().zip(self.store.requests(&keys).await?) {
+                repeated[place] |= made.is_some();
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// What is wrong with the references of each of these drafts.
+    async fn bad_references(&self, drafts: &[Option<&Draft>]) -> Vec<Option<WriteError>> {
+        let mut errors: Vec<Option<WriteError>> = drafts.iter().map(|_| None).collect();
+        let references: Vec<(usize, &'static str, PostId)> = drafts
+            .iter()
+            .enumerate()
+            .filter_map(|(place, draft)| Some((place, (*draft)?.references())))
+            .flat_map(|(place, of_draft)| of_draft.map(move |(field, id)| (place, field, id)))
+            .collect();
+        if references.is_empty() {
+            return errors;
+        }
+        let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
+        let found = self.find_posts(&ids).await.map_err(Arc::new);
+        for (index, (place, field, id)) in references.into_iter().enumerate() {
+            match &found {
+                Ok(found) if found.posts[index].is_some() => {}
+                Ok(found) => errors[place] = Some(found.missing(field, id)),
+                Err(error) => errors[place] = Some(WriteError::Store(Arc::clone(error))),
+            }
+        }
+        errors
     }
 
     /// The posts that exist among `ids`. One that is not found may be on its way
     /// through the log, so this waits for the worker before it says no.
-    async fn find_posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, WriteError> {
-        let found = self.store.posts(ids).await?;
-        if found.iter().all(Option::is_some) {
-            return Ok(found);
+    async fn find_posts(&self, ids: &[PostId]) -> Result<Found, StoreError> {
+        let posts = self.store.posts(ids).await?;
+        if posts.iter().all(Option::is_some) {
+            return Ok(Found { posts, caught_up: true });
         }
-        let caught_up = future::join_all(
+        let applied = future::join_all(
             (0..self.log.partitions())
                 .map(|partition| self.progress.wait_applied(partition, self.log.end(partition))),
         );
-        timeout(self.settings.apply_wait_max, caught_up).await.map_err(|_| WriteError::Behind)?;
-        Ok(self.store.posts(ids).await?)
+        let caught_up = timeout(self.settings.apply_wait_max, applied).await.is_ok();
+        Ok(Found { posts: self.store.posts(ids).await?, caught_up })
     }
 
     fn claim(&self, draft: &Draft) -> Way {
-        let Some(request_id) = &draft.request_id else { return Way::New(None) };
+        let Some(key) = draft.request_key() else { return Way::New(None) };
         if self.requests.len() >= self.settings.requests_max {
             return Way::Done(Err(WriteError::Behind));
         }
-        let key = (draft.author, request_id.clone());
         match self.requests.claim(&key) {
             Claim::First(outcome) => Way::New(Some(Request { key, outcome })),
             Claim::Repeated(outcome) => Way::Repeated(outcome),
@@ -335,19 +404,6 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    fn post(&self, draft: Draft) -> (Post, Option<String>) {
-        let post = Post {
-            id: self.ids.next((self.clock)()),
-            author: draft.author,
-            text: draft.text,
-            origin: draft.origin,
-            link: draft.link,
-            reply_to: draft.reply_to,
-            repost_of: draft.repost_of,
-        };
-        (post, draft.request_id)
-    }
-
     async fn append_posts(
         &self,
         posts: Vec<(Post, Option<String>)>,
@@ -356,6 +412,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .into_iter()
             .map(|(post, request_id)| Event::PostPublished { post, request_id })
             .collect();
+        // From before the append on: its worker may be faster than this task.
+        let moment = self.store.moment();
         let places = self.append(&events).await;
         events
             .into_iter()
@@ -366,7 +424,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                     return Err(WriteError::Closing);
                 };
                 let id = post.id;
-                self.store.remember(Arc::new(post));
+                self.store.remember(Arc::new(post), moment);
                 Ok(Appended { post: id, partition, offset })
             })
             .collect()
@@ -396,14 +454,26 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Appends events, those of one partition together and all partitions at
     /// once. Returns the partition and offset of each.
     async fn append(&self, events: &[Event]) -> Vec<Result<(u32, u64), WriteError>> {
-        let mut by_partition = BTreeMap::<u32, (Vec<usize>, Vec<Bytes>)>::new();
+        let mut by_partition = BTreeMap::<u32, Vec<Group>>::new();
         for (place, event) in events.iter().enumerate() {
+            let payload = codec::encode(event);
             let partition = partition_of(event.key(), self.log.partitions());
-            let (places, payloads) = by_partition.entry(partition).or_default();
-            places.push(place);
-            payloads.push(codec::encode(event));
+            let groups = by_partition.entry(partition).or_default();
+            match groups.last_mut() {
+                Some(group) if group.bytes + payload.len() <= APPEND_BYTES_MAX => {
+                    group.push(place, payload);
+                }
+                _ => {
+                    let mut group = Group::default();
+                    group.push(place, payload);
+                    groups.push(group);
+                }
+            }
         }
-        let appends = by_partition.into_iter().map(|(partition, (places, payloads))| async move {
+        let groups = by_partition.into_iter().flat_map(|(partition, groups)| {
+            groups.into_iter().map(move |group| (partition, group))
+        });
+        let appends = groups.map(|(partition, Group { places, payloads, .. })| async move {
             (partition, places, self.log.append(partition, payloads).await.map_err(Arc::new))
         });
         let mut results: Vec<Result<(u32, u64), WriteError>> =
@@ -417,6 +487,38 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
         results
+    }
+}
+
+/// Posts that were looked up.
+struct Found {
+    /// In the places of the ids.
+    posts: Vec<Option<Arc<Post>>>,
+    /// Whether everything acknowledged before was applied, so that what is not
+    /// here is not anywhere.
+    caught_up: bool,
+}
+
+impl Found {
+    fn missing(&self, field: &'static str, post: PostId) -> WriteError {
+        if self.caught_up { WriteError::UnknownPost { field, post } } else { WriteError::Behind }
+    }
+}
+
+/// Events of one partition that are appended together.
+#[derive(Default)]
+struct Group {
+    /// Their places among all events.
+    places: Vec<usize>,
+    payloads: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Group {
+    fn push(&mut self, place: usize, payload: Bytes) {
+        self.places.push(place);
+        self.bytes += payload.len();
+        self.payloads.push(payload);
     }
 }
 

@@ -37,15 +37,8 @@ pub struct DemoArgs {
 impl DemoArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         // Removed when it is dropped, which is after the Roost in it has stopped.
-        let temporary = match &self.data_dir {
-            Some(_) => None,
-            None => Some(TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?),
-        };
-        let data_dir = match (&temporary, self.data_dir) {
-            (_, Some(dir)) => dir,
-            (Some(dir), None) => dir.path().to_owned(),
-            (None, None) => PathBuf::from("./roost-data"),
-        };
+        let temporary = TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?;
+        let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().to_owned());
         let app = App::start(Settings::new(data_dir, self.listen)).await?;
         let url = format!("http://{}", app.address());
         println!("roost listens on {}", app.address());

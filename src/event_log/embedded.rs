@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Each partition has one appender thread, which commits in groups
-//! ([`appender`]); the bytes are described in [`frame`], what happens to them
-//! after a crash in [`recovery`]. A read takes a blocking thread, finds its frame
-//! by a sparse index in memory ([`segments`]) and hands out parts of the piece
+//! (`appender`); the bytes are described in `frame`, what happens to them
+//! after a crash in `recovery`. A read takes a blocking thread, finds its frame
+//! by a sparse index in memory (`segments`) and hands out parts of the piece
 //! that was read: a record that is kept keeps that piece, about 1 MiB, alive.
 //!
 //! Left out: old segments are never dropped, since the log is the truth from

@@ -1,7 +1,8 @@
 //! `roost.v1.GraphService`.
 
-use futures::StreamExt;
-use tonic::{Request, Response, Status, Streaming};
+use futures::{StreamExt, stream::FuturesUnordered};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{
     Api, not_found,
@@ -12,7 +13,7 @@ use crate::{
     event_log::EventLog,
     proto::v1,
     store::{FollowSide, Store},
-    writes::{FieldError, check_user},
+    writes::{FieldError, check_follow, check_user},
 };
 
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -49,23 +50,30 @@ where
         &self,
         request: Request<Streaming<v1::ImportFollowsRequest>>,
     ) -> Result<Response<v1::ImportFollowsResponse>, Status> {
-        // In order, so that the messages before a bad one are imported, whole.
-        let mut imports = request
-            .into_inner()
-            .map(|message| async move { self.import_message(message?).await })
-            .buffered(IMPORTS_IN_FLIGHT_MAX);
+        let mut messages = request.into_inner();
+        let mut imports = FuturesUnordered::new();
         let mut edge_count = 0;
-        let mut failed = None;
-        while let Some(imported) = imports.next().await {
-            match imported {
-                Ok(count) => edge_count += count,
-                Err(status) => {
-                    failed = Some(status);
+        // A message is begun only once it is checked, and after a bad one none is.
+        let mut refused = None;
+        for number in 0_u64.. {
+            let Some(message) = messages.message().await? else { break };
+            match follower_lists(number, message) {
+                Ok(lists) => imports.push(self.writes.import(lists)),
+                Err(error) => {
+                    refused = Some(error);
                     break;
                 }
             }
+            if imports.len() == IMPORTS_IN_FLIGHT_MAX
+                && let Some(imported) = imports.next().await
+            {
+                edge_count += imported?;
+            }
         }
-        match failed {
+        while let Some(imported) = imports.next().await {
+            edge_count += imported?;
+        }
+        match refused {
             Some(status) => Err(status),
             None => Ok(Response::new(v1::ImportFollowsResponse { edge_count })),
         }
@@ -120,23 +128,6 @@ impl<L: EventLog, S: Store> Api<L, S> {
         })
     }
 
-    async fn import_message(&self, message: v1::ImportFollowsRequest) -> Result<u64, Status> {
-        let edge_count: usize = message.lists.iter().map(|list| list.follower_ids.len()).sum();
-        if edge_count > IMPORT_EDGES_MAX {
-            let reason = format!("have {edge_count} edges; send at most {IMPORT_EDGES_MAX}");
-            return Err(FieldError::new("lists", reason).into());
-        }
-        let lists = message
-            .lists
-            .into_iter()
-            .map(|list| {
-                let followers = list.follower_ids.into_iter().map(UserId).collect();
-                (UserId(list.followee_id), followers)
-            })
-            .collect();
-        Ok(self.writes.import(lists).await?)
-    }
-
     async fn list_follows(
         &self,
         user_id: u64,
@@ -161,4 +152,39 @@ impl<L: EventLog, S: Store> Api<L, S> {
         };
         Ok((users.into_iter().map(|user| user.0).collect(), next_page_token))
     }
+}
+
+/// The lists of one message of an import, checked.
+fn follower_lists(
+    number: u64,
+    message: v1::ImportFollowsRequest,
+) -> Result<Vec<(UserId, Vec<UserId>)>, Status> {
+    let edge_count: usize = message.lists.iter().map(|list| list.follower_ids.len()).sum();
+    if edge_count > IMPORT_EDGES_MAX {
+        let reason = format!(
+            "message {number} of the stream has {edge_count} edges; send at most {IMPORT_EDGES_MAX}"
+        );
+        return Err(FieldError { field: "lists", reason }.into());
+    }
+    let mut lists = Vec::with_capacity(message.lists.len());
+    for (place, list) in message.lists.into_iter().enumerate() {
+        let followee = UserId(list.followee_id);
+        let followers: Vec<UserId> = list.follower_ids.into_iter().map(UserId).collect();
+        check_user("followee_id", followee)
+            .map_err(|error| bad_edge(number, &format!("lists[{place}].followee_id"), &error))?;
+        for (edge, follower) in followers.iter().enumerate() {
+            check_follow(*follower, followee).map_err(|error| {
+                bad_edge(number, &format!("lists[{place}].follower_ids[{edge}]"), &error)
+            })?;
+        }
+        lists.push((followee, followers));
+    }
+    Ok(lists)
+}
+
+/// Names the message of the stream, counted from 0, and the field in it.
+fn bad_edge(number: u64, field: &str, error: &FieldError) -> Status {
+    let reason = format!("message {number} of the stream, {}", error.reason);
+    let details = ErrorDetails::with_bad_request_violation(field, &reason);
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {reason}"), details)
 }

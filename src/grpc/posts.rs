@@ -5,7 +5,6 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
-use tonic_types::StatusExt;
 
 use super::{Api, at_place, not_found};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     event_log::EventLog,
     proto::v1,
     store::Store,
-    writes::{Draft, FieldError, check_post},
+    writes::{Draft, FieldError, WriteError, Writes, check_post},
 };
 
 /// Posts of one batch call, published or got.
@@ -66,10 +65,7 @@ where
         let responses = request
             .into_inner()
             .ready_chunks(STREAM_CHUNK_MAX)
-            .map(move |requests| {
-                let api = api.clone();
-                async move { api.publish_chunk(requests).await }
-            })
+            .map(move |requests| publish_chunk(&api.writes, requests))
             .buffered(STREAM_CHUNKS_IN_FLIGHT_MAX)
             .flat_map(stream::iter);
         Ok(Response::new(Box::pin(responses)))
@@ -118,52 +114,56 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let result = self.writes.publish(vec![draft]).await.pop();
         Ok(result.ok_or_else(|| Status::internal("a publish had no result"))??)
     }
+}
 
-    /// Publishes what has come on a stream, and answers each in its place. Where
-    /// the stream broke, whatever came before is still published.
-    async fn publish_chunk(
-        &self,
-        requests: Vec<Result<v1::PublishPostRequest, Status>>,
-    ) -> Vec<Result<v1::StreamPublishPostsResponse, Status>> {
-        let mut drafts = Vec::with_capacity(requests.len());
-        let parsed: Vec<Result<(), Result<FieldError, Status>>> = requests
-            .into_iter()
-            .map(|request| {
-                drafts.push(draft(request.map_err(Err)?).map_err(Ok)?);
-                Ok(())
-            })
-            .collect();
-        let mut published = self.writes.publish(drafts).await.into_iter();
+/// Publishes what has come on a stream, and answers each in its place. Where the
+/// stream broke, whatever came before is still published.
+///
+/// The call itself begins to publish, so that the posts of two chunks have their
+/// ids in the order in which they came.
+fn publish_chunk<L: EventLog, S: Store>(
+    writes: &Writes<L, S>,
+    requests: Vec<Result<v1::PublishPostRequest, Status>>,
+) -> impl Future<Output = Vec<Result<v1::StreamPublishPostsResponse, Status>>> + Send + use<L, S> {
+    let mut drafts = Vec::with_capacity(requests.len());
+    let parsed: Vec<Result<(), Result<FieldError, Status>>> = requests
+        .into_iter()
+        .map(|request| {
+            drafts.push(draft(request.map_err(Err)?).map_err(Ok)?);
+            Ok(())
+        })
+        .collect();
+    let published = writes.publish(drafts);
+    async move {
+        let mut published = published.await.into_iter();
         parsed
             .into_iter()
-            .map(|parsed| {
-                let result = match parsed {
-                    Err(Err(broken)) => return Err(broken),
-                    Err(Ok(error)) => Err(error.into()),
-                    Ok(()) => match published.next() {
-                        Some(result) => result.map_err(Status::from),
-                        None => Err(Status::internal("a publish had no result")),
-                    },
-                };
-                Ok(stream_response(result))
+            .map(|parsed| match parsed {
+                Err(Err(broken)) => Err(broken),
+                Err(Ok(error)) => Ok(stream_response(Err(error.into()))),
+                Ok(()) => {
+                    let result = published.next();
+                    Ok(stream_response(result.unwrap_or(Err(WriteError::Closing))))
+                }
             })
             .collect()
     }
 }
 
-fn stream_response(result: Result<PostId, Status>) -> v1::StreamPublishPostsResponse {
+fn stream_response(result: Result<PostId, WriteError>) -> v1::StreamPublishPostsResponse {
     use v1::stream_publish_posts_response::Result as Answer;
     let answer = match result {
         Ok(post) => Answer::PostId(post.0),
-        Err(status) => {
-            let details = status.get_error_details();
-            let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
-            let field = violations.and_then(<[_]>::first).map(|violation| violation.field.clone());
-            Answer::Error(v1::PublishError {
-                code: status.code() as i32,
-                message: status.message().to_owned(),
-                field: field.unwrap_or_default(),
-            })
+        Err(error) => {
+            let field = match &error {
+                WriteError::Field(FieldError { field, .. })
+                | WriteError::UnknownPost { field, .. } => field,
+                _ => "",
+            };
+            let field = field.to_owned();
+            let status = Status::from(error);
+            let message = status.message().to_owned();
+            Answer::Error(v1::PublishError { code: status.code() as i32, message, field })
         }
     };
     v1::StreamPublishPostsResponse { result: Some(answer) }

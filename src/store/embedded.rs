@@ -45,7 +45,7 @@ use self::{
 use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, NewestPosts,
+        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
         PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize,
     },
 };
@@ -168,14 +168,21 @@ impl Inner {
             }
         }
         self.number(&chunk)?;
+        let mut unwritten = self.disk.batch();
         for entry in self.disk.follows() {
             let (followee, bytes) = entry?;
             let change = edges::decode(&bytes).ok_or_else(|| {
                 self.disk.damage(&format!("a follow change of account {followee} is malformed"))
             })?;
+            let mut users = change.followers.clone();
+            users.push(followee);
+            // Should the accounts on disk have lost their end, these mend it.
+            for user in self.number(&users)?.1 {
+                unwritten.add_account(user);
+            }
             self.change_followers(followee, change.kind, &change.followers)?;
         }
-        Ok(())
+        unwritten.commit_unmarked()
     }
 
     /// The handles of these users, some of which may become known by this.
@@ -397,6 +404,8 @@ impl Inner {
         batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
     }
 
+    /// The set is walked in pieces, so that its lock is never held for long, and
+    /// only the smallest ids are kept.
     fn list_follows(
         &self,
         account: u32,
@@ -404,18 +413,24 @@ impl Inner {
         after: Option<UserId>,
         count_max: usize,
     ) -> Vec<UserId> {
-        let numbers = match side {
-            FollowSide::Followers => self.graph.followers(account),
-            FollowSide::Following => self.graph.following(account),
-        };
-        let mut users = self.accounts.users(&numbers);
-        users.retain(|user| after.is_none_or(|after| *user > after));
-        if users.len() > count_max {
-            users.select_nth_unstable(count_max);
-            users.truncate(count_max);
+        const PIECE_LEN: usize = 65_536;
+        let mut smallest = Vec::new();
+        let mut last = None;
+        loop {
+            let piece = self.graph.after(account, side, last, PIECE_LEN);
+            smallest.extend(self.accounts.users(&piece));
+            smallest.retain(|user| after.is_none_or(|after| *user > after));
+            if smallest.len() > count_max {
+                smallest.select_nth_unstable(count_max);
+                smallest.truncate(count_max);
+            }
+            last = piece.last().copied();
+            if piece.len() < PIECE_LEN {
+                break;
+            }
         }
-        users.sort_unstable();
-        users
+        smallest.sort_unstable();
+        smallest
     }
 }
 
@@ -455,7 +470,7 @@ impl Ledger for EmbeddedStore {
         after: Option<u32>,
         count_max: usize,
     ) -> Result<Vec<u32>, StoreError> {
-        Ok(self.inner.graph.followers_after(author, after, count_max))
+        Ok(self.inner.graph.after(author, FollowSide::Followers, after, count_max))
     }
 
     async fn deleted_of(&self, author: u32) -> Result<Vec<PostId>, StoreError> {
@@ -512,7 +527,7 @@ impl Homes for EmbeddedStore {
         ticket: RebuildTicket,
         posts: NewestPosts,
     ) -> Result<bool, StoreError> {
-        Ok(self.inner.homes.finish_rebuild(reader, ticket, &posts))
+        Ok(self.inner.homes.finish_rebuild(reader, ticket, posts))
     }
 
     fn entries_max(&self) -> usize {
@@ -533,8 +548,12 @@ impl Lookups for EmbeddedStore {
         Ok(posts)
     }
 
-    fn remember(&self, post: Arc<Post>) {
-        self.inner.posts.remember(post);
+    fn moment(&self) -> Moment {
+        self.inner.posts.moment()
+    }
+
+    fn remember(&self, post: Arc<Post>, before: Moment) {
+        self.inner.posts.remember(post, before);
     }
 
     async fn requests(
@@ -561,13 +580,21 @@ impl Lookups for EmbeddedStore {
     }
 
     async fn newest_of(&self, authors: &[u32]) -> Result<Vec<NewestPosts>, StoreError> {
+        let loaded: Vec<Option<NewestPosts>> =
+            authors.iter().map(|author| self.inner.authors.loaded(*author)).collect();
+        if loaded.iter().all(Option::is_some) {
+            return Ok(loaded.into_iter().flatten().collect());
+        }
         let authors = authors.to_vec();
         self.run_blocking(move |inner| {
             let users = inner.accounts.users(&authors);
-            authors
-                .iter()
-                .zip(users)
-                .map(|(author, user)| inner.authors.newest(&inner.disk, *author, user))
+            loaded
+                .into_iter()
+                .zip(authors.into_iter().zip(users))
+                .map(|(loaded, (author, user))| match loaded {
+                    Some(posts) => Ok(posts),
+                    None => inner.authors.load(&inner.disk, author, user),
+                })
                 .collect()
         })
         .await

@@ -1,6 +1,6 @@
 //! A post that somebody wants to publish, and what may be wrong with it. Pure.
 
-use crate::domain::{Origin, PostId, UserId};
+use crate::domain::{Origin, Post, PostId, UserId};
 
 /// The longest link, in bytes.
 pub const LINK_BYTES_MAX: usize = 2_048;
@@ -43,6 +43,38 @@ impl FieldError {
 }
 
 impl Draft {
+    /// The posts that it refers to, with the names of the fields.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, PostId)> + use<> {
+        [("reply_to_id", self.reply_to), ("repost_of_id", self.repost_of)]
+            .into_iter()
+            .filter_map(|(field, post)| Some((field, post?)))
+    }
+
+    /// The client's name for the request; every author has its own names.
+    pub(super) fn request_key(&self) -> Option<(UserId, String)> {
+        Some((self.author, self.request_id.clone()?))
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn size_bytes(&self) -> usize {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.text.len() + len(&self.link) + len(&self.request_id)
+    }
+
+    /// The post that it makes, and the client's name for the request.
+    pub(super) fn into_post(self, id: PostId) -> (Post, Option<String>) {
+        let post = Post {
+            id,
+            author: self.author,
+            text: self.text,
+            origin: self.origin,
+            link: self.link,
+            reply_to: self.reply_to,
+            repost_of: self.repost_of,
+        };
+        (post, self.request_id)
+    }
+
     /// Checks every field by itself. `text_chars_max` counts Unicode scalar values.
     pub fn check(&self, text_chars_max: usize) -> Result<(), FieldError> {
         check_user("author_id", self.author)?;

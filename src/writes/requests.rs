@@ -4,7 +4,7 @@
 //! that far. Until then this table knows.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,9 +23,9 @@ pub(super) struct Requests {
 #[derive(Debug, Default)]
 struct Table {
     requests: HashMap<RequestKey, watch::Receiver<Outcome>>,
-    /// Acknowledged requests in the order of their acknowledgement, with the
-    /// partition and offset after which the store knows them.
-    acknowledged: VecDeque<(RequestKey, u32, u64)>,
+    /// Acknowledged requests, by the partition and offset after which the store
+    /// knows them.
+    acknowledged: HashMap<u32, BTreeMap<u64, RequestKey>>,
 }
 
 /// What became of a request.
@@ -62,9 +62,14 @@ impl Requests {
         Claim::First(outcome)
     }
 
+    /// Whether a request of this name is under way, or done and not applied yet.
+    pub(super) fn contains(&self, key: &RequestKey) -> bool {
+        self.lock().requests.contains_key(key)
+    }
+
     /// The request made a post, whose event stands at `offset` of `partition`.
     pub(super) fn made(&self, key: RequestKey, partition: u32, offset: u64) {
-        self.lock().acknowledged.push_back((key, partition, offset));
+        self.lock().acknowledged.entry(partition).or_default().insert(offset, key);
     }
 
     /// The request made nothing, or the store knows what it made.
@@ -72,14 +77,15 @@ impl Requests {
         self.lock().requests.remove(key);
     }
 
-    /// Forgets the requests that the store knows by now.
-    pub(super) fn forget_applied(&self, is_applied: impl Fn(u32, u64) -> bool) {
+    /// Forgets the requests that the store knows by now: those below the applied
+    /// offset of their partition.
+    pub(super) fn forget_applied(&self, applied: impl Fn(u32) -> u64) {
         let mut table = self.lock();
-        while let Some((_, partition, offset)) = table.acknowledged.front()
-            && is_applied(*partition, *offset)
-        {
-            if let Some((key, ..)) = table.acknowledged.pop_front() {
-                table.requests.remove(&key);
+        let Table { requests, acknowledged } = &mut *table;
+        for (partition, keys) in acknowledged {
+            let unknown = keys.split_off(&applied(*partition));
+            for key in std::mem::replace(keys, unknown).into_values() {
+                requests.remove(&key);
             }
         }
     }

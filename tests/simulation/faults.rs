@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, NewestPosts,
+        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
         PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
@@ -274,8 +274,12 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.posts(ids))
     }
 
-    fn remember(&self, post: Arc<Post>) {
-        self.store.remember(post);
+    fn moment(&self) -> Moment {
+        self.store.moment()
+    }
+
+    fn remember(&self, post: Arc<Post>, before: Moment) {
+        self.store.remember(post, before);
     }
 
     async fn requests(

@@ -217,7 +217,8 @@ impl Simulation {
         let mut tasks = JoinSet::new();
         let settings = fanout::Settings {
             batch_bytes_max: 1,
-            slice_followers_max: self.faults.pick(1..4) as usize,
+            slice_deliveries_max: self.faults.pick(1..6) as usize,
+            fanout_posts_max: self.faults.pick(1..4) as usize,
             round_deliveries_max: self.faults.pick(1..12) as usize,
             round_long_slices_max: self.faults.pick(1..3) as usize,
             fanouts_max: self.faults.pick(1..5) as usize,

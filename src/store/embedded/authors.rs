@@ -10,19 +10,28 @@ use crate::{
 /// is loaded is kept up to date by every change that is applied.
 #[derive(Debug)]
 pub(super) struct AuthorTimelines {
-    loaded: Slots<Option<Box<NewestIds>>>,
+    authors: Slots<Author>,
     entries_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Author {
+    loaded: Option<Box<NewestIds>>,
+    /// Counts the changes, so that what was read from the disk before one of them
+    /// is not kept.
+    version: u32,
 }
 
 impl AuthorTimelines {
     pub(super) fn new(entries_max: usize) -> Self {
-        Self { loaded: Slots::default(), entries_max }
+        Self { authors: Slots::default(), entries_max }
     }
 
     /// After the post is on disk.
     pub(super) fn insert(&self, author: u32, post: PostId) {
-        self.loaded.with(author, |list| {
-            if let Some(list) = list {
+        self.authors.with(author, |author| {
+            author.version = author.version.wrapping_add(1);
+            if let Some(list) = &mut author.loaded {
                 list.insert(post.0, self.entries_max);
             }
         });
@@ -30,41 +39,47 @@ impl AuthorTimelines {
 
     /// After the post has left the disk.
     pub(super) fn remove(&self, author: u32, post: PostId) {
-        self.loaded.with(author, |list| {
-            if let Some(ids) = list {
-                ids.remove(post.0);
-                if ids.floor() > 0 {
+        self.authors.with(author, |author| {
+            author.version = author.version.wrapping_add(1);
+            if let Some(list) = &mut author.loaded {
+                list.remove(post.0);
+                if list.floor() > 0 {
                     // It no longer reaches as far down as it should.
-                    *list = None;
+                    author.loaded = None;
                 }
             }
         });
     }
 
-    /// The newest posts of an author. Waits for the disk where they are not in
-    /// memory yet, and holds the author's lock meanwhile: a post that reaches the
-    /// disk too late to be seen here waits at the lock to be inserted.
-    pub(super) fn newest(
+    /// The newest posts of an author, if they are in memory.
+    pub(super) fn loaded(&self, author: u32) -> Option<NewestPosts> {
+        self.authors
+            .with(author, |author| author.loaded.as_ref().map(|list| list.to_newest_posts()))
+    }
+
+    /// The newest posts of an author, from the disk if need be, which it waits
+    /// for without holding a lock.
+    pub(super) fn load(
         &self,
         disk: &Disk,
         author: u32,
         user: UserId,
     ) -> Result<NewestPosts, StoreError> {
-        self.loaded.with(author, |list| {
-            let list = match list {
-                Some(list) => list,
-                None => list.insert(Box::new(self.load(disk, user)?)),
-            };
-            Ok(list.to_newest_posts())
-        })
-    }
-
-    fn load(&self, disk: &Disk, user: UserId) -> Result<NewestIds, StoreError> {
+        if let Some(posts) = self.loaded(author) {
+            return Ok(posts);
+        }
+        let version = self.authors.with(author, |author| author.version);
         let mut list = NewestIds::default();
         // One more than is kept: it tells whether older ones exist.
         for post in disk.author_page(user, None, self.entries_max + 1)?.into_iter().rev() {
             list.insert(post.0, self.entries_max);
         }
-        Ok(list)
+        let posts = list.to_newest_posts();
+        self.authors.with(author, |author| {
+            if author.version == version {
+                author.loaded = Some(Box::new(list));
+            }
+        });
+        Ok(posts)
     }
 }

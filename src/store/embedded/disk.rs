@@ -226,6 +226,11 @@ impl DiskBatch<'_> {
         Ok(())
     }
 
+    /// Makes a batch hold that has nothing to do with how far a partition has come.
+    pub(super) fn commit_unmarked(self) -> Result<(), StoreError> {
+        self.batch.commit().map_err(|error| self.disk.failure(error))
+    }
+
     /// Marks how far the partition has come and makes the batch hold.
     pub(super) fn commit(mut self, partition: u32, mark: Mark) -> Result<(), StoreError> {
         let (key, value) = encode_mark(partition, mark);
@@ -237,12 +242,15 @@ impl DiskBatch<'_> {
 }
 
 fn failure(dir: &str, error: fjall::Error) -> StoreError {
+    let dir = dir.to_owned();
     let reason = error.to_string();
     match error {
-        fjall::Error::Io(_) | fjall::Error::Poisoned | fjall::Error::Locked => {
-            StoreError::Disk { dir: dir.to_owned(), reason }
+        fjall::Error::Poisoned => StoreError::Poisoned { dir },
+        fjall::Error::Locked => StoreError::InUse { dir },
+        fjall::Error::Io(_) | fjall::Error::Storage(fjall::LsmError::Io(_)) => {
+            StoreError::Disk { dir, reason }
         }
-        _ => StoreError::Damaged { dir: dir.to_owned(), reason },
+        _ => StoreError::Damaged { dir, reason },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{id_set::IdSet, slots::Slots};
-use crate::store::FollowCounts;
+use crate::store::{FollowCounts, FollowSide};
 
 #[derive(Debug, Default)]
 pub(super) struct Graph {
@@ -31,13 +31,19 @@ impl Graph {
         self.following.with(follower, |set| set.remove(followee));
     }
 
-    pub(super) fn followers_after(
+    /// Up to `count_max` accounts of one side greater than `after`, ascending.
+    pub(super) fn after(
         &self,
-        author: u32,
+        account: u32,
+        side: FollowSide,
         after: Option<u32>,
         count_max: usize,
     ) -> Vec<u32> {
-        self.followers.with(author, |set| set.after(after, count_max))
+        let sets = match side {
+            FollowSide::Followers => &self.followers,
+            FollowSide::Following => &self.following,
+        };
+        sets.with(account, |set| set.after(after, count_max))
     }
 
     pub(super) fn followers(&self, account: u32) -> Vec<u32> {

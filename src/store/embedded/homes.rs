@@ -3,13 +3,19 @@
 //! They hold nothing that the ledger could not give back, so they are not kept on
 //! disk: after a restart everybody sleeps, and the first read rebuilds.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use super::{newest_ids::NewestIds, slots::Slots};
 use crate::{
     domain::PostId,
     store::{Floor, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket},
 };
+
+/// Ids taken away that one rebuild remembers, at the most.
+const TAKEN_MAX: usize = 65_536;
 
 /// What the timelines may hold.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +45,12 @@ pub(super) struct Totals {
 struct Home {
     list: NewestIds,
     state: State,
-    /// Counts the rebuilds begun and the posts taken away while one is under
-    /// way: a rebuild whose ticket is no longer this has read too early.
+    /// Counts the rebuilds begun: one whose ticket is no longer this is not the
+    /// last one.
     version: u32,
+    /// What was taken away while a rebuild is under way, which may have read it
+    /// before. Its ids are in no order.
+    taken: Option<Box<NewestPosts>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,17 +104,26 @@ impl HomeTable {
             if home.state != State::Asleep {
                 home.list.merge(posts, self.limits.entries_max);
             }
+            if let Some(taken) = &mut home.taken {
+                taken.ids.retain(|id| posts.ids.binary_search(id).is_err());
+            }
         });
     }
 
     pub(super) fn purge(&self, reader: u32, posts: &NewestPosts) {
-        self.change(reader, |home| home.take_away(|list| list.purge(posts)));
+        self.change(reader, |home| {
+            home.list.purge(posts);
+            home.note_taken(&posts.ids, posts.floor);
+        });
     }
 
     pub(super) fn remove(&self, readers: &[u32], post: PostId) {
         let mut change = Change::default();
         self.homes.with_each(readers.iter().map(|reader| (*reader, ())), |home, ()| {
-            change.of(home, |home| home.take_away(|list| list.remove(post.0)));
+            change.of(home, |home| {
+                home.list.remove(post.0);
+                home.note_taken(&[post], None);
+            });
         });
         self.totals.add(change);
     }
@@ -142,6 +160,7 @@ impl HomeTable {
         self.change(reader, |home| {
             home.list.clear();
             home.state = State::Rebuilding;
+            home.taken = None;
             home.version = home.version.wrapping_add(1);
             RebuildTicket(home.version)
         })
@@ -151,13 +170,18 @@ impl HomeTable {
         &self,
         reader: u32,
         ticket: RebuildTicket,
-        posts: &NewestPosts,
+        mut posts: NewestPosts,
     ) -> bool {
         self.change(reader, |home| {
             if home.state != State::Rebuilding || home.version != ticket.0 {
                 return false;
             }
-            home.list.merge(posts, self.limits.entries_max);
+            if let Some(taken) = home.taken.take() {
+                let gone: HashSet<PostId> = taken.ids.into_iter().collect();
+                posts.ids.retain(|id| !gone.contains(id));
+                posts.floor = posts.floor.max(taken.floor);
+            }
+            home.list.merge(&posts, self.limits.entries_max);
             home.state = State::Live;
             true
         })
@@ -184,14 +208,17 @@ impl HomeTable {
 }
 
 impl Home {
-    fn take_away(&mut self, work: impl FnOnce(&mut NewestIds)) {
-        match self.state {
-            State::Asleep => {}
-            State::Rebuilding => {
-                work(&mut self.list);
-                self.version = self.version.wrapping_add(1);
-            }
-            State::Live => work(&mut self.list),
+    fn note_taken(&mut self, ids: &[PostId], floor: Option<PostId>) {
+        if self.state != State::Rebuilding {
+            return;
+        }
+        let taken = self.taken.get_or_insert_default();
+        taken.ids.extend_from_slice(ids);
+        taken.floor = taken.floor.max(floor);
+        if taken.ids.len() > TAKEN_MAX {
+            // Rather than remember ever more, let the rebuild begin again.
+            self.taken = None;
+            self.version = self.version.wrapping_add(1);
         }
     }
 

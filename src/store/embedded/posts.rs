@@ -13,7 +13,7 @@ use quick_cache::{Weighter, sync::Cache};
 use super::disk::Disk;
 use crate::{
     domain::{Post, PostId},
-    store::StoreError,
+    store::{Moment, StoreError},
 };
 
 /// Memory that a cached post takes beside its text and link, in bytes.
@@ -63,19 +63,27 @@ impl PostTable {
     ) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
         ids.iter()
             .map(|id| {
-                let forgotten = self.forgotten.load(Ordering::SeqCst);
-                let Some(post) = disk.post(*id)?.map(Arc::new) else { return Ok(None) };
-                self.cache.insert(*id, Arc::clone(&post));
-                if self.forgotten.load(Ordering::SeqCst) != forgotten {
-                    self.cache.remove(id);
+                let before = self.moment();
+                let post = disk.post(*id)?.map(Arc::new);
+                if let Some(post) = &post {
+                    self.remember(Arc::clone(post), before);
                 }
-                Ok(Some(post))
+                Ok(post)
             })
             .collect()
     }
 
-    pub(super) fn remember(&self, post: Arc<Post>) {
-        self.cache.insert(post.id, post);
+    pub(super) fn moment(&self) -> Moment {
+        Moment(self.forgotten.load(Ordering::SeqCst))
+    }
+
+    /// Keeps a post that was there `before`, unless any has been forgotten since.
+    pub(super) fn remember(&self, post: Arc<Post>, before: Moment) {
+        let id = post.id;
+        self.cache.insert(id, post);
+        if self.moment() != before {
+            self.cache.remove(&id);
+        }
     }
 
     /// After the post has left the disk.

@@ -4,30 +4,33 @@
 //! with near handles share a lock and lie side by side, so that writing in order
 //! of handles is fast.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Accounts to a chunk.
-const CHUNK_LEN: usize = 1_024;
+const CHUNK_LEN: u32 = 1_024;
+/// Level *n* has 2^n chunks, so that these are enough for every `u32`.
+const LEVELS: usize = 23;
 
 /// A growing array with a value for every account handle; those not yet written
-/// hold the default.
+/// hold the default. Nothing ever moves, so finding a chunk takes no lock.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
-    chunks: RwLock<Vec<Arc<Mutex<Vec<T>>>>>,
+    levels: [OnceLock<Box<[Chunk<T>]>>; LEVELS],
 }
+
+/// Empty until one of its accounts is used.
+type Chunk<T> = Mutex<Vec<T>>;
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { chunks: RwLock::default() }
+        Self { levels: [const { OnceLock::new() }; LEVELS] }
     }
 }
 
 impl<T: Default> Slots<T> {
     /// Works on the value of one account.
     pub(super) fn with<R>(&self, account: u32, work: impl FnOnce(&mut T) -> R) -> R {
-        let (chunk, place) = split(account);
-        let chunk = self.chunk(chunk);
-        work(&mut lock(&chunk)[place])
+        work(&mut self.lock(account / CHUNK_LEN)[place(account)])
     }
 
     /// Works on the values of many accounts, which come in ascending order, and
@@ -39,38 +42,34 @@ impl<T: Default> Slots<T> {
     ) {
         let mut items = items.into_iter().peekable();
         while let Some(&(first, _)) = items.peek() {
-            let (number, _) = split(first);
-            let chunk = self.chunk(number);
-            let mut values = lock(&chunk);
-            while let Some((account, item)) = items.next_if(|(next, _)| split(*next).0 == number) {
-                work(&mut values[split(account).1], item);
+            let number = first / CHUNK_LEN;
+            let mut values = self.lock(number);
+            while let Some((account, item)) = items.next_if(|(next, _)| next / CHUNK_LEN == number)
+            {
+                work(&mut values[place(account)], item);
             }
         }
     }
 
-    fn chunk(&self, number: usize) -> Arc<Mutex<Vec<T>>> {
-        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chunk) = chunks.get(number) {
-            return Arc::clone(chunk);
+    /// A panic while the lock was held leaves values that are each still whole.
+    fn lock(&self, number: u32) -> MutexGuard<'_, Vec<T>> {
+        // Counted from 1, the chunks of level n are those with n as logarithm.
+        let number = number as usize + 1;
+        let level = number.ilog2() as usize;
+        let chunks = self.levels[level].get_or_init(|| {
+            std::iter::repeat_with(|| Mutex::new(Vec::new())).take(1 << level).collect()
+        });
+        let mut values =
+            chunks[number - (1 << level)].lock().unwrap_or_else(PoisonError::into_inner);
+        if values.is_empty() {
+            values.resize_with(CHUNK_LEN as usize, T::default);
         }
-        drop(chunks);
-        let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
-        while chunks.len() <= number {
-            let values = std::iter::repeat_with(T::default).take(CHUNK_LEN).collect();
-            chunks.push(Arc::new(Mutex::new(values)));
-        }
-        Arc::clone(&chunks[number])
+        values
     }
 }
 
-fn split(account: u32) -> (usize, usize) {
-    let account = account as usize;
-    (account / CHUNK_LEN, account % CHUNK_LEN)
-}
-
-/// A panic while the lock was held leaves values that are each still whole.
-fn lock<T>(chunk: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
-    chunk.lock().unwrap_or_else(PoisonError::into_inner)
+fn place(account: u32) -> usize {
+    (account % CHUNK_LEN) as usize
 }
 
 #[cfg(test)]
@@ -80,7 +79,7 @@ mod tests {
     #[test]
     fn every_account_has_a_value_of_its_own() {
         let slots = Slots::<u32>::default();
-        let accounts = [0, 1, 1_023, 1_024, 1_025, 9_000];
+        let accounts = [0, 1, 1_023, 1_024, 1_025, 3_071, 3_072, 9_000, u32::MAX - 1];
         slots.with_each(accounts.map(|account| (account, account)), |value, account| {
             *value += account + 1;
         });

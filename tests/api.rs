@@ -1,0 +1,15 @@
+//! The gRPC API as its documentation in `proto/` promises it: a whole Roost in
+//! this process, on a free port and a temporary directory.
+
+#[path = "api/bad_input.rs"]
+mod bad_input;
+#[path = "api/idempotency.rs"]
+mod idempotency;
+#[path = "api/paging.rs"]
+mod paging;
+#[path = "api/server.rs"]
+mod server;
+#[path = "api/services.rs"]
+mod services;
+#[path = "api/timelines.rs"]
+mod timelines;

@@ -1,0 +1,194 @@
+//! A Roost to test, and what the tests say to it in one word.
+
+use std::{
+    fmt::Debug,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use roost::{
+    app::{App, Settings},
+    client::Target,
+    proto::v1::{
+        DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
+        ImportFollowsRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
+        ListHomeTimelineRequest, ListHomeTimelineResponse, PublishPostRequest, UnfollowRequest,
+        graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,
+        status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tonic::{Code, Response, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+/// The longest wait for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct Roost {
+    app: App,
+    settings: Settings,
+    channel: Channel,
+    data_dir: TempDir,
+}
+
+impl Roost {
+    pub async fn start() -> Self {
+        Self::start_with_cap(800).await
+    }
+
+    pub async fn start_with_cap(home_timeline_cap: usize) -> Self {
+        let data_dir = TempDir::new().expect("a directory");
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings =
+            Settings { home_timeline_cap, ..Settings::new(data_dir.path().join("data"), listen) };
+        Self::open(settings, data_dir).await
+    }
+
+    async fn open(settings: Settings, data_dir: TempDir) -> Self {
+        let app = App::start(settings.clone()).await.expect("started");
+        let target = Target::new(format!("http://{}", app.address()));
+        let channel = target.connect().await.expect("connected");
+        Self { app, settings, channel, data_dir }
+    }
+
+    /// Stops it and starts another one on the same directory.
+    pub async fn restart(self) -> Self {
+        let Self { app, settings, channel, data_dir } = self;
+        drop(channel);
+        app.stop().await.expect("stopped");
+        Self::open(settings, data_dir).await
+    }
+
+    pub async fn stop(self) {
+        let Self { app, channel, .. } = self;
+        drop(channel);
+        app.stop().await.expect("stopped");
+    }
+
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub fn posts(&self) -> PostServiceClient<Channel> {
+        PostServiceClient::new(self.channel())
+    }
+
+    pub fn graph(&self) -> GraphServiceClient<Channel> {
+        GraphServiceClient::new(self.channel())
+    }
+
+    pub fn timelines(&self) -> TimelineServiceClient<Channel> {
+        TimelineServiceClient::new(self.channel())
+    }
+
+    pub async fn try_publish(&self, request: PublishPostRequest) -> Result<u64, Status> {
+        Ok(self.posts().publish_post(request).await?.into_inner().post_id)
+    }
+
+    pub async fn publish(&self, request: PublishPostRequest) -> u64 {
+        self.try_publish(request).await.expect("published")
+    }
+
+    /// Publishes one post after the other and returns their ids, newest first.
+    pub async fn publish_many(&self, author_id: u64, count: usize) -> Vec<u64> {
+        let mut ids = Vec::with_capacity(count);
+        for number in 0..count {
+            ids.insert(0, self.publish(post(author_id, &format!("number {number}"))).await);
+        }
+        ids
+    }
+
+    /// Deletes a post, which holds when this returns.
+    pub async fn delete(&self, post_id: u64) {
+        let deleted = self.posts().delete_post(DeletePostRequest { post_id }).await;
+        assert!(deleted.expect("deleted").into_inner().applied);
+    }
+
+    /// Makes an account follow another, which holds when this returns.
+    pub async fn follow(&self, follower_id: u64, followee_id: u64) {
+        let followed = self.graph().follow(FollowRequest { follower_id, followee_id }).await;
+        assert!(followed.expect("followed").into_inner().applied);
+    }
+
+    /// Ends a follow, which holds when this returns.
+    pub async fn unfollow(&self, follower_id: u64, followee_id: u64) {
+        let ended = self.graph().unfollow(UnfollowRequest { follower_id, followee_id }).await;
+        assert!(ended.expect("unfollowed").into_inner().applied);
+    }
+
+    pub async fn import(&self, messages: Vec<ImportFollowsRequest>) -> Result<u64, Status> {
+        let imported = self.graph().import_follows(tokio_stream::iter(messages)).await?;
+        Ok(imported.into_inner().edge_count)
+    }
+
+    /// The newest page of a home timeline, of the greatest size.
+    pub async fn home(&self, user_id: u64) -> ListHomeTimelineResponse {
+        let request = ListHomeTimelineRequest { page_size: 800, ..home_of(user_id) };
+        self.timelines().list_home_timeline(request).await.expect("a page").into_inner()
+    }
+
+    /// The newest page of an author timeline, of the greatest size.
+    pub async fn author(&self, author_id: u64) -> ListAuthorTimelineResponse {
+        let request = ListAuthorTimelineRequest { page_size: 800, ..author_of(author_id) };
+        self.timelines().list_author_timeline(request).await.expect("a page").into_inner()
+    }
+
+    /// Waits until everything acknowledged has reached every timeline.
+    pub async fn delivered(&self) {
+        let begun = Instant::now();
+        loop {
+            let partitions = self.status().await.partitions;
+            if partitions.iter().all(|it| it.delivered_offset >= it.end_offset) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "not delivered: {partitions:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How many events the log holds: as many after a call as before it, if the
+    /// call has done nothing.
+    pub async fn event_count(&self) -> u64 {
+        self.status().await.partitions.iter().map(|partition| partition.end_offset).sum()
+    }
+
+    async fn status(&self) -> GetStatusResponse {
+        let mut status = StatusServiceClient::new(self.channel());
+        status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
+    }
+}
+
+pub fn post(author_id: u64, text: &str) -> PublishPostRequest {
+    PublishPostRequest { author_id, text: text.to_owned(), ..PublishPostRequest::default() }
+}
+
+/// A post under a request id.
+pub fn request(author_id: u64, text: &str, request_id: &str) -> PublishPostRequest {
+    PublishPostRequest { request_id: request_id.to_owned(), ..post(author_id, text) }
+}
+
+pub fn home_of(user_id: u64) -> ListHomeTimelineRequest {
+    ListHomeTimelineRequest { user_id, ..ListHomeTimelineRequest::default() }
+}
+
+pub fn author_of(author_id: u64) -> ListAuthorTimelineRequest {
+    ListAuthorTimelineRequest { author_id, ..ListAuthorTimelineRequest::default() }
+}
+
+/// The call was refused for this field, which its message names too.
+pub fn assert_bad_field<T: Debug>(result: Result<T, Status>, field: &str) {
+    let status = result.expect_err(field);
+    assert_eq!(status.code(), Code::InvalidArgument, "{field}: {status:?}");
+    let details = status.get_details_bad_request().expect("a BadRequest");
+    let fields: Vec<&str> = details.field_violations.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(fields, [field], "{status:?}");
+    assert!(status.message().contains(field), "{status:?}");
+}
+
+/// The call was refused since this `id` names nothing of the `kind`.
+pub fn assert_not_found<T: Debug>(result: Result<Response<T>, Status>, kind: &str, id: u64) {
+    let status = result.expect_err("not found");
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    let details = status.get_details_resource_info().expect("a ResourceInfo");
+    assert_eq!((details.resource_type.as_str(), details.resource_name), (kind, id.to_string()));
+}

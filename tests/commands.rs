@@ -1,0 +1,11 @@
+//! The `roost` program as one uses it: what it prints, how it ends, and what it
+//! leaves on disk.
+
+#[path = "commands/by_hand.rs"]
+mod by_hand;
+#[path = "commands/demo.rs"]
+mod demo;
+#[path = "commands/program.rs"]
+mod program;
+#[path = "commands/serve.rs"]
+mod serve;
