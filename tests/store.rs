@@ -87,6 +87,7 @@ behaviours! {
     follows_are_counted_once
     the_greatest_post_is_remembered
     a_remembered_post_is_known_until_it_is_gone
+    a_post_deleted_before_it_is_remembered_stays_gone
     requests_are_each_authors_own
     an_author_timeline_is_paged
     the_newest_posts_say_what_is_missing
@@ -109,6 +110,7 @@ behaviours! {
     a_deleted_post_is_remembered_until_it_is_forgotten
     a_rebuild_joins_what_is_pushed_meanwhile
     a_rebuild_leaves_out_what_was_taken_away_meanwhile
+    a_rebuild_leaves_out_what_a_purge_cannot_tell_apart
     a_rebuild_fails_when_another_has_begun
     a_timeline_is_what_a_plain_model_would_be
 }
@@ -371,6 +373,15 @@ async fn a_remembered_post_is_known_until_it_is_gone(backend: impl Backend) {
     assert_eq!(world.existing(&[9, 10, 11]).await, [9, 10]);
     world.apply(&[deleted(10, ANN)]).await;
     assert_eq!(world.existing(&[9, 10, 11]).await, [9]);
+}
+
+async fn a_post_deleted_before_it_is_remembered_stays_gone(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let before = world.store.moment();
+    world.apply(&[post(10, ANN)]).await;
+    world.apply(&[deleted(10, ANN)]).await;
+    world.store.remember(Arc::new(post_of(10, ANN)), before);
+    assert_eq!(world.existing(&[10]).await, NONE);
 }
 
 async fn requests_are_each_authors_own(backend: impl Backend) {
@@ -769,6 +780,16 @@ async fn a_rebuild_leaves_out_what_was_taken_away_meanwhile(backend: impl Backen
     world.store.merge(ann, &newest([11], None)).await.unwrap();
     assert!(world.finish(ann, ticket, [10, 11]).await);
     assert_eq!(world.shown(ann).await, Some(vec![11]));
+}
+
+async fn a_rebuild_leaves_out_what_a_purge_cannot_tell_apart(backend: impl Backend) {
+    let world = World::peopled(backend).await;
+    let ann = world.account(ANN).await;
+    let newest_id = 12 + CAP as u64;
+    let ticket = world.store.begin_rebuild(ann).await.unwrap();
+    world.store.purge(ann, &newest([], Some(12))).await.unwrap();
+    assert!(world.finish(ann, ticket, 11..=newest_id).await);
+    assert_eq!(world.shown(ann).await, Some((13..=newest_id).rev().collect()));
 }
 
 async fn a_rebuild_fails_when_another_has_begun(backend: impl Backend) {
