@@ -24,7 +24,7 @@ use roost::{
         embedded::{self, EmbeddedLog},
         partition_of,
     },
-    fanout::{self, Counters, Progress, Worker},
+    fanout::{self, Counters, Progress, WorkerPool},
     home_timeline::HomeTimelines,
     load::Population,
     post_id::PostIds,
@@ -159,30 +159,22 @@ impl Bench {
         let stop = CancellationToken::new();
         let start = Instant::now();
         self.runtime.block_on(async {
-            let workers: Vec<_> = (0..PARTITIONS)
-                .map(|partition| {
-                    let worker = Worker::new(
-                        Arc::clone(&self.log),
-                        Arc::clone(&self.store),
-                        Arc::clone(&self.progress),
-                        Arc::clone(&self.counters),
-                        partition,
-                        fanout::Settings::default(),
-                    );
-                    tokio::spawn(worker.run(stop.clone()))
-                })
-                .collect();
-            future::join_all(
-                (0..PARTITIONS).map(|partition| {
-                    self.progress.wait_delivered(partition, self.log.end(partition))
-                }),
-            )
+            let pool = WorkerPool {
+                log: Arc::clone(&self.log),
+                store: Arc::clone(&self.store),
+                progress: Arc::clone(&self.progress),
+                counters: Arc::clone(&self.counters),
+                settings: fanout::Settings::default(),
+            };
+            let workers = tokio::spawn(pool.run(stop.clone()));
+            future::join_all((0..PARTITIONS).map(async |partition| {
+                let end = self.log.end(partition).await.expect("the end");
+                self.progress.wait_delivered(partition, end).await;
+            }))
             .await;
             let elapsed = start.elapsed();
             stop.cancel();
-            for worker in workers {
-                worker.await.expect("no panic").expect("no error");
-            }
+            workers.await.expect("no panic").expect("no error");
             elapsed
         })
     }

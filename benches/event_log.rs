@@ -109,7 +109,8 @@ fn read(criterion: &mut Criterion) {
 
 async fn read_all(log: &EmbeddedLog, bytes_max: usize) {
     let mut next = 0;
-    while next < log.end(0) {
+    let end = log.end(0).await.unwrap();
+    while next < end {
         let records = log.read(0, next, bytes_max).await.unwrap();
         next += black_box(records).len() as u64;
     }

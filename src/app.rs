@@ -16,21 +16,24 @@ use std::{
 };
 
 use futures::future;
-use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tonic::{service::Routes, transport::server::TcpIncoming};
 
 use crate::{
     data_dir::{DataDir, DataDirError},
-    domain::Event,
-    domain::PostId,
+    domain::{Event, PostId},
     event_log::{
         EventLog, LogError,
         codec::{self, CodecError},
         embedded::{self as embedded_log, EmbeddedLog},
     },
-    fanout::{self, Counters, FanoutError, Progress, Worker},
-    grpc::{self, Api, Limits},
+    fanout::{self, Counters, FanoutError, Progress, WorkerPool},
+    grpc::{self, Api, Gate, Limits},
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
@@ -39,6 +42,9 @@ use crate::{
     },
     writes::{self, Clock, Writes},
 };
+
+/// How often a start says how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a Roost runs.
 #[derive(Clone, Debug)]
@@ -143,95 +149,65 @@ pub enum AppError {
 
 /// A Roost that serves.
 pub struct App {
-    address: SocketAddr,
-    log: Arc<EmbeddedLog>,
-    stop_workers: CancellationToken,
-    stop_serving: CancellationToken,
-    workers: Vec<JoinHandle<Result<(), FanoutError>>>,
-    /// `None` before it serves.
-    server: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
-    _worker_threads: WorkerThreads,
-    drain_max: Duration,
-    // Last, so that the lock is given back when all else is gone.
-    _data_dir: DataDir,
+    server: Server,
+    engine: Engine,
 }
 
 impl App {
-    /// Opens everything, lets the workers apply what they had not, and serves.
+    /// Opens everything, lets the workers apply what they had not, and serves. Until
+    /// then calls are answered UNAVAILABLE, and health says NOT_SERVING.
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
         // First what fails most often, and before anything on disk is touched.
+        let server = Server::start(&settings).await?;
+        match Engine::start(&settings, &server.gate).await {
+            Ok(engine) => {
+                server.gate.open(engine.routes()?).await;
+                Ok(Self { server, engine })
+            }
+            Err(error) => {
+                server.stop(Duration::ZERO).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The address of the gRPC API.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Waits until a part of it has failed, which is why it should stop.
+    pub async fn failed(&mut self) -> AppError {
+        tokio::select! {
+            error = self.engine.failed() => error,
+            error = self.server.failed() => error,
+        }
+    }
+
+    /// Takes no more calls, finishes those under way as far as there is time,
+    /// commits what the workers have done, and closes the log.
+    pub async fn stop(self) -> Result<(), AppError> {
+        self.server.stop(self.engine.settings.drain_max).await;
+        self.engine.stop().await
+    }
+}
+
+/// The gRPC server, with a gate before the services.
+struct Server {
+    address: SocketAddr,
+    gate: Gate,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Server {
+    async fn start(settings: &Settings) -> Result<Self, AppError> {
         let listener = listen(settings.listen).await?;
         let address = listener
             .local_addr()
             .map_err(|source| AppError::Listen { address: settings.listen, source })?;
-
-        let opened = tokio::task::spawn_blocking({
-            let settings = settings.clone();
-            move || open(&settings)
-        });
-        let (data_dir, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
-        let greatest_post = greatest_post(&log, &store).await?;
-
-        let progress = Arc::new(Progress::new(log.partitions()));
-        let counters = Arc::new(Counters::default());
-        let ends: Vec<u64> = (0..log.partitions()).map(|partition| log.end(partition)).collect();
-        let worker_threads = WorkerThreads::start(settings.worker_threads)?;
-        let stop_workers = CancellationToken::new();
-        let workers = (0..log.partitions())
-            .map(|partition| {
-                let worker = Worker::new(
-                    Arc::clone(&log),
-                    Arc::clone(&store),
-                    Arc::clone(&progress),
-                    Arc::clone(&counters),
-                    partition,
-                    fanout::Settings::default(),
-                );
-                worker_threads.spawn(worker.run(stop_workers.clone()))
-            })
-            .collect();
-
-        let writes = Writes::new(
-            Arc::clone(&log),
-            Arc::clone(&store),
-            Arc::clone(&progress),
-            PostIds::new(0, greatest_post),
-            system_clock(),
-            writes::Settings { text_chars_max: settings.text_chars_max, ..Default::default() },
-        );
-        let api = Api {
-            writes,
-            homes: Arc::new(HomeTimelines::new(Arc::clone(&store))),
-            store,
-            log: Arc::clone(&log),
-            progress: Arc::clone(&progress),
-            counters,
-            limits: Limits {
-                home_timeline_cap: settings.home_timeline_cap,
-                text_chars_max: settings.text_chars_max,
-            },
-        };
-        let routes = grpc::routes(api).await?;
-        let stop_serving = CancellationToken::new();
-        let mut app = Self {
-            address,
-            log,
-            stop_workers,
-            workers,
-            server: None,
-            stop_serving: stop_serving.clone(),
-            _worker_threads: worker_threads,
-            drain_max: settings.drain_max,
-            _data_dir: data_dir,
-        };
-        // A request id is looked up in the store, and a read must not show what
-        // was taken away before: so nobody is served before all that was
-        // acknowledged holds.
-        if let Err(error) = app.catch_up(&progress, &ends).await {
-            // What failed first says more than what fails on the way out.
-            let _ = app.stop().await;
-            return Err(error);
-        }
+        let (gate, routes) = Gate::new().await;
+        let stop = CancellationToken::new();
         let server = tonic::transport::Server::builder()
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
@@ -240,85 +216,167 @@ impl App {
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
-                async move { stop_serving.cancelled().await },
+                stop.clone().cancelled_owned(),
             );
-        app.server = Some(tokio::spawn(server));
-        Ok(app)
+        Ok(Self { address, gate, stop, task: tokio::spawn(server) })
     }
 
-    /// The address of the gRPC API.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Waits until a part of it has failed, which is why it should stop.
-    pub async fn failed(&mut self) -> AppError {
-        let workers = future::select_all(self.workers.iter_mut());
-        let server = async {
-            match &mut self.server {
-                Some(server) => server.await,
-                None => future::pending().await,
-            }
-        };
-        tokio::select! {
-            (result, ..) = workers => match result {
-                Ok(Err(error)) => error.into(),
-                _ => AppError::Panicked,
-            },
-            result = server => match result {
-                Ok(Err(error)) => error.into(),
-                _ => AppError::Panicked,
-            },
+    async fn failed(&mut self) -> AppError {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error.into(),
+            _ => AppError::Panicked,
         }
     }
 
-    /// Takes no more calls, finishes those under way as far as there is time,
-    /// commits what the workers have done, and closes the log.
-    pub async fn stop(self) -> Result<(), AppError> {
-        self.stop_serving.cancel();
+    async fn stop(mut self, drain_max: Duration) {
+        self.gate.close().await;
+        self.stop.cancel();
         // One that is finished was awaited already: `failed` has said what it said.
-        if let Some(mut server) = self.server.filter(|server| !server.is_finished())
-            && tokio::time::timeout(self.drain_max, &mut server).await.is_err()
+        if !self.task.is_finished()
+            && tokio::time::timeout(drain_max, &mut self.task).await.is_err()
         {
-            tracing::warn!("calls were still under way when the time to drain them was over");
-            server.abort();
-        }
-        let workers = self.workers.into_iter().filter(|worker| !worker.is_finished());
-        let workers: Vec<_> = workers.collect();
-        self.stop_workers.cancel();
-        let mut result = Ok(());
-        for worker in workers {
-            match worker.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => result = Err(error.into()),
-                Err(_) => result = Err(AppError::Panicked),
+            if !drain_max.is_zero() {
+                tracing::warn!("calls were still under way when the time to drain them was over");
             }
+            self.task.abort();
         }
-        self.log.close().await;
-        result
+    }
+}
+
+/// The log, the store, and the workers between them.
+struct Engine {
+    settings: Settings,
+    log: Arc<EmbeddedLog>,
+    store: Arc<EmbeddedStore>,
+    progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    /// The greatest post id given out before the start.
+    greatest_post: Option<PostId>,
+    stop_workers: CancellationToken,
+    workers: JoinHandle<Result<(), FanoutError>>,
+    _worker_threads: WorkerThreads,
+    // Last, so that the lock is given back when all else is gone.
+    _data_dir: DataDir,
+}
+
+impl Engine {
+    /// Opens everything, and applies what is in the log.
+    async fn start(settings: &Settings, gate: &Gate) -> Result<Self, AppError> {
+        let opened = tokio::task::spawn_blocking({
+            let settings = settings.clone();
+            move || open(&settings)
+        });
+        let (data_dir, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
+        let ends = ends(settings, &log, &store).await?;
+        let greatest_post = greatest_post(&log, &store).await?;
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let counters = Arc::new(Counters::default());
+        let worker_threads = WorkerThreads::start(settings.worker_threads)?;
+        let stop_workers = CancellationToken::new();
+        let pool = WorkerPool {
+            log: Arc::clone(&log),
+            store: Arc::clone(&store),
+            progress: Arc::clone(&progress),
+            counters: Arc::clone(&counters),
+            settings: fanout::Settings::default(),
+        };
+        let workers = worker_threads.handle.spawn(pool.run(stop_workers.clone()));
+        let mut engine = Self {
+            settings: settings.clone(),
+            log,
+            store,
+            progress,
+            counters,
+            greatest_post,
+            stop_workers,
+            workers,
+            _worker_threads: worker_threads,
+            _data_dir: data_dir,
+        };
+        // A request id is looked up in the store, and a read must not show what
+        // was taken away before: so nobody is served before all that was
+        // acknowledged holds.
+        if let Err(error) = engine.catch_up(&ends, gate).await {
+            // What failed first says more than what fails on the way out.
+            let _ = engine.stop().await;
+            return Err(error);
+        }
+        Ok(engine)
     }
 
-    async fn catch_up(&mut self, progress: &Progress, ends: &[u64]) -> Result<(), AppError> {
-        let behind: u64 = (0..)
-            .zip(ends)
-            .map(|(partition, end)| end - progress.position(partition).applied.min(*end))
-            .sum();
-        if behind > 0 {
-            tracing::info!(events = behind, "applying the events that the store does not hold");
+    fn routes(&self) -> Result<Routes, AppError> {
+        let text_chars_max = self.settings.text_chars_max;
+        let writes = Writes::new(
+            Arc::clone(&self.log),
+            Arc::clone(&self.store),
+            Arc::clone(&self.progress),
+            PostIds::new(0, self.greatest_post),
+            system_clock(),
+            writes::Settings { text_chars_max, ..Default::default() },
+        );
+        let api = Api {
+            writes,
+            homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
+            store: Arc::clone(&self.store),
+            log: Arc::clone(&self.log),
+            progress: Arc::clone(&self.progress),
+            counters: Arc::clone(&self.counters),
+            limits: Limits { home_timeline_cap: self.settings.home_timeline_cap, text_chars_max },
+        };
+        Ok(grpc::routes(api)?)
+    }
+
+    async fn failed(&mut self) -> AppError {
+        match (&mut self.workers).await {
+            Ok(Err(error)) => error.into(),
+            _ => AppError::Panicked,
         }
+    }
+
+    async fn stop(self) -> Result<(), AppError> {
+        // One that has ended was awaited already: `failed` has said what it said.
+        let workers = (!self.workers.is_finished()).then_some(self.workers);
+        self.stop_workers.cancel();
+        let result = match workers {
+            Some(workers) => workers.await.map_err(|_| AppError::Panicked),
+            None => Ok(Ok(())),
+        };
+        self.log.close().await;
+        Ok(result??)
+    }
+
+    async fn catch_up(&mut self, ends: &[u64], gate: &Gate) -> Result<(), AppError> {
+        let progress = Arc::clone(&self.progress);
+        let left = || -> u64 {
+            let partitions = (0..).zip(ends);
+            partitions.map(|(at, end)| end.saturating_sub(progress.position(at).applied)).sum()
+        };
         let applied = future::join_all(
             (0..).zip(ends).map(|(partition, end)| progress.wait_applied(partition, *end)),
         );
-        tokio::select! {
-            _ = applied => Ok(()),
-            error = self.failed() => Err(error),
+        tokio::pin!(applied);
+        let mut tell = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut applied => return Ok(()),
+                error = self.failed() => return Err(error),
+                _ = tell.tick() => gate.tell(format!(
+                    "{} events of the log are to be applied to the store",
+                    left()
+                )),
+            }
         }
     }
 }
 
 /// Threads for the workers alone, whose rounds are long: calls do not wait for
 /// them. Dropping it ends them without waiting.
-struct WorkerThreads(Option<Runtime>);
+struct WorkerThreads {
+    handle: Handle,
+    /// Taken by `drop` only.
+    runtime: Option<Runtime>,
+}
 
 impl WorkerThreads {
     fn start(count: usize) -> Result<Self, AppError> {
@@ -327,25 +385,14 @@ impl WorkerThreads {
             .thread_name("roost-fanout")
             .enable_time()
             .build()
-            .map(|runtime| Self(Some(runtime)))
+            .map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
             .map_err(AppError::Threads)
-    }
-
-    fn spawn<F>(&self, worker: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        match &self.0 {
-            Some(runtime) => runtime.spawn(worker),
-            // Only `drop` takes it away.
-            None => tokio::spawn(worker),
-        }
     }
 }
 
 impl Drop for WorkerThreads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
@@ -361,14 +408,25 @@ fn open(settings: &Settings) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedS
         ..Default::default()
     };
     let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
+    Ok((data_dir, Arc::new(log), Arc::new(store)))
+}
+
+/// Where each partition ends, which is never before what the store holds.
+async fn ends(
+    settings: &Settings,
+    log: &EmbeddedLog,
+    store: &EmbeddedStore,
+) -> Result<Vec<u64>, AppError> {
+    let mut ends = Vec::new();
     for partition in 0..log.partitions() {
-        let (end, applied) = (log.end(partition), store.applied(partition));
+        let (end, applied) = (log.end(partition).await?, store.applied(partition));
         if applied > end {
             let data_dir = settings.data_dir.display().to_string();
             return Err(AppError::LogBehindStore { data_dir, partition, end, applied });
         }
+        ends.push(end);
     }
-    Ok((data_dir, Arc::new(log), Arc::new(store)))
+    Ok(ends)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -11,9 +11,10 @@
 pub mod codec;
 pub mod embedded;
 
-use std::{future::Future, ops::Range};
+use std::future::Future;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::UserId;
 
@@ -34,8 +35,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// How many partitions there are. Fixed when the log is made.
     fn partitions(&self) -> u32;
 
-    /// Appends `payloads` to a partition, one after the other with nothing
-    /// between them, and returns their offsets once they are durable.
+    /// Appends `payloads` to a partition in their order, and returns their offsets,
+    /// ascending, once they are durable. What others append may come between them.
     ///
     /// On an error none, some or all of them may have been appended; those that
     /// were not acknowledged may or may not be read later.
@@ -43,7 +44,7 @@ pub trait EventLog: Send + Sync + 'static {
         &self,
         partition: u32,
         payloads: Vec<Bytes>,
-    ) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
+    ) -> impl Future<Output = Result<Vec<u64>, LogError>> + Send;
 
     /// Reads acknowledged records from `from` on: at least one where there is
     /// one, and no more than about `bytes_max` bytes of payload. Empty at the end.
@@ -54,8 +55,9 @@ pub trait EventLog: Send + Sync + 'static {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Record>, LogError>> + Send;
 
-    /// One past the last acknowledged record.
-    fn end(&self, partition: u32) -> u64;
+    /// One past the last acknowledged record: of all writers, at some moment after
+    /// the call.
+    fn end(&self, partition: u32) -> impl Future<Output = Result<u64, LogError>> + Send;
 
     /// Waits until the partition's end is greater than `offset`. An error once
     /// the log is closed or has failed and it never will be.
@@ -66,7 +68,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Where a worker that starts now resumes: the offset last committed, or 0.
-    fn committed(&self, partition: u32) -> u64;
+    fn committed(&self, partition: u32) -> impl Future<Output = Result<u64, LogError>> + Send;
 
     /// Remembers durably that every record below `offset` has been dealt with.
     /// An `offset` below the one last committed says nothing new and changes
@@ -76,6 +78,60 @@ pub trait EventLog: Send + Sync + 'static {
         partition: u32,
         offset: u64,
     ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Joins the workers that share the partitions among them, and says from then
+    /// on which of them are this process's. To be called once.
+    fn join(&self) -> Assignments;
+}
+
+/// Which partitions a process works on, as it changes.
+#[derive(Debug)]
+pub struct Assignments(mpsc::Receiver<Assignment>);
+
+impl Assignments {
+    /// Assignments that are sent by whoever holds the other end.
+    pub fn new(changes: mpsc::Receiver<Assignment>) -> Self {
+        Self(changes)
+    }
+
+    /// Those of a log that has one process: all partitions, for ever.
+    pub fn all(partitions: u32) -> Self {
+        let (sender, changes) = mpsc::channel(partitions.max(1) as usize);
+        for partition in 0..partitions {
+            // There is room for all of them.
+            let _ = sender.try_send(Assignment::Given { partition });
+        }
+        Self(changes)
+    }
+
+    /// The next change; `None` once there will be no more.
+    pub async fn next(&mut self) -> Option<Assignment> {
+        self.0.recv().await
+    }
+}
+
+/// A change of what a process works on.
+#[derive(Debug)]
+pub enum Assignment {
+    /// From now on the partition is this process's, and nobody else's.
+    Given {
+        /// Which one.
+        partition: u32,
+    },
+    /// The partition goes to another process, which is waiting: finish what is in
+    /// hand, commit, then say so. Dropping `released` says so too.
+    Withdrawn {
+        /// Which one.
+        partition: u32,
+        /// Where to say it.
+        released: oneshot::Sender<()>,
+    },
+    /// The partition has gone to another process already: stop at once, and do not
+    /// commit.
+    Lost {
+        /// Which one.
+        partition: u32,
+    },
 }
 
 /// The partition of an account's events. Every node must agree on it for ever,

@@ -14,6 +14,7 @@
 
 mod combine;
 mod plan;
+mod pool;
 mod progress;
 mod queue;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     combine::combine,
+    pool::WorkerPool,
     progress::{Position, Progress},
 };
 use self::{
@@ -159,18 +161,18 @@ impl<L: EventLog, S: Store> Worker<L, S>
 where
     S::Account: std::hash::Hash,
 {
-    /// A worker that resumes where the log and the store remember.
-    pub fn new(
+    /// A worker that goes on where the log and the store remember.
+    pub async fn resume(
         log: Arc<L>,
         store: Arc<S>,
         progress: Arc<Progress>,
         counters: Arc<Counters>,
         partition: u32,
         settings: Settings,
-    ) -> Self {
-        let committed = log.committed(partition).min(store.applied(partition));
+    ) -> Result<Self, FanoutError> {
+        let committed = log.committed(partition).await?.min(store.applied(partition));
         progress.publish(partition, Position { applied: committed, delivered: committed });
-        Self {
+        Ok(Self {
             log,
             store,
             progress,
@@ -181,7 +183,7 @@ where
             queue: FanoutQueue::default(),
             committed,
             committed_at: Instant::now(),
-        }
+        })
     }
 
     /// Works until it is told to stop, then commits what is delivered. A step

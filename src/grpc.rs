@@ -1,5 +1,6 @@
 //! The gRPC API: proto to domain and back, errors to statuses; nothing else.
 
+mod gate;
 mod graph;
 mod page;
 mod posts;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use tonic::{Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub use self::gate::Gate;
 use crate::{
     event_log::{EventLog, LogError},
     fanout::{Counters, Progress},
@@ -66,8 +68,8 @@ impl<L, S: Store> Clone for Api<L, S> {
     }
 }
 
-/// All services, with health and reflection.
-pub async fn routes<L: EventLog, S: Store>(
+/// All services, with reflection.
+pub fn routes<L: EventLog, S: Store>(
     api: Api<L, S>,
 ) -> Result<Routes, tonic_reflection::server::Error>
 where
@@ -79,18 +81,6 @@ where
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
     let status = v1::status_service_server::StatusServiceServer::new(api);
-
-    let (reporter, health) = tonic_health::server::health_reporter();
-    // The empty name stands for the server as a whole.
-    for service in [
-        "",
-        "roost.v1.PostService",
-        "roost.v1.GraphService",
-        "roost.v1.TimelineService",
-        "roost.v1.StatusService",
-    ] {
-        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-    }
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -99,7 +89,6 @@ where
         .add_service(graph)
         .add_service(timelines)
         .add_service(status)
-        .add_service(health)
         .add_service(reflection))
 }
 
@@ -117,11 +106,7 @@ impl From<WriteError> for Status {
             WriteError::Field(error) => error.into(),
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
             WriteError::Store(error) => store_status(&error),
-            WriteError::Log(error) => match *error {
-                LogError::Corrupt { .. } => Self::data_loss(message),
-                LogError::TooLarge { .. } => Self::invalid_argument(message),
-                _ => unavailable(message),
-            },
+            WriteError::Log(error) => log_status(&error),
             WriteError::Behind | WriteError::Repeated | WriteError::Closing => unavailable(message),
         }
     }
@@ -133,15 +118,25 @@ impl From<StoreError> for Status {
     }
 }
 
+fn log_status(error: &LogError) -> Status {
+    let message = error.to_string();
+    match error {
+        LogError::Corrupt { .. } => Status::data_loss(message),
+        LogError::TooLarge { .. } => Status::invalid_argument(message),
+        // Trying again does not help until somebody has mended it.
+        LogError::Failed { .. } => Status::unavailable(message),
+        _ => unavailable(message),
+    }
+}
+
 fn store_status(error: &StoreError) -> Status {
     let message = error.to_string();
     match error {
         StoreError::Damaged { .. } => Status::data_loss(message),
         StoreError::TooManyAccounts { .. } => Status::resource_exhausted(message),
-        StoreError::Disk { .. }
-        | StoreError::Poisoned { .. }
-        | StoreError::InUse { .. }
-        | StoreError::Closed => unavailable(message),
+        // Trying again does not help until somebody has mended it.
+        StoreError::Poisoned { .. } | StoreError::InUse { .. } => Status::unavailable(message),
+        StoreError::Disk { .. } | StoreError::Closed => unavailable(message),
     }
 }
 

@@ -360,11 +360,13 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         if posts.iter().all(Option::is_some) {
             return Ok(Found { posts, caught_up: true });
         }
-        let applied = future::join_all(
-            (0..self.log.partitions())
-                .map(|partition| self.progress.wait_applied(partition, self.log.end(partition))),
-        );
-        let caught_up = timeout(self.settings.apply_wait_max, applied).await.is_ok();
+        let applied =
+            future::try_join_all((0..self.log.partitions()).map(|partition| async move {
+                let end = self.log.end(partition).await?;
+                self.progress.wait_applied(partition, end).await;
+                Ok::<_, LogError>(())
+            }));
+        let caught_up = matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)));
         Ok(Found { posts: self.store.posts(ids).await?, caught_up })
     }
 
@@ -479,11 +481,17 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         let mut results: Vec<Result<(u32, u64), WriteError>> =
             events.iter().map(|_| Err(WriteError::Closing)).collect();
         for (partition, places, appended) in future::join_all(appends).await {
-            for (index, place) in (0_u64..).zip(places) {
-                results[place] = match &appended {
-                    Ok(offsets) => Ok((partition, offsets.start + index)),
-                    Err(error) => Err(WriteError::Log(Arc::clone(error))),
-                };
+            match appended {
+                Ok(offsets) => {
+                    for (place, offset) in places.into_iter().zip(offsets) {
+                        results[place] = Ok((partition, offset));
+                    }
+                }
+                Err(error) => {
+                    for place in places {
+                        results[place] = Err(WriteError::Log(Arc::clone(&error)));
+                    }
+                }
             }
         }
         results

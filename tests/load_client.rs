@@ -255,8 +255,10 @@ async fn serve(data_dir: &Path, address: SocketAddr) -> Server {
         .expect("the program starts");
     let server = Server(child);
     let target = Target::new(format!("http://{address}"));
+    let mut status = StatusServiceClient::new(target.connect_lazily().expect("an address"));
     for _ in 0..600 {
-        if target.connect().await.is_ok() {
+        // It answers only once it has started.
+        if status.get_status(GetStatusRequest {}).await.is_ok() {
             return server;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

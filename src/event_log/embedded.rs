@@ -30,11 +30,11 @@ mod seal;
 mod segments;
 mod writer;
 
-use std::{ops::Range, path::Path, sync::Arc, thread};
+use std::{path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
 
-use super::{EventLog, LogError, Record};
+use super::{Assignments, EventLog, LogError, Record};
 use partition::Partition;
 
 /// How many partitions a new log has if nothing else is asked for.
@@ -176,8 +176,8 @@ impl EventLog for EmbeddedLog {
         self.partitions.len() as u32
     }
 
-    async fn append(&self, partition: u32, payloads: Vec<Bytes>) -> Result<Range<u64>, LogError> {
-        self.partition(partition).append(payloads).await
+    async fn append(&self, partition: u32, payloads: Vec<Bytes>) -> Result<Vec<u64>, LogError> {
+        self.partition(partition).append(payloads).await.map(Iterator::collect)
     }
 
     async fn read(
@@ -189,19 +189,23 @@ impl EventLog for EmbeddedLog {
         self.partition(partition).read(from, bytes_max).await
     }
 
-    fn end(&self, partition: u32) -> u64 {
-        self.partition(partition).end()
+    async fn end(&self, partition: u32) -> Result<u64, LogError> {
+        Ok(self.partition(partition).end())
     }
 
     async fn wait_past(&self, partition: u32, offset: u64) -> Result<(), LogError> {
         self.partition(partition).wait_past(offset).await
     }
 
-    fn committed(&self, partition: u32) -> u64 {
-        self.partition(partition).committed()
+    async fn committed(&self, partition: u32) -> Result<u64, LogError> {
+        Ok(self.partition(partition).committed())
     }
 
     async fn commit(&self, partition: u32, offset: u64) -> Result<(), LogError> {
         self.partition(partition).commit(offset).await
+    }
+
+    fn join(&self) -> Assignments {
+        Assignments::all(self.partitions())
     }
 }

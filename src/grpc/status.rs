@@ -2,10 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use futures::future;
 use tonic::{Request, Response, Status};
 
-use super::Api;
-use crate::{event_log::EventLog, proto::v1, store::Store};
+use super::{Api, log_status};
+use crate::{
+    event_log::{EventLog, LogError},
+    proto::v1,
+    store::Store,
+};
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::status_service_server::StatusService for Api<L, S>
@@ -16,18 +21,17 @@ where
         &self,
         _: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        let partitions = (0..self.log.partitions())
-            .map(|partition| {
-                let end_offset = self.log.end(partition);
-                let position = self.progress.position(partition);
-                v1::PartitionStatus {
-                    partition,
-                    end_offset,
-                    applied_offset: position.applied,
-                    delivered_offset: position.delivered,
-                }
+        let partitions = (0..self.log.partitions()).map(async |partition| {
+            let position = self.progress.position(partition);
+            Ok::<_, LogError>(v1::PartitionStatus {
+                partition,
+                end_offset: self.log.end(partition).await?,
+                applied_offset: position.applied,
+                delivered_offset: position.delivered,
             })
-            .collect();
+        });
+        let partitions =
+            future::try_join_all(partitions).await.map_err(|error| log_status(&error))?;
         let counters = &self.counters;
         let fanout = v1::FanoutCounters {
             deliveries: counters.deliveries.load(Ordering::Relaxed),

@@ -1,9 +1,9 @@
 //! A log in memory: durable as long as the simulation wants it to be.
 
-use std::{ops::Range, sync::Mutex};
+use std::sync::Mutex;
 
 use bytes::Bytes;
-use roost::event_log::{EventLog, LogError, Record};
+use roost::event_log::{Assignments, EventLog, LogError, Record};
 use tokio::sync::watch;
 
 use crate::faults::{Faults, Struck};
@@ -48,7 +48,7 @@ impl EventLog for SimLog {
         self.partitions.len() as u32
     }
 
-    async fn append(&self, partition: u32, payloads: Vec<Bytes>) -> Result<Range<u64>, LogError> {
+    async fn append(&self, partition: u32, payloads: Vec<Bytes>) -> Result<Vec<u64>, LogError> {
         self.faults.point().await?;
         let partition = &self.partitions[partition as usize];
         let range = {
@@ -61,7 +61,7 @@ impl EventLog for SimLog {
         // Durable is acknowledged, unless the process and its memory of the request
         // end first: a log in doubt takes no more events until it is opened again.
         let _ = self.faults.point_without_failure().await;
-        Ok(range)
+        Ok(range.collect())
     }
 
     async fn read(&self, partition: u32, from: u64, _: usize) -> Result<Vec<Record>, LogError> {
@@ -74,8 +74,8 @@ impl EventLog for SimLog {
             .collect())
     }
 
-    fn end(&self, partition: u32) -> u64 {
-        *self.partitions[partition as usize].end.borrow()
+    async fn end(&self, partition: u32) -> Result<u64, LogError> {
+        Ok(*self.partitions[partition as usize].end.borrow())
     }
 
     async fn wait_past(&self, partition: u32, offset: u64) -> Result<(), LogError> {
@@ -83,8 +83,8 @@ impl EventLog for SimLog {
         end.wait_for(|end| *end > offset).await.map(|_| ()).map_err(|_| LogError::Closed)
     }
 
-    fn committed(&self, partition: u32) -> u64 {
-        *self.partitions[partition as usize].committed.lock().unwrap()
+    async fn committed(&self, partition: u32) -> Result<u64, LogError> {
+        Ok(*self.partitions[partition as usize].committed.lock().unwrap())
     }
 
     async fn commit(&self, partition: u32, offset: u64) -> Result<(), LogError> {
@@ -93,5 +93,9 @@ impl EventLog for SimLog {
         *self.partitions[partition as usize].committed.lock().unwrap() = offset;
         self.faults.point().await?;
         Ok(())
+    }
+
+    fn join(&self) -> Assignments {
+        Assignments::all(self.partitions())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
-    fanout::{self, Counters, Progress, Worker},
+    fanout::{self, Counters, Progress, WorkerPool},
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
@@ -225,26 +225,24 @@ impl Simulation {
             commit_interval: Duration::from_millis(self.faults.pick(0..3)),
             retry_delay: Duration::from_millis(1),
         };
-        for partition in 0..PARTITIONS {
-            let worker = Worker::new(
-                Arc::clone(&self.log),
-                Arc::clone(&engine.store),
-                Arc::clone(&engine.progress),
-                Arc::new(Counters::default()),
-                partition,
-                settings,
-            );
-            tasks.spawn(async move {
-                // It ends only with the runtime, or when an event is unreadable.
-                worker.run(CancellationToken::new()).await.expect("all events are readable");
-            });
-        }
+        let pool = WorkerPool {
+            log: Arc::clone(&self.log),
+            store: Arc::clone(&engine.store),
+            progress: Arc::clone(&engine.progress),
+            counters: Arc::new(Counters::default()),
+            settings,
+        };
+        tasks.spawn(async move {
+            // It ends only with the runtime, or when an event is unreadable.
+            pool.run(CancellationToken::new()).await.expect("all events are readable");
+        });
         // At a start nobody is served before all that is acknowledged holds. New
         // workers of an old store bring nothing back that it has taken away.
         if is_new {
             let all_applied = async {
                 for partition in 0..PARTITIONS {
-                    engine.progress.wait_applied(partition, self.log.end(partition)).await;
+                    let end = self.log.end(partition).await.unwrap();
+                    engine.progress.wait_applied(partition, end).await;
                 }
             };
             beside(&mut tasks, all_applied).await;
@@ -300,7 +298,8 @@ impl Simulation {
 
     async fn all_delivered(&self, engine: &Engine) {
         for partition in 0..PARTITIONS {
-            engine.progress.wait_delivered(partition, self.log.end(partition)).await;
+            let end = self.log.end(partition).await.unwrap();
+            engine.progress.wait_delivered(partition, end).await;
         }
     }
 

@@ -1,0 +1,81 @@
+//! Answers before there is anything to answer from: while a Roost starts, health
+//! says NOT_SERVING and every other call UNAVAILABLE, with how far the start has
+//! come. The same health says NOT_SERVING again once it stops.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::{Router, extract::Request, response::Response};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::ServiceExt;
+
+/// The names that health knows; the empty one stands for the server as a whole.
+const SERVICES: [&str; 5] = [
+    "",
+    "roost.v1.PostService",
+    "roost.v1.GraphService",
+    "roost.v1.TimelineService",
+    "roost.v1.StatusService",
+];
+
+/// The door of a server that may not be ready. Clones are handles of the same.
+#[derive(Clone)]
+pub struct Gate {
+    health: HealthReporter,
+    ready: Arc<OnceLock<Router>>,
+    state: Arc<Mutex<String>>,
+}
+
+impl Gate {
+    /// A closed gate, and what to serve from the first moment on.
+    pub async fn new() -> (Self, Routes) {
+        let (health, service) = tonic_health::server::health_reporter();
+        let state = Arc::new(Mutex::new("it opens its log and its store".to_owned()));
+        let gate = Self { health, ready: Arc::default(), state };
+        gate.set_health(ServingStatus::NotServing).await;
+        let behind = gate.clone();
+        let router = Router::new().fallback(move |request| {
+            let gate = behind.clone();
+            async move { gate.answer(request).await }
+        });
+        (gate, Routes::from(router).add_service(service))
+    }
+
+    /// Says how far the start has come.
+    pub fn tell(&self, state: String) {
+        tracing::info!("starting: {state}");
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Lets calls through to these services from now on.
+    pub async fn open(&self, routes: Routes) {
+        // It is opened once; a second time would change nothing.
+        let _ = self.ready.set(routes.prepare().into_axum_router());
+        self.set_health(ServingStatus::Serving).await;
+    }
+
+    /// Says that no new calls should come; those that do are answered still.
+    pub async fn close(&self) {
+        self.set_health(ServingStatus::NotServing).await;
+    }
+
+    async fn set_health(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        match self.ready.get() {
+            // It cannot fail: its error has no values.
+            Some(routes) => routes.clone().oneshot(request).await.unwrap_or_else(|no| match no {}),
+            None => {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                super::unavailable(format!(
+                    "this Roost is starting: {state}; try again in a moment"
+                ))
+                .into_http()
+            }
+        }
+    }
+}
