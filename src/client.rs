@@ -6,10 +6,14 @@
 //! fails is told in one line that says what to do.
 
 mod connect;
+pub mod edge_list;
 mod error;
 mod follow;
+pub mod graph_import;
 mod import;
 mod post;
+pub mod progress;
+pub(crate) mod text_file;
 mod timeline;
 
 pub use connect::{DEFAULT_TARGET, Target};

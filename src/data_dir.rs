@@ -69,7 +69,9 @@ pub enum DataDirError {
         file: PathBuf,
     },
     /// The operating system refused.
-    #[error("{action} {path}: {source}")]
+    #[error(
+        "{action} {path} failed: {source}; make sure that this user may write there and that the disk has room"
+    )]
     Io {
         /// What was tried, as a present participle.
         action: &'static str,

@@ -160,7 +160,9 @@ pub enum LogError {
         reason: String,
     },
     /// The operating system refused.
-    #[error("{action} {file}: {source}")]
+    #[error(
+        "{action} {file} failed: {source}; make sure that this user may write there and that the disk has room"
+    )]
     Io {
         /// What was tried, as a present participle.
         action: &'static str,

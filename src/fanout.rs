@@ -19,6 +19,7 @@ mod progress;
 mod queue;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -39,7 +40,7 @@ use self::{
     queue::{FanoutQueue, Job, Work},
 };
 use crate::{
-    domain::{Event, PostId},
+    domain::{Event, PostId, UserId},
     event_log::{
         EventLog, LogError,
         codec::{self, CodecError},
@@ -284,12 +285,9 @@ where
         // applied again.
         let jobs = self.jobs(&effects).await?;
         self.change_follows(&effects).await?;
-        for job in jobs {
-            if let Work::Remove(post) = job.work {
-                self.queue.cancel(job.author, post);
-            }
-            self.queue.add(job);
-        }
+        let deleted: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
+        self.queue.cancel(&deleted);
+        jobs.into_iter().for_each(|job| self.queue.add(job));
         self.next_offset += events.len() as u64;
         self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         Ok(true)
@@ -297,19 +295,21 @@ where
 
     /// The fan-outs that a batch asks for, in the order of the log.
     async fn jobs(&self, effects: &Effects) -> Result<Vec<Job<S::Account>>, FanoutError> {
-        let mut jobs = Vec::with_capacity(effects.posted.len() + effects.deleted.len());
-        for (author, posted) in &effects.posted {
-            if let Some(author) = self.store.account(*author).await? {
-                for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
-                    let work = Work::Deliver(ids.to_vec());
-                    jobs.push(Job { author, work, after: None, offset: posted.offset });
-                }
+        let posted: Vec<UserId> = effects.posted.keys().copied().collect();
+        let deleted: Vec<UserId> = effects.deleted.iter().map(|(author, ..)| *author).collect();
+        let mut jobs = Vec::with_capacity(posted.len() + deleted.len());
+        let authors = self.store.accounts(&posted).await?;
+        for (author, posted) in authors.into_iter().zip(effects.posted.values()) {
+            let Some(author) = author else { continue };
+            for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
+                let work = Work::Deliver(ids.to_vec());
+                jobs.push(Job { author, work, after: None, offset: posted.offset });
             }
         }
-        for (author, post, offset) in &effects.deleted {
-            if let Some(author) = self.store.account(*author).await? {
-                jobs.push(Job { author, work: Work::Remove(*post), after: None, offset: *offset });
-            }
+        let authors = self.store.accounts(&deleted).await?;
+        for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
+            let Some(author) = author else { continue };
+            jobs.push(Job { author, work: Work::Remove(*post), after: None, offset: *offset });
         }
         jobs.sort_by_key(|job| job.offset);
         Ok(jobs)
@@ -320,10 +320,9 @@ where
     async fn change_follows(&self, effects: &Effects) -> Result<(), FanoutError> {
         for (followee, followers) in &effects.follows {
             let Some(followee) = self.store.account(*followee).await? else { continue };
-            let mut readers = Vec::with_capacity(followers.len());
-            for follower in followers {
-                readers.extend(self.store.account(*follower).await?);
-            }
+            let followers: Vec<UserId> = followers.iter().copied().collect();
+            let followers = self.store.accounts(&followers).await?;
+            let mut readers: Vec<S::Account> = followers.into_iter().flatten().collect();
             readers.sort_unstable();
             let awake = self.store.awake(&readers).await?;
             if awake.is_empty() {

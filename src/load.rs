@@ -16,34 +16,33 @@
 //! Every queue is bounded. When the server is slower than the load, the dispatcher
 //! waits, and latencies go on counting from when a post was due.
 
+mod args;
 mod board;
 mod churn;
 mod delivery;
-pub mod edge_list;
+mod dispatch;
 mod error;
 mod graph;
-pub mod graph_import;
 mod latency;
 mod model;
 mod population;
 mod probe;
-pub mod progress;
 mod publish;
 mod report;
 mod retry;
 mod run;
 mod settings;
-mod text_file;
 mod trace;
 mod verify;
 mod workload;
 
+pub use args::LoadArgs;
 pub use error::LoadError;
 pub use graph::TooManyAccounts;
 pub use latency::Quantiles;
 pub use population::Population;
 pub use report::{LatencyReport, Report};
 pub use run::run;
-pub use settings::{LoadArgs, Settings, Source};
+pub use settings::{Settings, Source};
 pub use trace::TraceError;
 pub use verify::{Difference, DifferenceKind, Verification, compare};

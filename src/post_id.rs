@@ -9,6 +9,8 @@ pub const NODE_MAX: u16 = (1 << NODE_BITS) - 1;
 
 const NODE_BITS: u32 = 10;
 const SEQUENCE_BITS: u32 = 12;
+/// The last millisecond that an id has room for, in 2089.
+const MS_MAX: u64 = (1 << 41) - 1;
 
 /// Gives out ids that only ever grow, on one node. Nodes with different numbers
 /// never give out the same id.
@@ -38,7 +40,7 @@ impl PostIds {
     /// Where the clock stands still or runs backwards, the time of the last id is
     /// used on; where 4,096 ids have one millisecond, the next one is borrowed.
     pub fn next(&self, unix_ms: u64) -> PostId {
-        let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).max(1) << SEQUENCE_BITS;
+        let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).clamp(1, MS_MAX) << SEQUENCE_BITS;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = now.max(*last + 1);
         let ms = *last >> SEQUENCE_BITS;

@@ -32,11 +32,20 @@ pub trait Accounts: Send + Sync + 'static {
     /// which timelines are cheap to write one after the other.
     type Account: Copy + Ord + Debug + Send + Sync + 'static;
 
-    /// The handle of an account, or `None` while no event has named it.
+    /// The handles of accounts, in the same places; `None` while no event has
+    /// named one.
+    fn accounts(
+        &self,
+        users: &[UserId],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Account>>, StoreError>> + Send;
+
+    /// The handle of one account.
     fn account(
         &self,
         user: UserId,
-    ) -> impl Future<Output = Result<Option<Self::Account>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<Self::Account>, StoreError>> + Send {
+        async move { Ok(self.accounts(&[user]).await?.pop().flatten()) }
+    }
 }
 
 /// Makes events hold.

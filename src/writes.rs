@@ -11,6 +11,7 @@
 //! has gone, so that what its request id stands for is always known.
 
 mod draft;
+mod publish;
 mod requests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -18,14 +19,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
 pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
 };
-use self::requests::{Claim, Outcome, RequestKey, Requests};
+use self::requests::Requests;
 use crate::{
     domain::{Event, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
@@ -240,119 +241,6 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Arc::clone(&self.in_flight).acquire_many_owned(permits).await.ok()
     }
 
-    async fn publish(&self, drafts: Vec<(PostId, Draft)>) -> Vec<Result<PostId, WriteError>> {
-        self.requests.forget_applied(|partition| self.progress.position(partition).applied);
-        let text_chars_max = self.settings.text_chars_max;
-        let mut ways: Vec<Way> = drafts
-            .iter()
-            .map(|(_, draft)| match draft.check(text_chars_max) {
-                Ok(()) => self.claim(draft),
-                Err(error) => Way::Done(Err(error.into())),
-            })
-            .collect();
-        // Before the references: those of a post that was made may be gone by now.
-        self.find_earlier(&mut ways).await;
-        let new: Vec<Option<&Draft>> = drafts
-            .iter()
-            .zip(&ways)
-            .map(|((_, draft), way)| matches!(way, Way::New(_)).then_some(draft))
-            .collect();
-        for (way, error) in ways.iter_mut().zip(self.bad_references(&new).await) {
-            if let (Way::New(request), Some(error)) = (&mut *way, error) {
-                let result = Err(error);
-                self.settle(request.take(), &result);
-                *way = Way::Done(result.map(|appended| appended.post));
-            }
-        }
-
-        let mut posts = Vec::new();
-        for ((id, draft), way) in drafts.into_iter().zip(&ways) {
-            if matches!(way, Way::New(_)) {
-                posts.push(draft.into_post(id));
-            }
-        }
-        let mut appended = self.append_posts(posts).await.into_iter();
-        // All of these before any wait: two batches may repeat each other.
-        for way in &mut ways {
-            if let Way::New(request) = way {
-                let result = appended.next().unwrap_or(Err(WriteError::Closing));
-                self.settle(request.take(), &result);
-                *way = Way::Done(result.map(|appended| appended.post));
-            }
-        }
-        let mut results = Vec::with_capacity(ways.len());
-        for way in ways {
-            results.push(match way {
-                Way::Done(result) => result,
-                Way::Repeated(first) => outcome_of(first).await,
-                Way::New(_) => Err(WriteError::Closing),
-            });
-        }
-        results
-    }
-
-    /// What is wrong with the first draft that could not be published.
-    async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
-        for (place, draft) in drafts.iter().enumerate() {
-            draft.check(self.settings.text_chars_max).map_err(|error| (place, error.into()))?;
-        }
-        let repeated = self.repeated(drafts).await.map_err(|error| (0, error.into()))?;
-        let new: Vec<Option<&Draft>> = drafts
-            .iter()
-            .zip(repeated)
-            .map(|(draft, repeated)| (!repeated).then_some(draft))
-            .collect();
-        let errors = self.bad_references(&new).await;
-        match errors.into_iter().enumerate().find_map(|(place, error)| Some((place, error?))) {
-            Some(refused) => Err(refused),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether each draft repeats a request that is under way or done.
-    async fn repeated(&self, drafts: &[Draft]) -> Result<Vec<bool>, StoreError> {
-        let mut repeated = vec![false; drafts.len()];
-        let mut places = Vec::new();
-        let mut keys = Vec::new();
-        for (place, draft) in drafts.iter().enumerate() {
-            if let Some(key) = draft.request_key() {
-                repeated[place] = self.requests.contains(&key);
-                places.push(place);
-                keys.push(key);
-            }
-        }
-        if !keys.is_empty() {
-            for (place, made) in places.into_iter().zip(self.store.requests(&keys).await?) {
-                repeated[place] |= made.is_some();
-            }
-        }
-        Ok(repeated)
-    }
-
-    /// What is wrong with the references of each of these drafts.
-    async fn bad_references(&self, drafts: &[Option<&Draft>]) -> Vec<Option<WriteError>> {
-        let mut errors: Vec<Option<WriteError>> = drafts.iter().map(|_| None).collect();
-        let references: Vec<(usize, &'static str, PostId)> = drafts
-            .iter()
-            .enumerate()
-            .filter_map(|(place, draft)| Some((place, (*draft)?.references())))
-            .flat_map(|(place, of_draft)| of_draft.map(move |(field, id)| (place, field, id)))
-            .collect();
-        if references.is_empty() {
-            return errors;
-        }
-        let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
-        let found = self.find_posts(&ids).await.map_err(Arc::new);
-        for (index, (place, field, id)) in references.into_iter().enumerate() {
-            match &found {
-                Ok(found) if found.posts[index].is_some() => {}
-                Ok(found) => errors[place] = Some(found.missing(field, id)),
-                Err(error) => errors[place] = Some(WriteError::Store(Arc::clone(error))),
-            }
-        }
-        errors
-    }
-
     /// The posts that exist among `ids`. One that is not found may be on its way
     /// through the log, so this waits for the worker before it says no.
     async fn find_posts(&self, ids: &[PostId]) -> Result<Found, StoreError> {
@@ -368,82 +256,6 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }));
         let caught_up = matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)));
         Ok(Found { posts: self.store.posts(ids).await?, caught_up })
-    }
-
-    fn claim(&self, draft: &Draft) -> Way {
-        let Some(key) = draft.request_key() else { return Way::New(None) };
-        if self.requests.len() >= self.settings.requests_max {
-            return Way::Done(Err(WriteError::Behind));
-        }
-        match self.requests.claim(&key) {
-            Claim::First(outcome) => Way::New(Some(Request { key, outcome })),
-            Claim::Repeated(outcome) => Way::Repeated(outcome),
-        }
-    }
-
-    /// Ends the ways of requests that made their posts earlier.
-    async fn find_earlier(&self, ways: &mut [Way]) {
-        let keys: Vec<RequestKey> = ways.iter().filter_map(Way::request_key).cloned().collect();
-        if keys.is_empty() {
-            return;
-        }
-        let earlier = self.store.requests(&keys).await.map_err(Arc::new);
-        let requested = ways.iter_mut().filter(|way| way.request_key().is_some());
-        for (place, way) in requested.enumerate() {
-            let result = match &earlier {
-                Ok(made) => match made[place] {
-                    Some(post) => Ok(post),
-                    None => continue,
-                },
-                Err(error) => Err(WriteError::Store(Arc::clone(error))),
-            };
-            if let Way::New(Some(request)) = way {
-                let outcome = result.as_ref().map_or(Outcome::Nothing, |post| Outcome::Made(*post));
-                self.requests.forget(&request.key);
-                request.outcome.send_replace(outcome);
-            }
-            *way = Way::Done(result);
-        }
-    }
-
-    async fn append_posts(
-        &self,
-        posts: Vec<(Post, Option<String>)>,
-    ) -> Vec<Result<Appended, WriteError>> {
-        let events: Vec<Event> = posts
-            .into_iter()
-            .map(|(post, request_id)| Event::PostPublished { post, request_id })
-            .collect();
-        // From before the append on: its worker may be faster than this task.
-        let moment = self.store.moment();
-        let places = self.append(&events).await;
-        events
-            .into_iter()
-            .zip(places)
-            .map(|(event, place)| {
-                let (partition, offset) = place?;
-                let Event::PostPublished { post, .. } = event else {
-                    return Err(WriteError::Closing);
-                };
-                let id = post.id;
-                self.store.remember(Arc::new(post), moment);
-                Ok(Appended { post: id, partition, offset })
-            })
-            .collect()
-    }
-
-    fn settle(&self, request: Option<Request>, result: &Result<Appended, WriteError>) {
-        let Some(Request { key, outcome }) = request else { return };
-        match result {
-            Ok(appended) => {
-                outcome.send_replace(Outcome::Made(appended.post));
-                self.requests.made(key, appended.partition, appended.offset);
-            }
-            Err(_) => {
-                self.requests.forget(&key);
-                outcome.send_replace(Outcome::Nothing);
-            }
-        }
     }
 
     async fn write_and_wait(&self, event: Event) -> Result<bool, WriteError> {
@@ -527,44 +339,5 @@ impl Group {
         self.places.push(place);
         self.bytes += payload.len();
         self.payloads.push(payload);
-    }
-}
-
-/// What becomes of one draft.
-enum Way {
-    /// It is clear already.
-    Done(Result<PostId, WriteError>),
-    /// It has the name of a request that is under way or done.
-    Repeated(watch::Receiver<Outcome>),
-    /// It makes a post, unless the store knows an earlier request of its name.
-    New(Option<Request>),
-}
-
-/// The first request of its name, which must be told what becomes of it.
-struct Request {
-    key: RequestKey,
-    outcome: watch::Sender<Outcome>,
-}
-
-/// A post that is durable in the log.
-struct Appended {
-    post: PostId,
-    partition: u32,
-    offset: u64,
-}
-
-impl Way {
-    fn request_key(&self) -> Option<&RequestKey> {
-        match self {
-            Self::New(Some(request)) => Some(&request.key),
-            _ => None,
-        }
-    }
-}
-
-async fn outcome_of(mut first: watch::Receiver<Outcome>) -> Result<PostId, WriteError> {
-    match first.wait_for(|outcome| *outcome != Outcome::UnderWay).await.as_deref() {
-        Ok(Outcome::Made(post)) => Ok(*post),
-        _ => Err(WriteError::Repeated),
     }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use roost::{
     app::{self, App},
-    client::{ClientError, ImportArgs, Target},
-    load::{self, LoadError, Report, Settings, Source, progress::Silent},
+    client::{ClientError, ImportArgs, Target, progress::Silent},
+    load::{self, LoadError, Report, Settings, Source},
     proto::v1::{
         FanoutCounters, FollowRequest, GetAccountRequest, GetStatusRequest, PublishPostRequest,
         graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,

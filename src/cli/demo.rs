@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     app::{App, Settings},
-    client::Target,
-    load::{self, LoadError, progress::TerminalReporter},
+    client::{DEFAULT_TARGET, Target, progress::TerminalReporter},
+    load::{self, LoadError},
 };
 
 /// Starts a Roost of its own, loads a synthetic population into it over gRPC,
@@ -71,7 +71,7 @@ impl DemoArgs {
 fn how_to_try(url: &str) -> String {
     // Only where it is not what the commands assume.
     let target = match url {
-        "http://127.0.0.1:50051" => String::new(),
+        DEFAULT_TARGET => String::new(),
         other => format!(" --target {other}"),
     };
     format!(

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, AppError, Settings};
 
-/// Where `serve` listens, and clients look, if nothing else is said.
+/// Where `serve` listens if nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 
 /// Runs until Ctrl-C or SIGTERM, then finishes the calls under way and exits 0.
@@ -60,7 +60,8 @@ impl ServeArgs {
     }
 }
 
-/// Lets a Roost serve until `stop`, or until a part of it fails, and stops it.
+/// Lets a Roost serve until `stop`, or until a part of it fails, and stops it. A
+/// second signal ends it where it stands, which loses nothing either.
 pub(super) async fn run_until(
     mut app: App,
     stop: impl Future<Output = ()>,
@@ -69,8 +70,11 @@ pub(super) async fn run_until(
         () = stop => None,
         error = app.failed() => Some(error),
     };
-    tracing::info!("stopping: finishing the calls under way");
-    let stopped = app.stop().await;
+    tracing::info!("stopping: finishing the calls under way; again Ctrl-C does not wait for them");
+    let stopped = tokio::select! {
+        stopped = app.stop() => stopped,
+        () = stop_signal() => Ok(()),
+    };
     match failure {
         Some(error) => Err(error),
         None => stopped,
@@ -88,5 +92,16 @@ pub(super) async fn stop_signal() {
         }
         // Without handlers the signals end the process, which loses nothing.
         _ => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DEFAULT_LISTEN;
+    use crate::client::DEFAULT_TARGET;
+
+    #[test]
+    fn clients_look_where_a_server_listens() {
+        assert_eq!(DEFAULT_TARGET, format!("http://{DEFAULT_LISTEN}"));
     }
 }

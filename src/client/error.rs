@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::load::edge_list::EdgeListError;
+use super::edge_list::EdgeListError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

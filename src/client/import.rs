@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
-use super::{ClientError, Target};
-use crate::load::{
+use super::{
+    ClientError, Target,
     edge_list::{self, EdgeList},
-    graph_import::{self, FollowerLists},
+    graph_import::{self, follower_lists},
     progress::{Reporter, TerminalReporter},
 };
 
@@ -17,6 +18,8 @@ use crate::load::{
 /// a line, two numbers separated by spaces or tabs; blank lines and lines that
 /// begin with # are skipped. The whole file is checked before anything is sent.
 /// Importing a file twice changes nothing.
+///
+/// Ctrl-C ends the import once what was sent is durable, and exits with 0.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
     /// The edge list, plain or gzip
@@ -46,10 +49,27 @@ impl ImportArgs {
         let EdgeList { edges, self_follow_count, duplicate_count, .. } = list;
         let edge_count = edges.len() as u64;
         reporter.begin("importing follows", Some(edge_count));
-        let imported =
-            graph_import::import(channel, FollowerLists::sorted_edges(edges), &mut reporter)
-                .await?;
+        let stop = CancellationToken::new();
+        let imported = {
+            let import =
+                graph_import::import(channel, follower_lists(edges), &mut reporter, stop.clone());
+            tokio::pin!(import);
+            tokio::select! {
+                imported = &mut import => imported,
+                Ok(()) = tokio::signal::ctrl_c() => {
+                    stop.cancel();
+                    import.await
+                }
+            }?
+        };
         reporter.end();
+        if stop.is_cancelled() && imported < edge_count {
+            println!(
+                "stopped: {imported} of {edge_count} follows are imported; the same command \
+                 imports the rest"
+            );
+            return Ok(());
+        }
         if imported != edge_count {
             return Err(ClientError::BadAnswer(format!(
                 "{edge_count} follows were sent, {imported} were counted"

@@ -11,8 +11,10 @@
 //! one to millions: that one comes back slice by slice, and an author with many
 //! such posts has no more turns than an author with one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    hash::Hash,
+};
 
 use crate::domain::PostId;
 
@@ -44,6 +46,8 @@ pub(super) struct FanoutQueue<A> {
     turns: VecDeque<A>,
     /// How many jobs each offset has under way.
     offsets: BTreeMap<u64, usize>,
+    /// All of them together.
+    len: usize,
 }
 
 impl<A> Default for FanoutQueue<A> {
@@ -53,6 +57,7 @@ impl<A> Default for FanoutQueue<A> {
             long: HashMap::new(),
             turns: VecDeque::new(),
             offsets: BTreeMap::new(),
+            len: 0,
         }
     }
 }
@@ -61,6 +66,7 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
     /// Adds a fan-out that has not begun.
     pub(super) fn add(&mut self, job: Job<A>) {
         *self.offsets.entry(job.offset).or_default() += 1;
+        self.len += 1;
         self.fresh.push_back(job);
     }
 
@@ -97,29 +103,26 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
         self.forget_offset(job.offset);
     }
 
-    /// Stops delivering a post.
-    pub(super) fn cancel(&mut self, author: A, post: PostId) {
+    /// Stops delivering posts, in one walk over everything that is under way.
+    pub(super) fn cancel(&mut self, posts: &HashSet<PostId>) {
+        if posts.is_empty() || self.len == 0 {
+            return;
+        }
         let mut ended = Vec::new();
         let mut keep = |job: &mut Job<A>| {
-            if let Work::Deliver(ids) = &mut job.work
-                && job.author == author
-            {
-                ids.retain(|id| *id != post);
-                if ids.is_empty() {
-                    ended.push(job.offset);
-                    return false;
-                }
+            let Work::Deliver(ids) = &mut job.work else { return true };
+            ids.retain(|id| !posts.contains(id));
+            if ids.is_empty() {
+                ended.push(job.offset);
             }
-            true
+            !ids.is_empty()
         };
         self.fresh.retain_mut(&mut keep);
-        if let Some(line) = self.long.get_mut(&author) {
+        self.long.retain(|_, line| {
             line.retain_mut(&mut keep);
-            if line.is_empty() {
-                self.long.remove(&author);
-                self.turns.retain(|turn| *turn != author);
-            }
-        }
+            !line.is_empty()
+        });
+        self.turns.retain(|author| self.long.contains_key(author));
         for offset in ended {
             self.forget_offset(offset);
         }
@@ -127,7 +130,7 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
 
     /// How many fan-outs are under way.
     pub(super) fn len(&self) -> usize {
-        self.offsets.values().sum()
+        self.len
     }
 
     /// The least offset that has a fan-out under way.
@@ -137,6 +140,7 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
 
     fn forget_offset(&mut self, offset: u64) {
         if let Some(count) = self.offsets.get_mut(&offset) {
+            self.len -= 1;
             *count -= 1;
             if *count == 0 {
                 self.offsets.remove(&offset);
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!((queue.len(), queue.oldest_offset()), (2, Some(10)));
         queue.finish(&first);
         assert_eq!((queue.len(), queue.oldest_offset()), (1, Some(20)));
-        queue.cancel(2, PostId(20));
+        queue.cancel(&[PostId(20)].into());
         assert_eq!((queue.len(), queue.oldest_offset()), (0, None));
     }
 
@@ -202,7 +206,7 @@ mod tests {
         let mut queue = FanoutQueue::default();
         let work = Work::Deliver(vec![PostId(1), PostId(2)]);
         queue.add(Job { author: 7, work, after: None, offset: 0 });
-        queue.cancel(7, PostId(1));
+        queue.cancel(&[PostId(1)].into());
         assert_eq!(posts(queue.next_fresh()), [2]);
     }
 
@@ -212,7 +216,7 @@ mod tests {
         queue.add(deliver(1, 10));
         let job = queue.next_fresh().unwrap();
         queue.put_back(job);
-        queue.cancel(1, PostId(10));
+        queue.cancel(&[PostId(10)].into());
         assert_eq!(queue.next_long(), None);
         assert_eq!(queue.oldest_offset(), None);
     }

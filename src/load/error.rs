@@ -4,8 +4,8 @@ use std::{io, path::PathBuf, time::Duration};
 
 use tonic::Status;
 
-use super::{edge_list::EdgeListError, graph::TooManyAccounts, trace::TraceError};
-use crate::client::ClientError;
+use super::{graph::TooManyAccounts, trace::TraceError};
+use crate::client::{ClientError, edge_list::EdgeListError};
 
 /// Why a load failed or ended early.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,12 @@
 //! fit into 280 MB. A synthetic graph holds nothing at all: it computes each
 //! account's followers when asked.
 
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 
-use super::{edge_list::Edge, population::Population};
-use crate::domain::UserId;
+use super::population::Population;
+use crate::{client::edge_list::Edge, domain::UserId, proto::v1::FollowerList};
 
 /// An account by its place among the accounts of a graph, from 0.
 pub(super) type UserIndex = u32;
@@ -48,6 +50,19 @@ impl Graph {
             Self::Synthetic(population) => population.follower_indices_into(followee, followers),
             Self::Listed(graph) => followers.extend_from_slice(graph.followers_of(followee)),
         }
+    }
+
+    /// Every account that has followers, with them.
+    pub(super) fn follower_lists(self: &Arc<Self>) -> impl Iterator<Item = FollowerList> + use<> {
+        let graph = Arc::clone(self);
+        let mut followers = Vec::new();
+        (0..graph.user_count()).filter_map(move |followee| {
+            graph.followers_into(followee, &mut followers);
+            (!followers.is_empty()).then(|| FollowerList {
+                followee_id: graph.id(followee).0,
+                follower_ids: followers.iter().map(|user| graph.id(*user).0).collect(),
+            })
+        })
     }
 }
 
@@ -135,5 +150,19 @@ mod tests {
         assert_eq!(followers_of(0), [30, 50]);
         assert!(followers_of(1).is_empty() && followers_of(2).is_empty());
         assert_eq!(followers_of(3), [10]);
+    }
+
+    #[test]
+    fn a_synthetic_graph_lists_all_its_followers() {
+        let population = Population::new(5, 400);
+        let graph = Arc::new(Graph::Synthetic(population.clone()));
+        let mut listed = 0;
+        for list in graph.follower_lists() {
+            let followers = population.followers_of(UserId(list.followee_id));
+            assert!(list.follower_ids.iter().eq(followers.iter().map(|user| &user.0)));
+            listed += list.follower_ids.len();
+        }
+        let all: usize = (1..=400).map(|user| population.followers_of(UserId(user)).len()).sum();
+        assert_eq!(listed, all);
     }
 }

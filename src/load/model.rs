@@ -150,8 +150,9 @@ impl<T: Copy> Grouped<T> {
 mod tests {
     use super::*;
     use crate::{
+        client::edge_list::Edge,
         domain::UserId,
-        load::{churn::Churn, edge_list::Edge, graph::ListedGraph},
+        load::{churn::Churn, graph::ListedGraph},
     };
 
     /// Accounts 1, 2 and 3 are indices 0, 1 and 2; 1 and 3 follow 2.

@@ -1,8 +1,6 @@
 //! A load from beginning to end.
 
 use std::{
-    io::Write,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -20,23 +18,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{
-    LoadArgs, LoadError, Report, Settings,
+    LoadError, Report, Settings,
     board::Board,
-    churn::{self, ChurnCounts, ChurnPlan, SharedChanges},
+    churn::{self, ChurnCounts, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
-    graph_import::{self, FollowerLists},
+    dispatch::Dispatcher,
     latency::Latencies,
     model::Model,
     probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, is_active},
-    progress::{REPORT_EVERY, Reporter, TerminalReporter},
-    publish::{self, Assignment, Publishing},
+    publish::{self, Publishing},
     report::LatencyReport,
     retry::{Backoff, retried},
     verify::Verifier,
     workload::Workload,
 };
 use crate::{
-    client::{ClientError, Target},
+    client::{
+        ClientError, Target, graph_import,
+        progress::{REPORT_EVERY, Reporter},
+    },
     proto::v1::{
         GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest,
         status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
@@ -52,43 +52,6 @@ const CHURN_QUEUE_LENGTH: usize = 64;
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// How long the watchers of posts have after everything has been delivered.
 const LAST_SIGHTINGS_WAIT: Duration = Duration::from_secs(10);
-
-impl LoadArgs {
-    /// Runs the load, shows its progress, prints the summary on stdout and writes
-    /// the JSON. Ctrl-C stops publishing; the summary of what was done is printed
-    /// all the same.
-    ///
-    /// # Errors
-    /// If the load fails, if a timeline differs from the model
-    /// ([`LoadError::Differences`]), or if Ctrl-C came before the verification that
-    /// was asked for ([`LoadError::Interrupted`]).
-    pub async fn run(self) -> Result<(), LoadError> {
-        let json = self.json.clone();
-        let verify = self.verify;
-        let stop = CancellationToken::new();
-        let on_ctrl_c = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    stop.cancel();
-                }
-            }
-        });
-        let report = run(self.into(), &mut TerminalReporter::default(), stop).await;
-        on_ctrl_c.abort();
-        let report = report?;
-        writeln!(std::io::stdout().lock(), "{report}").map_err(ClientError::from)?;
-        if let Some(path) = json {
-            write_json(&report, path).await?;
-        }
-        let difference_count = report.verification.map_or(0, |found| found.difference_count);
-        match (report.interrupted, difference_count) {
-            (true, _) if verify => Err(LoadError::Interrupted),
-            (_, 0) => Ok(()),
-            (_, count) => Err(LoadError::Differences(count)),
-        }
-    }
-}
 
 /// Runs a load: imports the graph, wakes the readers, publishes while probing,
 /// waits until everything is delivered, and compares every timeline with the model
@@ -111,8 +74,12 @@ pub async fn run(
     settings.check()?;
     let target = Target::new(settings.target.clone());
     // A server that is not there is told before long work begins.
-    let mut status = StatusServiceClient::new(target.connect().await?);
-    let first = status.get_status(GetStatusRequest {}).await?.into_inner();
+    let status = StatusServiceClient::new(target.connect().await?);
+    let first = retried(settings.retry_for, || {
+        let mut status = status.clone();
+        async move { status.get_status(GetStatusRequest {}).await }
+    })
+    .await?;
     let workload = Arc::new(plan(&settings, first.post_text_limit as usize, reporter).await?);
     let channels = (0..settings.streams)
         .map(|_| target.connect_lazily())
@@ -202,8 +169,8 @@ impl Load {
         reporter.begin("importing follows", Some(graph.follow_count_estimate()));
         let count = loop {
             // A broken import is repeated whole: importing twice changes nothing.
-            let lists = FollowerLists::of_graph(Arc::clone(graph));
-            match graph_import::import(self.channels[0].clone(), lists, reporter).await {
+            let (channel, lists) = (self.channels[0].clone(), graph.follower_lists());
+            match graph_import::import(channel, lists, reporter, self.stop.clone()).await {
                 Ok(count) => break count,
                 Err(ClientError::Refused(status)) => {
                     let wait = backoff.after(*status, Instant::now())?;
@@ -516,72 +483,6 @@ impl Load {
     }
 }
 
-/// Hands out actions in their order and at their time.
-struct Dispatcher {
-    workload: Arc<Workload>,
-    changes: SharedChanges,
-    lanes: Vec<mpsc::Sender<Assignment>>,
-    churn_lanes: Vec<mpsc::Sender<churn::Churn>>,
-    churn_percent: u8,
-    actions_per_second: Option<f64>,
-    stop: CancellationToken,
-}
-
-impl Dispatcher {
-    async fn dispatch(self) -> Result<(), LoadError> {
-        let stop = self.stop.clone();
-        tokio::select! {
-            () = self.dispatch_all() => {}
-            () = stop.cancelled() => {}
-        }
-        Ok(())
-    }
-
-    /// Ends early where a lane has ended, which has an error of its own to tell.
-    async fn dispatch_all(self) {
-        let mut plan = ChurnPlan::new(self.workload.seed(), Arc::clone(&self.workload.graph));
-        let begin = Instant::now();
-        let (mut action, mut churned) = (0u64, 0u64);
-        for number in 0..self.workload.post_count() {
-            // As many changes as keep their share of all actions so far.
-            while churned * 100 < (action + 1) * u64::from(self.churn_percent) {
-                if let Some(due) = self.due(begin, action) {
-                    time::sleep_until(due.into()).await;
-                }
-                let churn = plan.next(number, &mut self.changes.lock());
-                let lane = mixed(churn.key()) as usize % self.churn_lanes.len();
-                if self.churn_lanes[lane].send(churn).await.is_err() {
-                    return;
-                }
-                churned += 1;
-                action += 1;
-            }
-            let due = match self.workload.due(number) {
-                Some(after) => Some(begin + after),
-                None => self.due(begin, action),
-            };
-            if let Some(due) = due {
-                time::sleep_until(due.into()).await;
-            }
-            let lane = mixed(self.workload.author(number).into()) as usize % self.lanes.len();
-            if self.lanes[lane].send(Assignment { number, due }).await.is_err() {
-                return;
-            }
-            action += 1;
-        }
-    }
-
-    fn due(&self, begin: Instant, action: u64) -> Option<Instant> {
-        let rate = self.actions_per_second?;
-        Some(begin + Duration::from_secs_f64(action as f64 / rate))
-    }
-}
-
-/// Spreads neighbouring numbers.
-fn mixed(key: u64) -> u64 {
-    key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
-}
-
 async fn plan(
     settings: &Settings,
     text_chars_max: usize,
@@ -604,9 +505,4 @@ async fn plan(
     reporter.advance(*watched.borrow());
     reporter.end();
     workload
-}
-
-async fn write_json(report: &Report, path: PathBuf) -> Result<(), LoadError> {
-    let text = format!("{:#}\n", report.to_json());
-    tokio::fs::write(&path, text).await.map_err(|source| LoadError::Json { path, source })
 }

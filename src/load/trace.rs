@@ -10,12 +10,14 @@ use std::{path::PathBuf, time::Duration};
 
 use hashbrown::HashMap;
 
-use super::{
-    edge_list::Edge,
-    graph::{ListedGraph, TooManyAccounts, UserIndex},
-    text_file::{FileError, TextFile, fields, number},
+use super::graph::{ListedGraph, TooManyAccounts, UserIndex};
+use crate::{
+    client::{
+        edge_list::Edge,
+        text_file::{FileError, TextFile, fields, number},
+    },
+    domain::UserId,
 };
-use crate::domain::UserId;
 
 const LINES_BETWEEN_REPORTS: u64 = 1 << 16;
 
@@ -161,7 +163,8 @@ fn posts_of(actions: &[Action], graph: &ListedGraph) -> Result<Vec<TracePost>, T
 
 #[cfg(test)]
 mod tests {
-    use super::{super::text_file::tests::file_of, *};
+    use super::*;
+    use crate::client::text_file::tests::file_of;
 
     fn read_text(text: &str) -> Result<Trace, TraceError> {
         read(file_of(text.as_bytes()).path().to_owned(), |_| {})

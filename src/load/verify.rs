@@ -16,11 +16,11 @@ use super::{
     graph::UserIndex,
     model::Model,
     population::{Purpose, below, generator},
-    progress::{REPORT_EVERY, Reporter},
     retry::retried,
     workload::Workload,
 };
 use crate::{
+    client::progress::{REPORT_EVERY, Reporter},
     domain::PostId,
     proto::v1::{
         Floor, FloorReason, ListAuthorTimelineRequest, ListAuthorTimelineResponse,

@@ -7,14 +7,16 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     LoadError,
-    edge_list::{self, EdgeListError},
     graph::{Graph, ListedGraph, UserIndex},
     population::{Population, Purpose, below, generator},
     settings::{Settings, Source},
-    text_file::Fingerprint,
     trace::{self, TraceKind, TracePost},
 };
 use crate::{
+    client::{
+        edge_list::{self, EdgeListError},
+        text_file::Fingerprint,
+    },
     domain::PostId,
     proto::v1::{Origin, PublishPostRequest},
 };
@@ -203,8 +205,9 @@ fn fingerprint(parts: &[u64]) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{super::text_file::tests::file_of, *};
+    use super::*;
     use crate::client::Target;
+    use crate::client::text_file::tests::file_of;
 
     pub(crate) fn synthetic(users: u32, posts: u32) -> Workload {
         let mut settings = Settings::synthetic(Target::new("http://unused"), users);

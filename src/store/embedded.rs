@@ -14,6 +14,7 @@
 //! the store resumes where its disk remembers.
 
 mod accounts;
+mod apply;
 mod authors;
 mod disk;
 mod edges;
@@ -25,10 +26,10 @@ mod posts;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -36,8 +37,7 @@ use std::{
 use self::{
     accounts::AccountTable,
     authors::AuthorTimelines,
-    disk::{Disk, DiskBatch, Mark},
-    edges::ChangeKind,
+    disk::{Disk, Mark},
     graph::Graph,
     homes::{HomeLimits, HomeTable},
     posts::PostTable,
@@ -49,12 +49,6 @@ use crate::{
         PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize,
     },
 };
-
-/// An account's follow changes on disk are replaced by a snapshot once there are
-/// more than this, and more than one in [`FOLLOWERS_PER_CHANGE`] followers: each
-/// change is then rewritten a bounded number of times.
-const FOLLOW_CHANGES_MAX: u32 = 256;
-const FOLLOWERS_PER_CHANGE: u32 = 64;
 
 /// How the embedded store works.
 #[derive(Clone, Copy, Debug)]
@@ -158,252 +152,6 @@ impl EmbeddedStore {
 }
 
 impl Inner {
-    fn load(&self) -> Result<(), StoreError> {
-        let mut chunk = Vec::new();
-        for user in self.disk.accounts() {
-            chunk.push(user?);
-            if chunk.len() == 65_536 {
-                self.number(&chunk)?;
-                chunk.clear();
-            }
-        }
-        self.number(&chunk)?;
-        let mut unwritten = self.disk.batch();
-        for entry in self.disk.follows() {
-            let (followee, bytes) = entry?;
-            let change = edges::decode(&bytes).ok_or_else(|| {
-                self.disk.damage(&format!("a follow change of account {followee} is malformed"))
-            })?;
-            let mut users = change.followers.clone();
-            users.push(followee);
-            // Should the accounts on disk have lost their end, these mend it.
-            for user in self.number(&users)?.1 {
-                unwritten.add_account(user);
-            }
-            self.change_followers(followee, change.kind, &change.followers)?;
-        }
-        unwritten.commit_unmarked()
-    }
-
-    /// The handles of these users, some of which may become known by this.
-    fn number(&self, users: &[UserId]) -> Result<(Vec<u32>, Vec<UserId>), StoreError> {
-        let mut new = Vec::new();
-        let numbers = self
-            .accounts
-            .number(users, &mut new)
-            .ok_or(StoreError::TooManyAccounts { count_max: u64::from(u32::MAX) })?;
-        Ok((numbers, new))
-    }
-
-    /// In memory; also counts the changes that are on disk.
-    fn change_followers(
-        &self,
-        followee: UserId,
-        kind: ChangeKind,
-        followers: &[UserId],
-    ) -> Result<(), StoreError> {
-        let followee = self.number(&[followee])?.0[0];
-        let followers = self.number(followers)?.0;
-        if kind == ChangeKind::Replace {
-            for follower in self.graph.followers(followee) {
-                self.graph.unfollow(followee, follower);
-            }
-            self.follow_changes.with(followee, |count| *count = 0);
-        }
-        match kind {
-            ChangeKind::Add | ChangeKind::Replace => self.graph.follow(followee, &followers),
-            ChangeKind::Remove => {
-                for follower in followers {
-                    self.graph.unfollow(followee, follower);
-                }
-            }
-        }
-        self.follow_changes.with(followee, |count| *count = count.saturating_add(1));
-        Ok(())
-    }
-
-    /// Only one call at a time for each partition.
-    fn apply(
-        &self,
-        partition: u32,
-        first_offset: u64,
-        events: &[Event],
-    ) -> Result<Vec<PostId>, StoreError> {
-        let applied = self.lock_applied().get(&partition).copied().unwrap_or(0);
-        let known_len = applied.saturating_sub(first_offset).min(events.len() as u64) as usize;
-        let (known, new) = events.split_at(known_len);
-        let mut absent = self.find_deleted(known)?;
-        if !new.is_empty() {
-            let first_offset = first_offset + known_len as u64;
-            let duplicates = self.find_duplicates(new)?;
-            self.apply_to_disk(partition, first_offset, new, &duplicates)?;
-            self.apply_to_memory(new, &duplicates)?;
-            self.write_snapshots(partition, first_offset + new.len() as u64, new)?;
-            self.lock_applied().insert(partition, first_offset + new.len() as u64);
-            absent.extend(duplicates);
-        }
-        absent.sort_unstable();
-        Ok(absent)
-    }
-
-    fn apply_to_disk(
-        &self,
-        partition: u32,
-        first_offset: u64,
-        events: &[Event],
-        duplicates: &[PostId],
-    ) -> Result<(), StoreError> {
-        let mut batch = self.disk.batch();
-        self.write_accounts(events, &mut batch)?;
-        let mut greatest_post = 0;
-        for (offset, event) in (first_offset..).zip(events) {
-            match event {
-                Event::PostPublished { post, request_id } => {
-                    greatest_post = greatest_post.max(post.id.0);
-                    if duplicates.binary_search(&post.id).is_err() {
-                        batch.add_post(post, request_id.as_deref());
-                    }
-                }
-                Event::PostDeleted { post, author } => batch.remove_post(*post, *author),
-                Event::Followed { followee, followers } => {
-                    let change = edges::encode(ChangeKind::Add, followers.clone());
-                    batch.add_follow_change(*followee, offset, change);
-                }
-                Event::Unfollowed { followee, follower } => {
-                    let change = edges::encode(ChangeKind::Remove, vec![*follower]);
-                    batch.add_follow_change(*followee, offset, change);
-                }
-            }
-        }
-        self.greatest_post.fetch_max(greatest_post, Ordering::Relaxed);
-        batch.commit(partition, self.mark(first_offset + events.len() as u64))
-    }
-
-    fn apply_to_memory(&self, events: &[Event], duplicates: &[PostId]) -> Result<(), StoreError> {
-        for event in events {
-            match event {
-                Event::PostPublished { post, .. } if duplicates.binary_search(&post.id).is_ok() => {
-                    self.posts.forget(post.id);
-                }
-                Event::PostPublished { post, .. } => {
-                    let author = self.number(&[post.author])?.0[0];
-                    self.authors.insert(author, post.id);
-                }
-                Event::PostDeleted { post, author } => {
-                    let author = self.number(&[*author])?.0[0];
-                    self.posts.hide(*post, author);
-                    self.posts.forget(*post);
-                    self.authors.remove(author, *post);
-                }
-                Event::Followed { followee, followers } => {
-                    self.change_followers(*followee, ChangeKind::Add, followers)?;
-                }
-                Event::Unfollowed { followee, follower } => {
-                    self.change_followers(*followee, ChangeKind::Remove, &[*follower])?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn mark(&self, next_offset: u64) -> Mark {
-        Mark { next_offset, greatest_post: self.greatest_post.load(Ordering::Relaxed) }
-    }
-
-    /// The map is whole even after a panic: it is changed by single calls only.
-    fn lock_applied(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The posts that these events, applied before, made and that are gone.
-    fn find_deleted(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
-        let mut deleted = Vec::new();
-        for event in events {
-            if let Event::PostPublished { post, .. } = event
-                && self.disk.post(post.id)?.is_none()
-            {
-                deleted.push(post.id);
-            }
-        }
-        Ok(deleted)
-    }
-
-    /// The posts whose author has used their request id before, ascending.
-    fn find_duplicates(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
-        let mut first = HashMap::new();
-        let mut duplicates = Vec::new();
-        for event in events {
-            let Event::PostPublished { post, request_id: Some(request_id) } = event else {
-                continue;
-            };
-            let winner = *first.entry((post.author, request_id.as_str())).or_insert(post.id);
-            let winner = self.disk.request(post.author, request_id)?.unwrap_or(winner);
-            if winner != post.id {
-                duplicates.push(post.id);
-            }
-        }
-        duplicates.sort_unstable();
-        Ok(duplicates)
-    }
-
-    fn write_accounts(
-        &self,
-        events: &[Event],
-        batch: &mut DiskBatch<'_>,
-    ) -> Result<(), StoreError> {
-        let mut users = Vec::with_capacity(events.len());
-        for event in events {
-            users.push(event.key());
-            match event {
-                Event::Followed { followers, .. } => users.extend_from_slice(followers),
-                Event::Unfollowed { follower, .. } => users.push(*follower),
-                Event::PostPublished { .. } | Event::PostDeleted { .. } => {}
-            }
-        }
-        for user in self.number(&users)?.1 {
-            batch.add_account(user);
-        }
-        Ok(())
-    }
-
-    /// Writes a snapshot for those of the followees that have too many changes on
-    /// disk, once all events before `next_offset` are in memory.
-    fn write_snapshots(
-        &self,
-        partition: u32,
-        next_offset: u64,
-        events: &[Event],
-    ) -> Result<(), StoreError> {
-        let followees: BTreeSet<UserId> = events
-            .iter()
-            .filter_map(|event| match event {
-                Event::Followed { followee, .. } | Event::Unfollowed { followee, .. } => {
-                    Some(*followee)
-                }
-                Event::PostPublished { .. } | Event::PostDeleted { .. } => None,
-            })
-            .collect();
-        let mut batch = None;
-        for followee in followees {
-            let account = self.number(&[followee])?.0[0];
-            let changes = self.follow_changes.with(account, |count| *count);
-            let followers = self.graph.counts(account).followers;
-            if changes <= FOLLOW_CHANGES_MAX
-                || u64::from(changes) <= followers / u64::from(FOLLOWERS_PER_CHANGE)
-            {
-                continue;
-            }
-            let followers = self.accounts.users(&self.graph.followers(account));
-            batch.get_or_insert_with(|| self.disk.batch()).replace_follow_changes(
-                followee,
-                next_offset - 1,
-                edges::encode_snapshot(followers),
-            )?;
-            self.follow_changes.with(account, |count| *count = 1);
-        }
-        batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
-    }
-
     /// The set is walked in pieces, so that its lock is never held for long, and
     /// only the smallest ids are kept.
     fn list_follows(
@@ -438,8 +186,8 @@ impl Accounts for EmbeddedStore {
     /// Numbers: dense, and those of accounts named together lie side by side.
     type Account = u32;
 
-    async fn account(&self, user: UserId) -> Result<Option<u32>, StoreError> {
-        Ok(self.inner.accounts.find(user))
+    async fn accounts(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        Ok(self.inner.accounts.find(users))
     }
 }
 

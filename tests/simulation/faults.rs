@@ -176,8 +176,8 @@ macro_rules! between_points {
 impl Accounts for FaultyStore {
     type Account = u32;
 
-    async fn account(&self, user: UserId) -> Result<Option<u32>, StoreError> {
-        between_points!(self, self.store.account(user))
+    async fn accounts(&self, users: &[UserId]) -> Result<Vec<Option<u32>>, StoreError> {
+        between_points!(self, self.store.accounts(users))
     }
 }
 

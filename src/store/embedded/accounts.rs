@@ -22,8 +22,9 @@ struct Known {
 }
 
 impl AccountTable {
-    pub(super) fn find(&self, user: UserId) -> Option<u32> {
-        self.read().by_user.get(&user).copied()
+    pub(super) fn find(&self, users: &[UserId]) -> Vec<Option<u32>> {
+        let known = self.read();
+        users.iter().map(|user| known.by_user.get(user).copied()).collect()
     }
 
     /// The number of each user, given out now where there was none; the users

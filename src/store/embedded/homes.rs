@@ -49,8 +49,8 @@ struct Home {
     /// last one.
     version: u32,
     /// What was taken away while a rebuild is under way, which may have read it
-    /// before. Its ids are in no order.
-    taken: Option<Box<NewestPosts>>,
+    /// before; in no order. What has come back since is in `list`.
+    taken: Vec<PostId>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,16 +104,13 @@ impl HomeTable {
             if home.state != State::Asleep {
                 home.list.merge(posts, self.limits.entries_max);
             }
-            if let Some(taken) = &mut home.taken {
-                taken.ids.retain(|id| posts.ids.binary_search(id).is_err());
-            }
         });
     }
 
     pub(super) fn purge(&self, reader: u32, posts: &NewestPosts) {
         self.change(reader, |home| {
             home.list.purge(posts);
-            home.note_taken(&posts.ids, posts.floor);
+            home.note_taken(&posts.ids);
         });
     }
 
@@ -122,7 +119,7 @@ impl HomeTable {
         self.homes.with_each(readers.iter().map(|reader| (*reader, ())), |home, ()| {
             change.of(home, |home| {
                 home.list.remove(post.0);
-                home.note_taken(&[post], None);
+                home.note_taken(&[post]);
             });
         });
         self.totals.add(change);
@@ -160,7 +157,7 @@ impl HomeTable {
         self.change(reader, |home| {
             home.list.clear();
             home.state = State::Rebuilding;
-            home.taken = None;
+            home.taken = Vec::new();
             home.version = home.version.wrapping_add(1);
             RebuildTicket(home.version)
         })
@@ -176,10 +173,9 @@ impl HomeTable {
             if home.state != State::Rebuilding || home.version != ticket.0 {
                 return false;
             }
-            if let Some(taken) = home.taken.take() {
-                let gone: HashSet<PostId> = taken.ids.into_iter().collect();
+            if !home.taken.is_empty() {
+                let gone: HashSet<PostId> = std::mem::take(&mut home.taken).into_iter().collect();
                 posts.ids.retain(|id| !gone.contains(id));
-                posts.floor = posts.floor.max(taken.floor);
             }
             home.list.merge(&posts, self.limits.entries_max);
             home.state = State::Live;
@@ -208,16 +204,14 @@ impl HomeTable {
 }
 
 impl Home {
-    fn note_taken(&mut self, ids: &[PostId], floor: Option<PostId>) {
+    fn note_taken(&mut self, ids: &[PostId]) {
         if self.state != State::Rebuilding {
             return;
         }
-        let taken = self.taken.get_or_insert_default();
-        taken.ids.extend_from_slice(ids);
-        taken.floor = taken.floor.max(floor);
-        if taken.ids.len() > TAKEN_MAX {
+        self.taken.extend_from_slice(ids);
+        if self.taken.len() > TAKEN_MAX {
             // Rather than remember ever more, let the rebuild begin again.
-            self.taken = None;
+            self.taken = Vec::new();
             self.version = self.version.wrapping_add(1);
         }
     }

@@ -1,9 +1,9 @@
 //! Posts ready to be shown, and those that must no longer be.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,8 +24,7 @@ pub(super) struct PostTable {
     /// Counts the posts forgotten, so that a load that began before does not put
     /// one back.
     forgotten: AtomicU64,
-    /// Deleted, and perhaps still in home timelines; with the author of each.
-    hidden: RwLock<Arc<HashMap<PostId, u32>>>,
+    hidden: RwLock<Hidden>,
 }
 
 #[derive(Clone)]
@@ -95,32 +94,42 @@ impl PostTable {
     /// No read of a home timeline shows the post from now on.
     pub(super) fn hide(&self, post: PostId, author: u32) {
         let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut hidden).insert(post, author);
+        if let Some(other) = hidden.posts.insert(post, author) {
+            hidden.by_author.remove(&(other, post));
+        }
+        hidden.by_author.insert((author, post));
     }
 
     /// The post has left all home timelines.
     pub(super) fn unhide(&self, post: PostId) {
         let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut hidden).remove(&post);
+        if let Some(author) = hidden.posts.remove(&post) {
+            hidden.by_author.remove(&(author, post));
+        }
     }
 
-    /// The posts hidden now. A read takes this before it looks into a list.
-    pub(super) fn hidden(&self) -> Hidden {
-        let hidden = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
-        Hidden(Arc::clone(&hidden))
+    /// The posts hidden now. A read takes this before it looks into a list, and
+    /// lets it go after.
+    pub(super) fn hidden(&self) -> RwLockReadGuard<'_, Hidden> {
+        self.hidden.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The posts that were hidden at one moment.
-pub(super) struct Hidden(Arc<HashMap<PostId, u32>>);
+/// Deleted, and perhaps still in home timelines.
+#[derive(Debug, Default)]
+pub(super) struct Hidden {
+    /// With the author of each.
+    posts: HashMap<PostId, u32>,
+    by_author: BTreeSet<(u32, PostId)>,
+}
 
 impl Hidden {
     pub(super) fn contains(&self, post: PostId) -> bool {
-        !self.0.is_empty() && self.0.contains_key(&post)
+        !self.posts.is_empty() && self.posts.contains_key(&post)
     }
 
     pub(super) fn of(&self, author: u32) -> Vec<PostId> {
-        let of_author = self.0.iter().filter(|(_, other)| **other == author);
-        of_author.map(|(post, _)| *post).collect()
+        let of_author = self.by_author.range((author, PostId(0))..=(author, PostId(u64::MAX)));
+        of_author.map(|(_, post)| *post).collect()
     }
 }

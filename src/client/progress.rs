@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often who works looks up to tell how far it has come.
-pub(super) const REPORT_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Where no terminal is, a phase is told again after this time at the earliest.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
 

@@ -52,7 +52,7 @@ pub enum FileError {
 }
 
 /// A file that is read line by line. All of it blocks: not for async threads.
-pub(super) struct TextFile {
+pub(crate) struct TextFile {
     path: PathBuf,
     reader: BufReader<Box<dyn Read + Send>>,
     line: Vec<u8>,
@@ -61,7 +61,7 @@ pub(super) struct TextFile {
 }
 
 impl TextFile {
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         let open_error = |source| FileError::Open { path: path.to_owned(), source };
         let mut file =
             BufReader::with_capacity(READ_BUFFER_BYTES, File::open(path).map_err(open_error)?);
@@ -78,7 +78,7 @@ impl TextFile {
     }
 
     /// The next line without its end, LF or CRLF; `None` at the end of the file.
-    pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, FileError> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<&[u8]>, FileError> {
         self.line.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
         let length = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line).map_err(
@@ -101,12 +101,12 @@ impl TextFile {
     }
 
     /// The number of the line read last, from 1.
-    pub(super) fn line_number(&self) -> u64 {
+    pub(crate) fn line_number(&self) -> u64 {
         self.line_number
     }
 
     /// The line read last is wrong.
-    pub(super) fn broken(&self, problem: String) -> FileError {
+    pub(crate) fn broken(&self, problem: String) -> FileError {
         let quote = self.line.escape_ascii().to_string();
         let cut = quote.char_indices().nth(QUOTE_CHARS_MAX).map(|(end, _)| end);
         FileError::BrokenLine {
@@ -118,14 +118,14 @@ impl TextFile {
     }
 
     /// A number that stands for the content read so far.
-    pub(super) fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint.0
     }
 }
 
 /// FNV-1a, 64 bits: stable for ever, and no secret is at stake.
 #[derive(Clone, Copy)]
-pub(super) struct Fingerprint(pub(super) u64);
+pub(crate) struct Fingerprint(pub(crate) u64);
 
 impl Default for Fingerprint {
     fn default() -> Self {
@@ -134,7 +134,7 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
@@ -142,12 +142,12 @@ impl Fingerprint {
 }
 
 /// The fields of a line: runs of anything but spaces and tabs.
-pub(super) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|field| !field.is_empty())
 }
 
 /// A decimal number without a sign; `None` for anything else.
-pub(super) fn number(field: &[u8]) -> Option<u64> {
+pub(crate) fn number(field: &[u8]) -> Option<u64> {
     if field.is_empty() {
         return None;
     }
@@ -168,7 +168,7 @@ fn read_problem(error: &io::Error) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};

@@ -1,0 +1,250 @@
+//! How drafts become posts: checks, requests made before, ids, and the log.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{
+    Inner, WriteError,
+    draft::Draft,
+    requests::{Claim, Outcome, RequestKey},
+};
+use crate::{
+    domain::{Event, Post, PostId},
+    event_log::EventLog,
+    store::{Lookups, StoreError},
+};
+
+/// What becomes of one draft.
+enum Fate {
+    /// It is clear already.
+    Done(Result<PostId, WriteError>),
+    /// It has the name of a request that is under fate or done.
+    Repeated(watch::Receiver<Outcome>),
+    /// It makes a post, unless the store knows an earlier request of its name.
+    New(Option<Request>),
+}
+
+/// The first request of its name, which must be told what becomes of it.
+struct Request {
+    key: RequestKey,
+    outcome: watch::Sender<Outcome>,
+}
+
+/// A post that is durable in the log.
+struct Appended {
+    post: PostId,
+    partition: u32,
+    offset: u64,
+}
+
+impl Fate {
+    fn request_key(&self) -> Option<&RequestKey> {
+        match self {
+            Self::New(Some(request)) => Some(&request.key),
+            _ => None,
+        }
+    }
+}
+
+impl<L: EventLog, S: Lookups> Inner<L, S> {
+    /// Publishes drafts with the ids they have been given.
+    pub(super) async fn publish(
+        &self,
+        drafts: Vec<(PostId, Draft)>,
+    ) -> Vec<Result<PostId, WriteError>> {
+        self.requests.forget_applied(|partition| self.progress.position(partition).applied);
+        let text_chars_max = self.settings.text_chars_max;
+        let mut fates: Vec<Fate> = drafts
+            .iter()
+            .map(|(_, draft)| match draft.check(text_chars_max) {
+                Ok(()) => self.claim(draft),
+                Err(error) => Fate::Done(Err(error.into())),
+            })
+            .collect();
+        // Before the references: those of a post that was made may be gone by now.
+        self.find_earlier(&mut fates).await;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(&fates)
+            .map(|((_, draft), fate)| matches!(fate, Fate::New(_)).then_some(draft))
+            .collect();
+        for (fate, error) in fates.iter_mut().zip(self.bad_references(&new).await) {
+            if let (Fate::New(request), Some(error)) = (&mut *fate, error) {
+                let result = Err(error);
+                self.settle(request.take(), &result);
+                *fate = Fate::Done(result.map(|appended| appended.post));
+            }
+        }
+
+        let mut posts = Vec::new();
+        for ((id, draft), fate) in drafts.into_iter().zip(&fates) {
+            if matches!(fate, Fate::New(_)) {
+                posts.push(draft.into_post(id));
+            }
+        }
+        let mut appended = self.append_posts(posts).await.into_iter();
+        // All of these before any wait: two batches may repeat each other.
+        for fate in &mut fates {
+            if let Fate::New(request) = fate {
+                let result = appended.next().unwrap_or(Err(WriteError::Closing));
+                self.settle(request.take(), &result);
+                *fate = Fate::Done(result.map(|appended| appended.post));
+            }
+        }
+        let mut results = Vec::with_capacity(fates.len());
+        for fate in fates {
+            results.push(match fate {
+                Fate::Done(result) => result,
+                Fate::Repeated(first) => outcome_of(first).await,
+                Fate::New(_) => Err(WriteError::Closing),
+            });
+        }
+        results
+    }
+
+    /// What is wrong with the first draft that could not be published.
+    pub(super) async fn check(&self, drafts: &[Draft]) -> Result<(), (usize, WriteError)> {
+        for (place, draft) in drafts.iter().enumerate() {
+            draft.check(self.settings.text_chars_max).map_err(|error| (place, error.into()))?;
+        }
+        let repeated = self.repeated(drafts).await.map_err(|error| (0, error.into()))?;
+        let new: Vec<Option<&Draft>> = drafts
+            .iter()
+            .zip(repeated)
+            .map(|(draft, repeated)| (!repeated).then_some(draft))
+            .collect();
+        let errors = self.bad_references(&new).await;
+        match errors.into_iter().enumerate().find_map(|(place, error)| Some((place, error?))) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether each draft repeats a request that is under fate or done.
+    async fn repeated(&self, drafts: &[Draft]) -> Result<Vec<bool>, StoreError> {
+        let mut repeated = vec![false; drafts.len()];
+        let mut places = Vec::new();
+        let mut keys = Vec::new();
+        for (place, draft) in drafts.iter().enumerate() {
+            if let Some(key) = draft.request_key() {
+                repeated[place] = self.requests.contains(&key);
+                places.push(place);
+                keys.push(key);
+            }
+        }
+        if !keys.is_empty() {
+            for (place, made) in places.into_iter().zip(self.store.requests(&keys).await?) {
+                repeated[place] |= made.is_some();
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// What is wrong with the references of each of these drafts.
+    async fn bad_references(&self, drafts: &[Option<&Draft>]) -> Vec<Option<WriteError>> {
+        let mut errors: Vec<Option<WriteError>> = drafts.iter().map(|_| None).collect();
+        let references: Vec<(usize, &'static str, PostId)> = drafts
+            .iter()
+            .enumerate()
+            .filter_map(|(place, draft)| Some((place, (*draft)?.references())))
+            .flat_map(|(place, of_draft)| of_draft.map(move |(field, id)| (place, field, id)))
+            .collect();
+        if references.is_empty() {
+            return errors;
+        }
+        let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
+        let found = self.find_posts(&ids).await.map_err(Arc::new);
+        for (index, (place, field, id)) in references.into_iter().enumerate() {
+            match &found {
+                Ok(found) if found.posts[index].is_some() => {}
+                Ok(found) => errors[place] = Some(found.missing(field, id)),
+                Err(error) => errors[place] = Some(WriteError::Store(Arc::clone(error))),
+            }
+        }
+        errors
+    }
+
+    fn claim(&self, draft: &Draft) -> Fate {
+        let Some(key) = draft.request_key() else { return Fate::New(None) };
+        if self.requests.len() >= self.settings.requests_max {
+            return Fate::Done(Err(WriteError::Behind));
+        }
+        match self.requests.claim(&key) {
+            Claim::First(outcome) => Fate::New(Some(Request { key, outcome })),
+            Claim::Repeated(outcome) => Fate::Repeated(outcome),
+        }
+    }
+
+    /// Settles the fates of requests that made their posts earlier.
+    async fn find_earlier(&self, fates: &mut [Fate]) {
+        let keys: Vec<RequestKey> = fates.iter().filter_map(Fate::request_key).cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let earlier = self.store.requests(&keys).await.map_err(Arc::new);
+        let requested = fates.iter_mut().filter(|fate| fate.request_key().is_some());
+        for (place, fate) in requested.enumerate() {
+            let result = match &earlier {
+                Ok(made) => match made[place] {
+                    Some(post) => Ok(post),
+                    None => continue,
+                },
+                Err(error) => Err(WriteError::Store(Arc::clone(error))),
+            };
+            if let Fate::New(Some(request)) = fate {
+                let outcome = result.as_ref().map_or(Outcome::Nothing, |post| Outcome::Made(*post));
+                self.requests.forget(&request.key);
+                request.outcome.send_replace(outcome);
+            }
+            *fate = Fate::Done(result);
+        }
+    }
+
+    async fn append_posts(
+        &self,
+        posts: Vec<(Post, Option<String>)>,
+    ) -> Vec<Result<Appended, WriteError>> {
+        let events: Vec<Event> = posts
+            .into_iter()
+            .map(|(post, request_id)| Event::PostPublished { post, request_id })
+            .collect();
+        // From before the append on: its worker may be faster than this task.
+        let moment = self.store.moment();
+        let places = self.append(&events).await;
+        events
+            .into_iter()
+            .zip(places)
+            .map(|(event, place)| {
+                let (partition, offset) = place?;
+                let Event::PostPublished { post, .. } = event else {
+                    return Err(WriteError::Closing);
+                };
+                let id = post.id;
+                self.store.remember(Arc::new(post), moment);
+                Ok(Appended { post: id, partition, offset })
+            })
+            .collect()
+    }
+
+    fn settle(&self, request: Option<Request>, result: &Result<Appended, WriteError>) {
+        let Some(Request { key, outcome }) = request else { return };
+        match result {
+            Ok(appended) => {
+                outcome.send_replace(Outcome::Made(appended.post));
+                self.requests.made(key, appended.partition, appended.offset);
+            }
+            Err(_) => {
+                self.requests.forget(&key);
+                outcome.send_replace(Outcome::Nothing);
+            }
+        }
+    }
+}
+
+async fn outcome_of(mut first: watch::Receiver<Outcome>) -> Result<PostId, WriteError> {
+    match first.wait_for(|outcome| *outcome != Outcome::UnderWay).await.as_deref() {
+        Ok(Outcome::Made(post)) => Ok(*post),
+        _ => Err(WriteError::Repeated),
+    }
+}
