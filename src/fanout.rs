@@ -48,7 +48,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How a worker works.
+/// How a worker works. Every count is at least 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Bytes of events read from the log at once.

@@ -79,3 +79,56 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, transport::Endpoint};
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus::*, health_client::HealthClient,
+    };
+
+    use super::*;
+
+    /// What health says, and how another call is answered.
+    async fn look(channel: &tonic::transport::Channel) -> (i32, Code, String) {
+        let request = HealthCheckRequest { service: "roost.v1.PostService".to_owned() };
+        let health = HealthClient::new(channel.clone()).check(request).await.expect("an answer");
+        // A service of its own: what it says does not matter, that it does, does.
+        let mut other =
+            tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(
+                channel.clone(),
+            );
+        let call = other.server_reflection_info(futures::stream::empty()).await;
+        let (code, message) = match call {
+            Ok(_) => (Code::Ok, String::new()),
+            Err(status) => (status.code(), status.message().to_owned()),
+        };
+        (health.into_inner().status, code, message)
+    }
+
+    #[tokio::test]
+    async fn it_is_closed_then_open_then_closing() {
+        let (gate, routes) = Gate::new().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let server = tonic::transport::Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
+        let server = tokio::spawn(server);
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let channel = endpoint.connect().await.expect("connected");
+
+        gate.tell("7 events are left".to_owned());
+        let (health, code, message) = look(&channel).await;
+        assert_eq!((health, code), (NotServing as i32, Code::Unavailable));
+        assert!(message.contains("7 events are left"), "{message}");
+
+        let reflection = tonic_reflection::server::Builder::configure().build_v1();
+        gate.open(Routes::new(reflection.expect("a service"))).await;
+        assert_eq!(look(&channel).await, (Serving as i32, Code::Ok, String::new()));
+
+        gate.close().await;
+        assert_eq!(look(&channel).await, (NotServing as i32, Code::Ok, String::new()));
+        server.abort();
+    }
+}
