@@ -28,7 +28,10 @@ use roost::{
     home_timeline::HomeTimelines,
     load::Population,
     post_id::PostIds,
-    store::embedded::{EmbeddedStore, Settings},
+    store::{
+        Lookups,
+        embedded::{EmbeddedStore, Settings},
+    },
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -237,14 +240,14 @@ fn drain(criterion: &mut Criterion) {
             bencher.iter(|| write_arrays(&mut timelines, &mut ends, &bench, &probe));
         });
         group.finish();
+        let size = bench.runtime.block_on(bench.store.size()).expect("the size");
         println!(
             "{}: {} follows, {} deliveries an iteration, {:.0} followers a post",
             case.name,
-            roost::store::Lookups::size(&*bench.store).follows,
+            size.follows,
             deliveries,
             deliveries as f64 / case.posts as f64,
         );
-        let size = roost::store::Lookups::size(&*bench.store);
         println!(
             "{}: {} live timelines, {} entries, {:.2} bytes an entry with all overheads",
             case.name,

@@ -37,7 +37,7 @@ use crate::{
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
-        Ledger, Lookups, StoreError,
+        Lookups, StoreError,
         embedded::{self as embedded_store, EmbeddedStore},
     },
     writes::{self, Clock, Writes},
@@ -443,7 +443,7 @@ async fn greatest_post(
     store: &EmbeddedStore,
 ) -> Result<Option<PostId>, AppError> {
     const BATCH_BYTES_MAX: usize = 1 << 20;
-    let mut greatest = store.greatest_post();
+    let mut greatest = store.greatest_post().await?;
     for partition in 0..log.partitions() {
         let mut offset = store.applied(partition);
         loop {

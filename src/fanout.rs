@@ -42,10 +42,10 @@ use self::{
 use crate::{
     domain::{Event, PostId, UserId},
     event_log::{
-        EventLog, LogError,
+        EventLog, LogError, Record,
         codec::{self, CodecError},
     },
-    store::{Store, StoreError},
+    store::{PushOutcome, Store, StoreError},
 };
 
 /// How a worker works. Every count is at least 1.
@@ -97,6 +97,14 @@ pub struct Counters {
     pub pushes: AtomicU64,
     /// Events taken from the log.
     pub events: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, outcome: PushOutcome) {
+        self.deliveries.fetch_add(outcome.deliveries, Ordering::Relaxed);
+        self.skipped_deliveries.fetch_add(outcome.skipped, Ordering::Relaxed);
+        self.pushes.fetch_add(outcome.pushes, Ordering::Relaxed);
+    }
 }
 
 /// What a step did.
@@ -153,7 +161,13 @@ pub struct Worker<L, S: Store> {
     settings: Settings,
     /// The next event to read. All before it are applied.
     next_offset: u64,
+    /// What comes before it may have been applied and pushed, by whoever had the
+    /// partition before.
+    attempted: u64,
     queue: FanoutQueue<S::Account>,
+    /// What the store was told last.
+    delivered: u64,
+    /// What the log was told last.
     committed: u64,
     committed_at: Instant,
 }
@@ -171,7 +185,8 @@ where
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
-        let committed = log.committed(partition).await?.min(store.applied(partition));
+        let resume = store.resume(partition).await?;
+        let committed = log.committed(partition).await?.max(resume.delivered).min(resume.applied);
         progress.publish(partition, Position { applied: committed, delivered: committed });
         Ok(Self {
             log,
@@ -181,7 +196,9 @@ where
             partition,
             settings,
             next_offset: committed,
+            attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            delivered: committed,
             committed,
             committed_at: Instant::now(),
         })
@@ -194,19 +211,9 @@ where
             match self.step().await {
                 Ok(Step::Worked) => tokio::task::yield_now().await,
                 Ok(Step::Idle) => self.wait_for_events(&stop).await?,
-                Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
-                    tracing::error!(
-                        partition = self.partition,
-                        offset = self.next_offset,
-                        %error,
-                        "a step failed and will be tried again"
-                    );
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => {}
-                        () = tokio::time::sleep(self.settings.retry_delay) => {}
-                    }
+                    let place = (self.partition, Some(self.next_offset));
+                    wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
                 }
             }
         }
@@ -222,6 +229,11 @@ where
         }
         worked |= self.deliver_round().await?;
         self.publish_progress();
+        let delivered = self.delivered_offset();
+        if delivered > self.delivered {
+            self.store.delivered(self.partition, delivered).await?;
+            self.delivered = delivered;
+        }
         if self.committed_at.elapsed() >= self.settings.commit_interval {
             self.commit().await?;
         }
@@ -230,7 +242,7 @@ where
 
     /// Makes what is delivered survive, and tells the log.
     pub async fn commit(&mut self) -> Result<(), FanoutError> {
-        let delivered = self.delivered();
+        let delivered = self.delivered_offset();
         if delivered > self.committed {
             self.store.sync().await?;
             self.log.commit(self.partition, delivered).await?;
@@ -242,7 +254,7 @@ where
 
     async fn wait_for_events(&mut self, stop: &CancellationToken) -> Result<(), FanoutError> {
         let commit_at = self.committed_at + self.settings.commit_interval;
-        let uncommitted = self.delivered() > self.committed;
+        let uncommitted = self.delivered_offset() > self.committed;
         // In this order: a simulation must be able to run twice in the same way.
         tokio::select! {
             biased;
@@ -253,19 +265,18 @@ where
     }
 
     /// Below it, everything has been delivered.
-    fn delivered(&self) -> u64 {
+    fn delivered_offset(&self) -> u64 {
         self.queue.oldest_offset().unwrap_or(self.next_offset)
     }
 
     fn publish_progress(&self) {
-        let position = Position { applied: self.next_offset, delivered: self.delivered() };
+        let position = Position { applied: self.next_offset, delivered: self.delivered_offset() };
         self.progress.publish(self.partition, position);
     }
 
     async fn apply_batch(&mut self) -> Result<bool, FanoutError> {
         let first_offset = self.next_offset;
-        let records =
-            self.log.read(self.partition, first_offset, self.settings.batch_bytes_max).await?;
+        let records = self.read_batch().await?;
         if records.is_empty() {
             return Ok(false);
         }
@@ -293,6 +304,20 @@ where
         Ok(true)
     }
 
+    /// The next events. Those that may have been applied in part come all at once, so
+    /// that nothing of theirs that holds no more shows for a moment.
+    async fn read_batch(&self) -> Result<Vec<Record>, LogError> {
+        let bytes_max = self.settings.batch_bytes_max;
+        let mut records = self.log.read(self.partition, self.next_offset, bytes_max).await?;
+        let mut end = self.next_offset + records.len() as u64;
+        while end < self.attempted {
+            self.log.wait_past(self.partition, end).await?;
+            records.extend(self.log.read(self.partition, end, bytes_max).await?);
+            end = self.next_offset + records.len() as u64;
+        }
+        Ok(records)
+    }
+
     /// The fan-outs that a batch asks for, in the order of the log.
     async fn jobs(&self, effects: &Effects) -> Result<Vec<Job<S::Account>>, FanoutError> {
         let posted: Vec<UserId> = effects.posted.keys().copied().collect();
@@ -303,16 +328,20 @@ where
             let Some(author) = author else { continue };
             for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
                 let work = Work::Deliver(ids.to_vec());
-                jobs.push(Job { author, work, after: None, offset: posted.offset });
+                jobs.push(self.job(author, work, posted.offset));
             }
         }
         let authors = self.store.accounts(&deleted).await?;
         for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
             let Some(author) = author else { continue };
-            jobs.push(Job { author, work: Work::Remove(*post), after: None, offset: *offset });
+            jobs.push(self.job(author, Work::Remove(*post), *offset));
         }
         jobs.sort_by_key(|job| job.offset);
         Ok(jobs)
+    }
+
+    fn job(&self, author: S::Account, work: Work, offset: u64) -> Job<S::Account> {
+        Job { author, work, after: None, offset, again: offset < self.attempted }
     }
 
     /// Where a follow was changed: puts the followee's past posts into the
@@ -357,7 +386,9 @@ where
         // Backwards, so that those put back stand in their old order.
         for Slice { job, reached } in taken.into_iter().rev() {
             match (&result, reached) {
-                (Err(_), _) => self.queue.put_back(job),
+                // Nobody knows what of it was written, nor, once followers have come or
+                // gone, how far it went.
+                (Err(_), _) => self.queue.put_back(Job { again: true, ..job }),
                 (Ok(()), None) => self.queue.finish(&job),
                 (Ok(()), reached) => self.queue.put_back(Job { after: reached, ..job }),
             }
@@ -370,7 +401,7 @@ where
         round: &mut Round<S::Account>,
         taken: &mut Vec<Slice<S::Account>>,
     ) -> Result<(), FanoutError> {
-        while round.deliveries.len() < self.settings.round_deliveries_max {
+        while round.len() < self.settings.round_deliveries_max {
             let Some(job) = self.queue.next_fresh() else { break };
             taken.push(Slice { job, reached: None });
             self.gather_slice(round, taken).await?;
@@ -407,8 +438,10 @@ where
         }
         match &job.work {
             Work::Deliver(ids) => {
+                let deliveries =
+                    if job.again { &mut round.deliveries_again } else { &mut round.deliveries };
                 for id in ids {
-                    round.deliveries.extend(readers.iter().map(|reader| (*reader, *id)));
+                    deliveries.extend(readers.iter().map(|reader| (*reader, *id)));
                 }
             }
             Work::Remove(post) => round.removals.push((*post, readers)),
@@ -423,11 +456,11 @@ where
     ) -> Result<(), FanoutError> {
         let pushes = combine(round.deliveries);
         if !pushes.is_empty() {
-            let outcome = self.store.push(&pushes).await?;
-            let counters = &self.counters;
-            counters.deliveries.fetch_add(outcome.deliveries, Ordering::Relaxed);
-            counters.skipped_deliveries.fetch_add(outcome.skipped, Ordering::Relaxed);
-            counters.pushes.fetch_add(outcome.pushes, Ordering::Relaxed);
+            self.counters.add(self.store.push(&pushes).await?);
+        }
+        let pushes = combine(round.deliveries_again);
+        if !pushes.is_empty() {
+            self.counters.add(self.store.push_again(&pushes).await?);
         }
         for (post, readers) in round.removals {
             self.store.remove(&readers, post).await?;
@@ -441,15 +474,43 @@ where
     }
 }
 
+/// Waits before what failed is tried again, unless that cannot help.
+async fn wait_to_retry(
+    error: FanoutError,
+    (partition, offset): (u32, Option<u64>),
+    retry_delay: Duration,
+    stop: &CancellationToken,
+) -> Result<(), FanoutError> {
+    if error.is_final() {
+        return Err(error);
+    }
+    tracing::error!(partition, offset, %error, "a step failed and will be tried again");
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(retry_delay) => {}
+    }
+    Ok(())
+}
+
 /// What a round writes.
 struct Round<A> {
     deliveries: Vec<(A, PostId)>,
+    /// Those that may have been written before.
+    deliveries_again: Vec<(A, PostId)>,
     removals: Vec<(PostId, Vec<A>)>,
+}
+
+impl<A> Round<A> {
+    /// How many deliveries it has.
+    fn len(&self) -> usize {
+        self.deliveries.len() + self.deliveries_again.len()
+    }
 }
 
 impl<A> Default for Round<A> {
     fn default() -> Self {
-        Self { deliveries: Vec::new(), removals: Vec::new() }
+        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new() }
     }
 }
 

@@ -32,8 +32,8 @@ pub trait Accounts: Send + Sync + 'static {
     /// which timelines are cheap to write one after the other.
     type Account: Copy + Ord + Debug + Send + Sync + 'static;
 
-    /// The handles of accounts, in the same places; `None` while no event has
-    /// named one.
+    /// The handles of accounts, in the same places. `None` where a store numbers
+    /// its accounts and no event has named this one.
     fn accounts(
         &self,
         users: &[UserId],
@@ -59,6 +59,10 @@ pub trait Ledger: Accounts {
     /// it was opened are not applied again, so that nothing that was taken away
     /// comes back for a moment; after it is opened they are, since the end of
     /// what it held may be lost.
+    ///
+    /// Before anything of it holds, the store remembers how far the events go
+    /// ([`Resume::attempted`]). A worker that resumes must apply the events up to
+    /// there in one call.
     fn apply(
         &self,
         partition: u32,
@@ -66,10 +70,19 @@ pub trait Ledger: Accounts {
         events: Arc<[Event]>,
     ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
 
-    /// One past the last event of `partition` that the store holds: applying must
-    /// go on there or before. Right after it was opened, that is what outlived the
-    /// process or the power before.
-    fn applied(&self, partition: u32) -> u64;
+    /// Where a worker that takes over `partition` goes on, as far as the store
+    /// knows. Right after it was opened, that is what outlived the process or the
+    /// power before.
+    fn resume(&self, partition: u32) -> impl Future<Output = Result<Resume, StoreError>> + Send;
+
+    /// Remembers, as cheaply as it can, that every event below `offset` has reached
+    /// every timeline it must reach. A store that does not remember it lets a worker
+    /// that resumes write more of it again.
+    fn delivered(
+        &self,
+        partition: u32,
+        offset: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes everything applied so far survive a loss of power.
     fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -98,9 +111,16 @@ pub trait Ledger: Accounts {
 /// The materialised home timelines. A reader either has a live one, which every
 /// push reaches, or sleeps and has none.
 pub trait Homes: Accounts {
-    /// Writes ids into the live timelines among `pushes`; one that holds an id
-    /// already keeps one of it.
+    /// Writes ids that were never pushed to these readers into the live timelines
+    /// among them. On an error any of them may have been written, or will be.
     fn push(
+        &self,
+        pushes: &Pushes<Self::Account>,
+    ) -> impl Future<Output = Result<PushOutcome, StoreError>> + Send;
+
+    /// As [`push`](Self::push), for ids that may have been pushed before: a timeline
+    /// that holds one keeps one of it.
+    fn push_again(
         &self,
         pushes: &Pushes<Self::Account>,
     ) -> impl Future<Output = Result<PushOutcome, StoreError>> + Send;
@@ -165,6 +185,9 @@ pub trait Homes: Accounts {
 
 /// Reads of what events have made so far.
 pub trait Lookups: Accounts {
+    /// Whether an event has named the account.
+    fn exists(&self, account: UserId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// The posts that exist among `ids`, in the same places.
     fn posts(
         &self,
@@ -174,8 +197,9 @@ pub trait Lookups: Accounts {
     /// The moment before something is written, for [`Lookups::remember`].
     fn moment(&self) -> Moment;
 
-    /// Makes a post known that is durable in the log and perhaps not applied yet,
-    /// unless it may have been deleted since `before` it was written.
+    /// A hint: this post is durable in the log and perhaps not applied yet. A store
+    /// may make it known already, unless it may have been deleted since `before` it
+    /// was written.
     fn remember(&self, post: Arc<Post>, before: Moment);
 
     /// The posts that the author's earlier requests made, in the same places.
@@ -229,10 +253,21 @@ pub trait Lookups: Accounts {
     ) -> impl Future<Output = Result<FollowCounts, StoreError>> + Send;
 
     /// The greatest post id ever applied, or `None`.
-    fn greatest_post(&self) -> Option<PostId>;
+    fn greatest_post(&self) -> impl Future<Output = Result<Option<PostId>, StoreError>> + Send;
 
     /// How much the store holds.
-    fn size(&self) -> StoreSize;
+    fn size(&self) -> impl Future<Output = Result<StoreSize, StoreError>> + Send;
+}
+
+/// Where a worker goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// One past the last event that holds: applying goes on here, or before.
+    pub applied: u64,
+    /// One past the last event of which anything may hold or have been pushed.
+    pub attempted: u64,
+    /// Below it, every event has reached every timeline it must reach.
+    pub delivered: u64,
 }
 
 /// The newest posts of some timeline.

@@ -27,7 +27,7 @@ async fn a_lost_directory_resumes_from_the_beginning() {
     std::fs::remove_dir_all(dir.path()).unwrap();
     let store = open(&dir);
     assert_eq!(store.applied(PARTITION), 0);
-    assert_eq!(store.greatest_post(), None);
+    assert_eq!(store.greatest_post().await.unwrap(), None);
     assert_eq!(store.account(AUTHOR).await.unwrap(), None);
     apply(&store, 0, &[post(10), followed(&[UserId(2)])]).await;
     assert_eq!(followers(&store).await, BTreeSet::from([UserId(2)]));
@@ -44,7 +44,7 @@ async fn all_readers_sleep_after_reopening() {
     let store = open(&dir);
     let author = store.account(AUTHOR).await.unwrap().unwrap();
     assert_eq!(store.page(author, None, 1).await.unwrap(), HomeRead::Asleep);
-    assert_eq!(store.size().live_timelines, 0);
+    assert_eq!(store.size().await.unwrap().live_timelines, 0);
 }
 
 /// So many changes that they are replaced by snapshots many times over.
@@ -84,7 +84,7 @@ async fn followers_survive_thousands_of_changes() {
     drop(store);
     let store = open(&dir);
     assert_eq!(followers(&store).await, expected);
-    assert_eq!(store.size().follows, expected.len() as u64);
+    assert_eq!(store.size().await.unwrap().follows, expected.len() as u64);
 }
 
 /// The whole of it, from several places, into a store that already has its end.
@@ -136,7 +136,7 @@ async fn a_timeline_costs_12_bytes_an_entry_and_200_beside() {
                     }
                 }
             }
-            let size = store.size();
+            let size = store.size().await.unwrap();
             assert_eq!(size.live_timelines, READERS);
             assert_eq!(size.timeline_entries, READERS * kept as u64);
             let bytes_max = 12 * size.timeline_entries + 200 * size.live_timelines;
@@ -153,17 +153,17 @@ async fn the_size_follows_every_change() {
     apply(&store, 0, &[followed(&[UserId(2), UserId(3)]), unfollowed(UserId(3))]).await;
     let reader = wake_with(&store, UserId(2), &[PostId(10), PostId(11)]).await;
     store.push(&combine(vec![(reader, PostId(12)), (reader, PostId(11))])).await.unwrap();
-    let size = store.size();
+    let size = store.size().await.unwrap();
     assert_eq!((size.accounts, size.follows), (3, 1));
     assert_eq!((size.live_timelines, size.timeline_entries), (1, 3));
     store.remove(&[reader], PostId(10)).await.unwrap();
     let gone = NewestPosts { ids: vec![PostId(12)], floor: None };
     store.purge(reader, &gone).await.unwrap();
-    assert_eq!(store.size().timeline_entries, 1);
-    let before = store.size().timeline_bytes;
+    assert_eq!(store.size().await.unwrap().timeline_entries, 1);
+    let before = store.size().await.unwrap().timeline_bytes;
     wake_with(&store, UserId(3), &[]).await;
-    assert_eq!(store.size().live_timelines, 2);
-    assert!(store.size().timeline_bytes > before);
+    assert_eq!(store.size().await.unwrap().live_timelines, 2);
+    assert!(store.size().await.unwrap().timeline_bytes > before);
 }
 
 fn open(dir: &TempDir) -> EmbeddedStore {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Counters, FanoutError, Progress, Settings, Worker};
+use super::{Counters, FanoutError, Progress, Settings, Worker, wait_to_retry};
 use crate::{
     event_log::{Assignment, EventLog},
     store::Store,
@@ -121,8 +121,18 @@ where
         let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
         let settings = self.settings;
         async move {
-            let worker = Worker::resume(log, store, progress, counters, partition, settings);
-            worker.await?.run(stop).await
+            while !stop.is_cancelled() {
+                let (log, store) = (Arc::clone(&log), Arc::clone(&store));
+                let (progress, counters) = (Arc::clone(&progress), Arc::clone(&counters));
+                match Worker::resume(log, store, progress, counters, partition, settings).await {
+                    Ok(worker) => return worker.run(stop).await,
+                    Err(error) => {
+                        wait_to_retry(error, (partition, None), settings.retry_delay, &stop)
+                            .await?;
+                    }
+                }
+            }
+            Ok(())
         }
     }
 }

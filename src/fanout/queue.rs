@@ -27,6 +27,8 @@ pub(super) struct Job<A> {
     pub(super) after: Option<A>,
     /// The offset of the event that asked for it.
     pub(super) offset: u64,
+    /// Whether some of it may have been written already.
+    pub(super) again: bool,
 }
 
 /// What a fan-out does to the timelines that it reaches.
@@ -155,7 +157,7 @@ mod tests {
 
     fn deliver(author: u32, post: u64) -> Job<u32> {
         let work = Work::Deliver(vec![PostId(post)]);
-        Job { author, work, after: None, offset: post }
+        Job { author, work, after: None, offset: post, again: false }
     }
 
     fn posts(job: Option<Job<u32>>) -> Vec<u64> {
@@ -205,7 +207,7 @@ mod tests {
     fn a_cancelled_post_leaves_the_others_of_its_job() {
         let mut queue = FanoutQueue::default();
         let work = Work::Deliver(vec![PostId(1), PostId(2)]);
-        queue.add(Job { author: 7, work, after: None, offset: 0 });
+        queue.add(Job { author: 7, work, after: None, offset: 0, again: false });
         queue.cancel(&[PostId(1)].into());
         assert_eq!(posts(queue.next_fresh()), [2]);
     }

@@ -122,7 +122,9 @@ impl<L: EventLog, S: Store> Api<L, S> {
         user: UserId,
     ) -> Result<S::Account, Status> {
         check_user(field, user)?;
-        self.store.account(user).await?.ok_or_else(|| {
+        let account =
+            if self.store.exists(user).await? { self.store.account(user).await? } else { None };
+        account.ok_or_else(|| {
             let message = format!("account {user} is unknown: no post and no follow has named it");
             not_found("account", user.0, message)
         })

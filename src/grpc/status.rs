@@ -39,7 +39,7 @@ where
             pushes: counters.pushes.load(Ordering::Relaxed),
             events: counters.events.load(Ordering::Relaxed),
         };
-        let size = self.store.size();
+        let size = self.store.size().await?;
         let store = v1::StoreSize {
             accounts: size.accounts,
             follows: size.follows,

@@ -46,7 +46,7 @@ use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
         Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
-        PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize,
+        PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize,
     },
 };
 
@@ -132,6 +132,14 @@ impl EmbeddedStore {
         Ok(Self { inner: Arc::new(inner), blocking: settings.blocking })
     }
 
+    /// One past the last event of `partition` that the store holds.
+    pub fn applied(&self, partition: u32) -> u64 {
+        let since_open = self.inner.lock_applied().get(&partition).copied();
+        since_open
+            .or_else(|| self.inner.marks.get(&partition).map(|mark| mark.next_offset))
+            .unwrap_or(0)
+    }
+
     async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
@@ -201,11 +209,15 @@ impl Ledger for EmbeddedStore {
         self.run_blocking(move |inner| inner.apply(partition, first_offset, &events)).await
     }
 
-    fn applied(&self, partition: u32) -> u64 {
-        let since_open = self.inner.lock_applied().get(&partition).copied();
-        since_open
-            .or_else(|| self.inner.marks.get(&partition).map(|mark| mark.next_offset))
-            .unwrap_or(0)
+    /// Applying and pushing again change nothing here, so no attempt and no delivery
+    /// need be remembered.
+    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+        let applied = self.applied(partition);
+        Ok(Resume { applied, attempted: applied, delivered: 0 })
+    }
+
+    async fn delivered(&self, _: u32, _: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -234,6 +246,11 @@ impl Ledger for EmbeddedStore {
 impl Homes for EmbeddedStore {
     async fn push(&self, pushes: &Pushes<u32>) -> Result<PushOutcome, StoreError> {
         Ok(self.inner.homes.push(pushes))
+    }
+
+    /// Timelines are sets here.
+    async fn push_again(&self, pushes: &Pushes<u32>) -> Result<PushOutcome, StoreError> {
+        self.push(pushes).await
     }
 
     async fn awake(&self, readers: &[u32]) -> Result<Vec<u32>, StoreError> {
@@ -284,6 +301,10 @@ impl Homes for EmbeddedStore {
 }
 
 impl Lookups for EmbeddedStore {
+    async fn exists(&self, account: UserId) -> Result<bool, StoreError> {
+        Ok(self.account(account).await?.is_some())
+    }
+
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
         let (mut posts, missing) = self.inner.posts.cached(ids);
         if !missing.is_empty() {
@@ -371,19 +392,19 @@ impl Lookups for EmbeddedStore {
         Ok(self.inner.graph.counts(account))
     }
 
-    fn greatest_post(&self) -> Option<PostId> {
+    async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
         let greatest = self.inner.greatest_post.load(Ordering::Relaxed);
-        (greatest > 0).then_some(PostId(greatest))
+        Ok((greatest > 0).then_some(PostId(greatest)))
     }
 
-    fn size(&self) -> StoreSize {
+    async fn size(&self) -> Result<StoreSize, StoreError> {
         let (live_timelines, timeline_entries, timeline_bytes) = self.inner.homes.totals();
-        StoreSize {
+        Ok(StoreSize {
             accounts: self.inner.accounts.len() as u64,
             follows: self.inner.graph.edge_count(),
             live_timelines,
             timeline_entries,
             timeline_bytes,
-        }
+        })
     }
 }

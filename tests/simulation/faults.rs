@@ -1,7 +1,7 @@
 //! Where the simulation lets others go first, and where it strikes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{
         Arc, Mutex,
@@ -15,7 +15,7 @@ use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
         Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
-        PushOutcome, Pushes, RebuildTicket, StoreError, StoreSize, embedded::EmbeddedStore,
+        PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -40,6 +40,10 @@ struct Inner {
     failures_permille: AtomicU64,
     /// One past the last event that survives a loss of power, by partition.
     synced: Mutex<BTreeMap<u32, u64>>,
+    /// One past the last event that any worker has begun to apply, by partition.
+    attempted: Mutex<BTreeMap<u32, u64>>,
+    /// What was pushed to whom.
+    pushed: Mutex<BTreeSet<(u32, PostId)>>,
 }
 
 /// A call failed: the process was struck and nothing that it does counts any
@@ -62,6 +66,8 @@ impl Faults {
             crashed: Notify::new(),
             failures_permille: AtomicU64::new(0),
             synced: Mutex::default(),
+            attempted: Mutex::default(),
+            pushed: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -99,13 +105,37 @@ impl Faults {
         }
     }
 
-    /// Nothing is known to survive.
-    pub fn forget_synced(&self) {
+    /// A process begins: nothing is known to survive, and no timeline is there.
+    pub fn forget_process(&self) {
         self.inner.synced.lock().unwrap().clear();
+        self.inner.pushed.lock().unwrap().clear();
     }
 
     pub fn is_synced(&self, partition: u32, offset: u64) -> bool {
         self.inner.synced.lock().unwrap().get(&partition).is_some_and(|synced| offset <= *synced)
+    }
+
+    /// Events below `offset` may be applied from now on.
+    fn attempt(&self, partition: u32, offset: u64) {
+        let mut attempted = self.inner.attempted.lock().unwrap();
+        let known = attempted.entry(partition).or_default();
+        *known = offset.max(*known);
+    }
+
+    fn attempted(&self, partition: u32) -> u64 {
+        self.inner.attempted.lock().unwrap().get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Takes note of a push; one that says it is the first must be.
+    fn pushed(&self, reader: u32, ids: &[PostId], again: bool) {
+        let mut pushed = self.inner.pushed.lock().unwrap();
+        for id in ids {
+            let first = pushed.insert((reader, *id));
+            assert!(
+                first || again,
+                "post {id} is pushed to {reader} a second time as if the first"
+            );
+        }
     }
 
     pub async fn crashed(&self) {
@@ -188,11 +218,21 @@ impl Ledger for FaultyStore {
         first_offset: u64,
         events: Arc<[Event]>,
     ) -> Result<Vec<PostId>, StoreError> {
-        between_points!(self, self.store.apply(partition, first_offset, events))
+        self.faults.point().await?;
+        self.faults.attempt(partition, first_offset + events.len() as u64);
+        let result = self.store.apply(partition, first_offset, events).await;
+        self.faults.point().await?;
+        result
     }
 
-    fn applied(&self, partition: u32) -> u64 {
-        self.store.applied(partition)
+    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+        self.faults.point().await?;
+        let resume = self.store.resume(partition).await?;
+        Ok(Resume { attempted: self.faults.attempted(partition), ..resume })
+    }
+
+    async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
+        between_points!(self, self.store.delivered(partition, offset))
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -222,8 +262,26 @@ impl Ledger for FaultyStore {
 }
 
 impl Homes for FaultyStore {
+    /// A store that cannot tell whether a timeline holds an id would now hold it
+    /// twice if it was pushed before.
     async fn push(&self, pushes: &Pushes<u32>) -> Result<PushOutcome, StoreError> {
-        between_points!(self, self.store.push(pushes))
+        self.faults.point().await?;
+        for (reader, ids) in pushes.iter() {
+            self.faults.pushed(reader, ids, false);
+        }
+        let result = self.store.push(pushes).await;
+        self.faults.point().await?;
+        result
+    }
+
+    async fn push_again(&self, pushes: &Pushes<u32>) -> Result<PushOutcome, StoreError> {
+        self.faults.point().await?;
+        for (reader, ids) in pushes.iter() {
+            self.faults.pushed(reader, ids, true);
+        }
+        let result = self.store.push_again(pushes).await;
+        self.faults.point().await?;
+        result
     }
 
     async fn awake(&self, readers: &[u32]) -> Result<Vec<u32>, StoreError> {
@@ -270,6 +328,10 @@ impl Homes for FaultyStore {
 }
 
 impl Lookups for FaultyStore {
+    async fn exists(&self, account: UserId) -> Result<bool, StoreError> {
+        between_points!(self, self.store.exists(account))
+    }
+
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
         between_points!(self, self.store.posts(ids))
     }
@@ -324,12 +386,12 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.count_follows(account))
     }
 
-    fn greatest_post(&self) -> Option<PostId> {
-        self.store.greatest_post()
+    async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
+        between_points!(self, self.store.greatest_post())
     }
 
-    fn size(&self) -> StoreSize {
-        self.store.size()
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        between_points!(self, self.store.size())
     }
 }
 

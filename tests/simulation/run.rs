@@ -148,7 +148,7 @@ impl Simulation {
 
     async fn run(mut self) -> Totals {
         let mut spans = self.faults.pick(1..5);
-        let mut engine = self.start();
+        let mut engine = self.start().await;
         let mut is_new = true;
         loop {
             spans -= 1;
@@ -169,7 +169,7 @@ impl Simulation {
                         self.totals.store_losses += 1;
                         std::fs::remove_dir_all(&self.store_dir).expect("the store is there");
                     }
-                    engine = self.start();
+                    engine = self.start().await;
                     is_new = true;
                 }
             }
@@ -183,7 +183,7 @@ impl Simulation {
         self.totals
     }
 
-    fn start(&self) -> Engine {
+    async fn start(&self) -> Engine {
         let settings = Settings {
             home_timeline_cap: CAP,
             post_cache_bytes: 4_096,
@@ -191,7 +191,7 @@ impl Simulation {
             ..Settings::default()
         };
         let store = EmbeddedStore::open(&self.store_dir, settings).expect("the store opens");
-        let greatest = greatest_in(&self.log.all()).max(store.greatest_post());
+        let greatest = greatest_in(&self.log.all()).max(store.greatest_post().await.unwrap());
         let store = Arc::new(FaultyStore::new(store, self.faults.clone()));
         let progress = Arc::new(Progress::new(PARTITIONS));
         let clock = Arc::clone(&self.clock);
@@ -206,7 +206,7 @@ impl Simulation {
         );
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
         let other_node = Arc::new(PostIds::new(1, greatest));
-        self.faults.forget_synced();
+        self.faults.forget_process();
         Engine { store, homes, progress, writes, other_node }
     }
 
