@@ -147,10 +147,7 @@ pub fn partition_of(key: UserId, partitions: u32) -> u32 {
 pub enum LogError {
     /// What is on disk cannot be right, and it is not the torn end of an
     /// interrupted write.
-    #[error(
-        "{file} is corrupt at byte {position}: {reason}; restore this file from a backup, \
-         since events that were acknowledged cannot be read"
-    )]
+    #[error("{file} is corrupt at byte {position}: {reason}; {advice}")]
     Corrupt {
         /// The damaged file.
         file: String,
@@ -158,6 +155,8 @@ pub enum LogError {
         position: u64,
         /// What is wrong there.
         reason: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The operating system refused.
     #[error(

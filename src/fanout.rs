@@ -172,10 +172,7 @@ pub struct Worker<L, S: Store> {
     committed_at: Instant,
 }
 
-impl<L: EventLog, S: Store> Worker<L, S>
-where
-    S::Account: std::hash::Hash,
-{
+impl<L: EventLog, S: Store> Worker<L, S> {
     /// A worker that goes on where the log and the store remember.
     pub async fn resume(
         log: Arc<L>,
@@ -300,6 +297,8 @@ where
         self.queue.cancel(&deleted);
         jobs.into_iter().for_each(|job| self.queue.add(job));
         self.next_offset += events.len() as u64;
+        // Whoever waits for an event to hold does not wait for a round too.
+        self.publish_progress();
         self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         Ok(true)
     }
@@ -369,6 +368,8 @@ where
                 } else {
                     self.store.purge(reader, &gone).await?;
                 }
+                // A store in memory would let nobody else go on before the last one.
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -401,7 +402,7 @@ where
         round: &mut Round<S::Account>,
         taken: &mut Vec<Slice<S::Account>>,
     ) -> Result<(), FanoutError> {
-        while round.len() < self.settings.round_deliveries_max {
+        while round.size < self.settings.round_deliveries_max {
             let Some(job) = self.queue.next_fresh() else { break };
             taken.push(Slice { job, reached: None });
             self.gather_slice(round, taken).await?;
@@ -436,6 +437,7 @@ where
             let place = readers.partition_point(|reader| *reader < job.author);
             readers.insert(place, job.author);
         }
+        round.size += posts * readers.len();
         match &job.work {
             Work::Deliver(ids) => {
                 let deliveries =
@@ -499,18 +501,13 @@ struct Round<A> {
     /// Those that may have been written before.
     deliveries_again: Vec<(A, PostId)>,
     removals: Vec<(PostId, Vec<A>)>,
-}
-
-impl<A> Round<A> {
-    /// How many deliveries it has.
-    fn len(&self) -> usize {
-        self.deliveries.len() + self.deliveries_again.len()
-    }
+    /// How many timelines all of it writes to, each post counted.
+    size: usize,
 }
 
 impl<A> Default for Round<A> {
     fn default() -> Self {
-        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new() }
+        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new(), size: 0 }
     }
 }
 

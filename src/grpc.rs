@@ -71,25 +71,25 @@ impl<L, S: Store> Clone for Api<L, S> {
 /// All services, with reflection.
 pub fn routes<L: EventLog, S: Store>(
     api: Api<L, S>,
-) -> Result<Routes, tonic_reflection::server::Error>
-where
-    S::Account: std::hash::Hash,
-{
+) -> Result<Routes, tonic_reflection::server::Error> {
     let posts = v1::post_service_server::PostServiceServer::new(api.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let graph = v1::graph_service_server::GraphServiceServer::new(api.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
     let status = v1::status_service_server::StatusServiceServer::new(api);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     Ok(Routes::new(posts)
         .add_service(graph)
         .add_service(timelines)
         .add_service(status)
-        .add_service(reflection))
+        .add_service(reflection().build_v1()?)
+        // Many tools still ask for the older one.
+        .add_service(reflection().build_v1alpha()?))
 }
 
 impl From<FieldError> for Status {

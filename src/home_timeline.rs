@@ -15,7 +15,6 @@ mod merge;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -34,11 +33,15 @@ const READ_ATTEMPTS_MAX: usize = 10;
 /// Rebuilds at work at once, each with a few megabytes in hand at the most.
 const REBUILDS_MAX: usize = 64;
 /// Followees whose posts are in hand at once.
-const REBUILD_FOLLOWEES_MAX: usize = 256;
+const REBUILD_FOLLOWEES_MAX: usize = 64;
 
 /// Reads home timelines, and rebuilds those that sleep: one rebuild at a time for
 /// each reader, however many ask.
 pub struct HomeTimelines<S: Homes> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S: Homes> {
     store: Arc<S>,
     rebuilds: Rebuilds<S::Account>,
     /// One permit for each rebuild at work; the others wait.
@@ -62,13 +65,11 @@ pub enum ReadError {
     },
 }
 
-impl<S: Homes + Lookups> HomeTimelines<S>
-where
-    S::Account: Hash,
-{
+impl<S: Homes + Lookups> HomeTimelines<S> {
     /// Reads from this store.
     pub fn new(store: Arc<S>) -> Self {
-        Self { store, rebuilds: Mutex::default(), at_work: Semaphore::new(REBUILDS_MAX) }
+        let at_work = Semaphore::new(REBUILDS_MAX);
+        Self { inner: Arc::new(Inner { store, rebuilds: Mutex::default(), at_work }) }
     }
 
     /// Reads up to `count_max` posts older than `before` (or the newest), newest
@@ -79,11 +80,12 @@ where
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomePage, ReadError> {
-        let Some(reader) = self.store.account(user).await? else {
+        let store = &self.inner.store;
+        let Some(reader) = store.account(user).await? else {
             return Ok(HomePage { ids: Vec::new(), more: false, floor: Floor::Beginning });
         };
         for _ in 0..READ_ATTEMPTS_MAX {
-            match self.store.page(reader, before, count_max).await? {
+            match store.page(reader, before, count_max).await? {
                 HomeRead::Page(page) => return Ok(page),
                 HomeRead::Asleep => self.rebuild(user, reader).await?,
             }
@@ -91,9 +93,11 @@ where
         Err(ReadError::Busy { user })
     }
 
-    /// Rebuilds a timeline, or waits for the rebuild that is under way.
+    /// Rebuilds a timeline, or waits for the rebuild that is under way. Once begun,
+    /// it goes on to its end even if the client has gone: a client without patience
+    /// would otherwise never find its timeline live.
     async fn rebuild(&self, user: UserId, reader: S::Account) -> Result<(), ReadError> {
-        let under_way = match lock(&self.rebuilds).entry(reader) {
+        let under_way = match lock(&self.inner.rebuilds).entry(reader) {
             // Under the lock, so that the leader is still to say that it is done.
             Entry::Occupied(entry) => Some(Arc::clone(entry.get()).notified_owned()),
             Entry::Vacant(entry) => {
@@ -105,38 +109,51 @@ where
             under_way.await;
             return Ok(());
         }
-        let _leader = Leader { rebuilds: &self.rebuilds, reader };
+        let leader = Leader { inner: Arc::clone(&self.inner), reader };
+        match tokio::spawn(async move { leader.rebuild(user).await }).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::Closed.into()),
+        }
+    }
+}
+
+/// Whoever does a rebuild; those who wait go on when it is dropped.
+struct Leader<S: Homes> {
+    inner: Arc<Inner<S>>,
+    reader: S::Account,
+}
+
+impl<S: Homes + Lookups> Leader<S> {
+    async fn rebuild(&self, user: UserId) -> Result<(), ReadError> {
         // The semaphore is never closed.
-        let _permit = self.at_work.acquire().await;
+        let _permit = self.inner.at_work.acquire().await;
         for _ in 0..REBUILD_ATTEMPTS_MAX {
-            if self.try_rebuild(reader).await? {
+            if self.try_rebuild().await? {
                 return Ok(());
             }
         }
         Err(ReadError::Busy { user })
     }
 
-    async fn try_rebuild(&self, reader: S::Account) -> Result<bool, StoreError> {
-        let ticket = self.store.begin_rebuild(reader).await?;
-        let mut authors = self.store.following(reader).await?;
-        authors.push(reader);
-        let mut merge = Merge::new(self.store.entries_max());
+    async fn try_rebuild(&self) -> Result<bool, StoreError> {
+        let store = &self.inner.store;
+        let ticket = store.begin_rebuild(self.reader).await?;
+        let mut authors = store.following(self.reader).await?;
+        authors.push(self.reader);
+        let mut merge = Merge::new(store.entries_max());
         for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
-            merge.add(self.store.newest_of(authors).await?);
+            merge.add(store.newest_of(authors).await?);
+            // A store in memory would let nobody else go on before the last one.
+            tokio::task::yield_now().await;
         }
-        self.store.finish_rebuild(reader, ticket, merge.finish()).await
+        store.finish_rebuild(self.reader, ticket, merge.finish()).await
     }
 }
 
-/// Whoever does a rebuild; those who wait go on when it is dropped.
-struct Leader<'a, A: Eq + Hash> {
-    rebuilds: &'a Rebuilds<A>,
-    reader: A,
-}
-
-impl<A: Eq + Hash> Drop for Leader<'_, A> {
+impl<S: Homes> Drop for Leader<S> {
     fn drop(&mut self) {
-        if let Some(finished) = lock(self.rebuilds).remove(&self.reader) {
+        if let Some(finished) = lock(&self.inner.rebuilds).remove(&self.reader) {
             finished.notify_waiters();
         }
     }

@@ -28,8 +28,8 @@
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
-//!   `home_timeline::merge`, `writes::draft`, the frames and the recovery of the
-//!   log, the lists and sets of the store.
+//!   `home_timeline::merge`, `writes::draft`, the frames of the log, the lists
+//!   and sets of the store.
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
 //!   what has none, is in `ARCHITECTURE.md`.

@@ -17,9 +17,12 @@
 
 pub mod embedded;
 
-use std::{fmt::Debug, future::Future, sync::Arc};
+use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
 use crate::domain::{Event, Post, PostId, UserId};
+
+/// CAP unless something else is set: how many posts a home timeline shows.
+pub const HOME_TIMELINE_CAP_DEFAULT: usize = 800;
 
 /// A backend that shows all three faces.
 pub trait Store: Ledger + Homes + Lookups {}
@@ -30,7 +33,7 @@ impl<S: Ledger + Homes + Lookups> Store for S {}
 pub trait Accounts: Send + Sync + 'static {
     /// The store's own handle of an account: cheap to copy, and in an order in
     /// which timelines are cheap to write one after the other.
-    type Account: Copy + Ord + Debug + Send + Sync + 'static;
+    type Account: Copy + Ord + Hash + Debug + Send + Sync + 'static;
 
     /// The handles of accounts, in the same places. `None` where a store numbers
     /// its accounts and no event has named this one.

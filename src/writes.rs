@@ -35,6 +35,9 @@ use crate::{
     store::{Lookups, StoreError},
 };
 
+/// The longest text unless something else is set, in Unicode scalar values.
+pub const TEXT_CHARS_MAX_DEFAULT: usize = 140;
+
 /// Followers to one event of an import: small enough to be interleaved with
 /// posts, large enough to be cheap.
 const EVENT_FOLLOWERS_MAX: usize = 8_192;
@@ -59,7 +62,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            text_chars_max: 140,
+            text_chars_max: TEXT_CHARS_MAX_DEFAULT,
             apply_wait_max: Duration::from_secs(5),
             in_flight_bytes_max: 64 << 20,
             requests_max: 1_000_000,
@@ -210,7 +213,8 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
 
     /// Ends a follow. The result is as that of `delete`.
     pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<bool, WriteError> {
-        draft::check_follow(follower, followee)?;
+        draft::check_user("follower_id", follower)?;
+        draft::check_user("followee_id", followee)?;
         self.inner.write_and_wait(Event::Unfollowed { followee, follower }).await
     }
 

@@ -5,7 +5,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{App, AppError, Settings};
+use crate::{
+    app::{App, AppError, Settings},
+    store::HOME_TIMELINE_CAP_DEFAULT,
+    writes::TEXT_CHARS_MAX_DEFAULT,
+};
 
 /// Where `serve` listens if nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
@@ -22,13 +26,13 @@ pub struct ServeArgs {
     listen: SocketAddr,
     /// How many posts a home timeline shows
     #[arg(
-        long, value_name = "COUNT", env = "ROOST_HOME_TIMELINE_CAP", default_value_t = 800,
+        long, value_name = "COUNT", env = "ROOST_HOME_TIMELINE_CAP", default_value_t = HOME_TIMELINE_CAP_DEFAULT as u32,
         value_parser = clap::value_parser!(u32).range(1..=100_000),
     )]
     home_timeline_cap: u32,
     /// The longest text of a post, in characters (Unicode scalar values)
     #[arg(
-        long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT", default_value_t = 140,
+        long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT", default_value_t = TEXT_CHARS_MAX_DEFAULT as u32,
         value_parser = clap::value_parser!(u32).range(1..=100_000),
     )]
     post_text_limit: u32,

@@ -5,7 +5,7 @@
 //!                                         └──► lost: end it where it stands
 //! ```
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     sync::oneshot,
@@ -40,14 +40,13 @@ struct Running {
     abort: AbortHandle,
     /// Whom to tell when it has ended.
     released: Option<oneshot::Sender<()>>,
+    /// The partition has come back, and waits for this worker's end.
+    given_again: bool,
 }
 
 type Ended = Result<(Id, Result<(), FanoutError>), JoinError>;
 
-impl<L: EventLog, S: Store> WorkerPool<L, S>
-where
-    S::Account: Hash,
-{
+impl<L: EventLog, S: Store> WorkerPool<L, S> {
     /// Runs workers until it is told to stop, and commits what they have delivered.
     /// Once one of them cannot go on, the others are stopped too.
     ///
@@ -64,12 +63,14 @@ where
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = tasks.join_next_with_id() => {
-                    result = end(&mut running, ended);
-                    if result.is_err() {
+                Some(ended) = tasks.join_next_with_id() => match end(&mut running, ended) {
+                    Ok(None) => {}
+                    Ok(Some(partition)) => self.give(partition, &mut tasks, &mut running, &stop),
+                    Err(error) => {
+                        result = Err(error);
                         break;
                     }
-                }
+                },
                 change = assignments.next(), if joined => match change {
                     Some(change) => self.change(change, &mut tasks, &mut running, &stop),
                     None => joined = false,
@@ -79,7 +80,7 @@ where
         running.values().for_each(|worker| worker.stop.cancel());
         while let Some(ended) = tasks.join_next_with_id().await {
             // What failed first says most.
-            result = result.and(end(&mut running, ended));
+            result = result.and(end(&mut running, ended).map(drop));
         }
         result
     }
@@ -93,23 +94,41 @@ where
     ) {
         match change {
             Assignment::Given { partition } => {
-                let stop = stop.child_token();
-                let abort = tasks.spawn(self.work(partition, stop.clone()));
-                running.insert(abort.id(), Running { partition, stop, abort, released: None });
+                match running.values_mut().find(|worker| worker.partition == partition) {
+                    // Two workers would write at once.
+                    Some(worker) => worker.given_again = true,
+                    None => self.give(partition, tasks, running, stop),
+                }
             }
             Assignment::Withdrawn { partition, released } => {
                 let mut released = Some(released);
                 for worker in running.values_mut().filter(|one| one.partition == partition) {
                     worker.stop.cancel();
+                    worker.given_again = false;
                     worker.released = released.take();
                 }
             }
             Assignment::Lost { partition } => {
-                for worker in running.values().filter(|worker| worker.partition == partition) {
+                for worker in running.values_mut().filter(|one| one.partition == partition) {
                     worker.abort.abort();
+                    worker.given_again = false;
                 }
             }
         }
+    }
+
+    /// Starts a worker for a partition that has none.
+    fn give(
+        &self,
+        partition: u32,
+        tasks: &mut JoinSet<Result<(), FanoutError>>,
+        running: &mut HashMap<Id, Running>,
+        stop: &CancellationToken,
+    ) {
+        let stop = stop.child_token();
+        let abort = tasks.spawn(self.work(partition, stop.clone()));
+        let worker = Running { partition, stop, abort, released: None, given_again: false };
+        running.insert(worker.abort.id(), worker);
     }
 
     fn work(
@@ -137,16 +156,182 @@ where
     }
 }
 
-/// Takes note that a worker has ended, and tells who waits for it.
-fn end(running: &mut HashMap<Id, Running>, ended: Ended) -> Result<(), FanoutError> {
+/// Takes note that a worker has ended, and tells who waits for it. Returns its
+/// partition if that needs another one.
+fn end(running: &mut HashMap<Id, Running>, ended: Ended) -> Result<Option<u32>, FanoutError> {
     let (id, result) = match ended {
         Ok((id, result)) => (id, result),
         Err(error) if error.is_cancelled() => (error.id(), Ok(())),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    if let Some(released) = running.remove(&id).and_then(|worker| worker.released) {
+    let Some(worker) = running.remove(&id) else { return result.map(|()| None) };
+    if let Some(released) = worker.released {
         // Whoever waited may have gone.
         let _ = released.send(());
     }
-    result
+    result.map(|()| worker.given_again.then_some(worker.partition))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::Range, time::Duration};
+
+    use bytes::Bytes;
+    use tokio::{sync::mpsc, time::timeout};
+
+    use super::*;
+    use crate::{
+        domain::{Event, Origin, Post, PostId, UserId},
+        event_log::{Assignments, LogError, Record, codec, embedded::EmbeddedLog},
+        store::embedded::{self, EmbeddedStore},
+    };
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// A log whose partitions come and go as a test says.
+    struct Shared {
+        log: EmbeddedLog,
+        assignments: std::sync::Mutex<Option<Assignments>>,
+    }
+
+    impl EventLog for Shared {
+        fn partitions(&self) -> u32 {
+            self.log.partitions()
+        }
+
+        async fn append(&self, partition: u32, all: Vec<Bytes>) -> Result<Vec<u64>, LogError> {
+            self.log.append(partition, all).await
+        }
+
+        async fn read(
+            &self,
+            partition: u32,
+            from: u64,
+            max: usize,
+        ) -> Result<Vec<Record>, LogError> {
+            self.log.read(partition, from, max).await
+        }
+
+        async fn end(&self, partition: u32) -> Result<u64, LogError> {
+            self.log.end(partition).await
+        }
+
+        async fn wait_past(&self, partition: u32, offset: u64) -> Result<(), LogError> {
+            self.log.wait_past(partition, offset).await
+        }
+
+        async fn committed(&self, partition: u32) -> Result<u64, LogError> {
+            self.log.committed(partition).await
+        }
+
+        async fn commit(&self, partition: u32, offset: u64) -> Result<(), LogError> {
+            self.log.commit(partition, offset).await
+        }
+
+        fn join(&self) -> Assignments {
+            self.assignments.lock().unwrap().take().expect("it is joined once")
+        }
+    }
+
+    struct Town {
+        log: Arc<Shared>,
+        progress: Arc<Progress>,
+        changes: mpsc::Sender<Assignment>,
+        stop: CancellationToken,
+        pool: tokio::task::JoinHandle<Result<(), FanoutError>>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Town {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let log = EmbeddedLog::open(&dir.path().join("log"), Default::default()).unwrap();
+            let settings = embedded::Settings::default();
+            let store = EmbeddedStore::open(&dir.path().join("store"), settings).unwrap();
+            let (changes, assignments) = mpsc::channel(8);
+            let assignments = std::sync::Mutex::new(Some(Assignments::new(assignments)));
+            let log = Arc::new(Shared { log, assignments });
+            let progress = Arc::new(Progress::new(log.partitions()));
+            let pool = WorkerPool {
+                log: Arc::clone(&log),
+                store: Arc::new(store),
+                progress: Arc::clone(&progress),
+                counters: Arc::default(),
+                settings: Settings::default(),
+            };
+            let stop = CancellationToken::new();
+            let pool = tokio::spawn(pool.run(stop.clone()));
+            Self { log, progress, changes, stop, pool, _dir: dir }
+        }
+
+        async fn post(&self, ids: Range<u64>) {
+            for id in ids {
+                let post = Post {
+                    id: PostId(id),
+                    author: UserId(1),
+                    text: "hello".to_owned(),
+                    origin: Origin::Shared,
+                    link: None,
+                    reply_to: None,
+                    repost_of: None,
+                };
+                let event = Event::PostPublished { post, request_id: None };
+                self.log.append(0, vec![codec::encode(&event)]).await.unwrap();
+            }
+        }
+
+        async fn give(&self) {
+            self.changes.send(Assignment::Given { partition: 0 }).await.unwrap();
+        }
+
+        async fn delivered(&self, offset: u64) {
+            timeout(DEADLINE, self.progress.wait_delivered(0, offset)).await.expect("delivered");
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            timeout(DEADLINE, self.pool).await.expect("it ends").unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_partition_is_released_once_all_of_it_is_committed() {
+        let town = Town::new();
+        town.give().await;
+        town.post(1..4).await;
+        town.delivered(3).await;
+        let (released, is_released) = oneshot::channel();
+        town.changes.send(Assignment::Withdrawn { partition: 0, released }).await.unwrap();
+        timeout(DEADLINE, is_released).await.expect("released").unwrap();
+        assert_eq!(town.log.committed(0).await.unwrap(), 3);
+        // Nobody works on it until it is given again.
+        town.post(4..6).await;
+        assert_eq!(town.progress.position(0).delivered, 3);
+        town.give().await;
+        town.delivered(5).await;
+        town.end().await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_withdrawn_without_a_worker_is_released_at_once() {
+        let town = Town::new();
+        let (released, is_released) = oneshot::channel();
+        town.changes.send(Assignment::Withdrawn { partition: 0, released }).await.unwrap();
+        // Dropping says so too.
+        assert!(timeout(DEADLINE, is_released).await.expect("released").is_err());
+        town.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_partition_that_comes_back_has_one_worker_again() {
+        let town = Town::new();
+        town.post(1..4).await;
+        for _ in 0..20 {
+            town.give().await;
+            town.changes.send(Assignment::Lost { partition: 0 }).await.unwrap();
+        }
+        town.give().await;
+        town.delivered(3).await;
+        town.end().await;
+    }
 }

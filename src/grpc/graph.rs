@@ -24,10 +24,7 @@ const IMPORT_EDGES_MAX: usize = 100_000;
 const IMPORTS_IN_FLIGHT_MAX: usize = 4;
 
 #[tonic::async_trait]
-impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
-where
-    S::Account: std::hash::Hash,
-{
+impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S> {
     async fn follow(
         &self,
         request: Request<v1::FollowRequest>,
@@ -55,19 +52,21 @@ where
         let mut edge_count = 0;
         // A message is begun only once it is checked, and after a bad one none is.
         let mut refused = None;
-        for number in 0_u64.. {
-            let Some(message) = messages.message().await? else { break };
-            match follower_lists(number, message) {
-                Ok(lists) => imports.push(self.writes.import(lists)),
-                Err(error) => {
-                    refused = Some(error);
-                    break;
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                Some(imported) = imports.next() => edge_count += imported?,
+                message = messages.message(), if imports.len() < IMPORTS_IN_FLIGHT_MAX => {
+                    let Some(message) = message? else { break };
+                    match follower_lists(number, message) {
+                        Ok(lists) => imports.push(self.writes.import(lists)),
+                        Err(error) => {
+                            refused = Some(error);
+                            break;
+                        }
+                    }
+                    number += 1;
                 }
-            }
-            if imports.len() == IMPORTS_IN_FLIGHT_MAX
-                && let Some(imported) = imports.next().await
-            {
-                edge_count += imported?;
             }
         }
         while let Some(imported) = imports.next().await {

@@ -23,10 +23,7 @@ const STREAM_CHUNK_MAX: usize = 256;
 const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 #[tonic::async_trait]
-impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S>
-where
-    S::Account: std::hash::Hash,
-{
+impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
     async fn publish_post(
         &self,
         request: Request<v1::PublishPostRequest>,

@@ -13,10 +13,7 @@ use crate::{
 };
 
 #[tonic::async_trait]
-impl<L: EventLog, S: Store> v1::status_service_server::StatusService for Api<L, S>
-where
-    S::Account: std::hash::Hash,
-{
+impl<L: EventLog, S: Store> v1::status_service_server::StatusService for Api<L, S> {
     async fn get_status(
         &self,
         _: Request<v1::GetStatusRequest>,

@@ -1,5 +1,6 @@
 //! `roost.v1.TimelineService`.
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,12 +18,11 @@ use crate::{
 
 const PAGE_SIZE_DEFAULT: usize = 20;
 const PAGE_SIZE_MAX: usize = 800;
+/// Bytes of posts on a page: clients take messages of 4 MiB unless told otherwise.
+const PAGE_BYTES_MAX: usize = 3 << 20;
 
 #[tonic::async_trait]
-impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api<L, S>
-where
-    S::Account: std::hash::Hash,
-{
+impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api<L, S> {
     async fn list_home_timeline(
         &self,
         request: Request<v1::ListHomeTimelineRequest>,
@@ -32,10 +32,10 @@ where
         check_user("user_id", UserId(user_id))?;
         let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
-        let page = self.homes.read(UserId(user_id), before, count_max).await?;
+        let mut page = self.homes.read(UserId(user_id), before, count_max).await?;
+        let (post_ids, posts) = self.show(&mut page, ids_only).await?;
         let next_page_token = next_page_token(List::Home, user_id, &page);
         let floor = Some(floor_to_proto(page.floor));
-        let (post_ids, posts) = self.show(page.ids, ids_only).await?;
         Ok(Response::new(v1::ListHomeTimelineResponse { post_ids, posts, next_page_token, floor }))
     }
 
@@ -52,10 +52,10 @@ where
         let mut ids = self.store.author_page(UserId(author_id), before, count_max + 1).await?;
         let more = ids.len() > count_max;
         ids.truncate(count_max);
-        let page = HomePage { ids, more, floor: Floor::Beginning };
+        let mut page = HomePage { ids, more, floor: Floor::Beginning };
+        let (post_ids, posts) = self.show(&mut page, ids_only).await?;
         let next_page_token = next_page_token(List::Author, author_id, &page);
         let floor = Some(floor_to_proto(page.floor));
-        let (post_ids, posts) = self.show(page.ids, ids_only).await?;
         Ok(Response::new(v1::ListAuthorTimelineResponse {
             post_ids,
             posts,
@@ -67,17 +67,30 @@ where
 
 impl<L: EventLog, S: Store> Api<L, S> {
     /// The ids and, unless only they are wanted, the posts of a page. A post that
-    /// was deleted since the page was read is in neither.
+    /// was deleted since the page was read is in neither. A page with too many bytes
+    /// of posts is cut short.
     async fn show(
         &self,
-        ids: Vec<PostId>,
+        page: &mut HomePage,
         ids_only: bool,
     ) -> Result<(Vec<u64>, Vec<v1::Post>), Status> {
         if ids_only {
-            return Ok((ids.into_iter().map(|id| id.0).collect(), Vec::new()));
+            return Ok((page.ids.iter().map(|id| id.0).collect(), Vec::new()));
         }
-        let posts = self.store.posts(&ids).await?;
-        Ok(posts.into_iter().flatten().map(|post| (post.id.0, post_to_proto(&post))).unzip())
+        let (mut ids, mut posts, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (place, post) in self.store.posts(&page.ids).await?.into_iter().enumerate() {
+            let Some(post) = post else { continue };
+            let post = post_to_proto(&post);
+            bytes += post.encoded_len();
+            if bytes > PAGE_BYTES_MAX && place > 0 {
+                page.ids.truncate(place);
+                page.more = true;
+                break;
+            }
+            ids.push(post.id);
+            posts.push(post);
+        }
+        Ok((ids, posts))
     }
 }
 

@@ -45,8 +45,9 @@ use self::{
 use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
-        PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize,
+        Accounts, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, HomeRead, Homes, Ledger,
+        Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, StoreError,
+        StoreSize,
     },
 };
 
@@ -66,7 +67,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            home_timeline_cap: 800,
+            home_timeline_cap: HOME_TIMELINE_CAP_DEFAULT,
             post_cache_bytes: 128 << 20,
             block_cache_bytes: 128 << 20,
             blocking: Blocking::Pool,

@@ -19,7 +19,7 @@ use crate::{
 enum Fate {
     /// It is clear already.
     Done(Result<PostId, WriteError>),
-    /// It has the name of a request that is under fate or done.
+    /// It has the name of a request that is under way or done.
     Repeated(watch::Receiver<Outcome>),
     /// It makes a post, unless the store knows an earlier request of its name.
     New(Option<Request>),
@@ -121,7 +121,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    /// Whether each draft repeats a request that is under fate or done.
+    /// Whether each draft repeats a request that is under way or done.
     async fn repeated(&self, drafts: &[Draft]) -> Result<Vec<bool>, StoreError> {
         let mut repeated = vec![false; drafts.len()];
         let mut places = Vec::new();

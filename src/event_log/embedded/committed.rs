@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use super::error::{corrupt, io_error};
+use super::error::{dispensable, io_error};
 use crate::{durable_file, event_log::LogError};
 
 const FILE_NAME: &str = "committed";
@@ -37,7 +37,7 @@ impl Committed {
         let path = dir.join(FILE_NAME);
         let offset = match fs::read(&path) {
             Ok(bytes) => {
-                decode(&bytes).ok_or_else(|| corrupt(&path, 0, "it is not a committed offset"))?
+                decode(&bytes).ok_or_else(|| dispensable(&path, "it is not a committed offset"))?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(io_error("reading", &path, error)),
