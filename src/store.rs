@@ -16,6 +16,7 @@
 //! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
 pub mod embedded;
+pub mod redis;
 
 use std::{fmt::Debug, future::Future, sync::Arc};
 

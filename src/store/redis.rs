@@ -1,0 +1,10 @@
+//! The Redis store, standalone and Cluster. So far, its push path.
+//!
+//! ```text
+//!  Pushes ──► push: by node, sorted ──► pool ──► node: one pipeline ──► Redis
+//!                ▲      │ slots                    │ resp: pack, scan
+//!                └──────┴── only what was refused ◄┘
+//! ```
+
+pub mod resp;
+pub mod slots;
