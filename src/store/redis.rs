@@ -6,5 +6,12 @@
 //!                └──────┴── only what was refused ◄┘
 //! ```
 
+pub mod config;
+pub mod error;
+pub mod node;
+pub mod pool;
+pub mod push;
 pub mod resp;
 pub mod slots;
+mod tls;
+mod topology;
