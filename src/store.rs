@@ -16,6 +16,7 @@
 //! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
 pub mod embedded;
+pub mod redis;
 
 use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
@@ -300,6 +301,43 @@ impl<A: Copy> Pushes<A> {
             start = end;
             (reader, ids)
         })
+    }
+
+    /// One reader with its ids, by its place among the readers.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn at(&self, place: usize) -> (A, &[PostId]) {
+        let start = place.checked_sub(1).map_or(0, |before| self.readers[before].1);
+        let (reader, end) = self.readers[place];
+        (reader, &self.ids[start..end])
+    }
+
+    /// One reader, by its place among the readers.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn reader(&self, place: usize) -> A {
+        self.readers[place].0
+    }
+
+    /// The readers at `places`, which are ascending, with their ids.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn only(&self, places: &[usize]) -> Self {
+        let mut some = Self { readers: Vec::with_capacity(places.len()), ids: Vec::new() };
+        for &place in places {
+            let (reader, ids) = self.at(place);
+            some.ids.extend_from_slice(ids);
+            some.readers.push((reader, some.ids.len()));
+        }
+        some
+    }
+
+    /// How many readers there are.
+    pub fn len(&self) -> usize {
+        self.readers.len()
     }
 
     /// Whether there is nothing to write.

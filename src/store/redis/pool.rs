@@ -1,0 +1,119 @@
+//! The connections to one node.
+//!
+//! A pipeline has a connection to itself while it runs. Connections that came
+//! back whole are used again, others are dropped. A node that could not be reached
+//! is tried again only after a while, which doubles each time.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    error::NodeError,
+    node::{Dial, NodeConnection},
+    slots::NodeAddress,
+};
+
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Asks whether this worker may still write, and why not.
+pub type Admission =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+#[derive(Debug)]
+pub(super) struct NodePool {
+    node: NodeAddress,
+    idle: Mutex<Vec<NodeConnection>>,
+    /// As many as there may be connections in use; past it, pipelines wait.
+    permits: Semaphore,
+    failures: Mutex<Failures>,
+}
+
+/// Failures to connect, in a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failures {
+    next_wait: Duration,
+    not_before: Option<Instant>,
+}
+
+/// A connection for one pipeline.
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    pub(super) connection: NodeConnection,
+    pool: &'a NodePool,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl NodePool {
+    pub(super) fn new(node: NodeAddress, connections_max: usize) -> Self {
+        Self {
+            node,
+            idle: Mutex::default(),
+            permits: Semaphore::new(connections_max.max(1)),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// A connection under the name that `dial` says, an idle one if there is one.
+    ///
+    /// A new one is known to Redis by its name before `admission` is asked. So
+    /// whoever takes over and first makes `admission` say no, then closes the
+    /// connections of that name, has closed all there will ever be.
+    pub(super) async fn lease(
+        &self,
+        dial: &Dial,
+        admission: Option<&Admission>,
+    ) -> Result<Lease<'_>, NodeError> {
+        // It fails only once it is closed, which it never is.
+        let permit = self.permits.acquire().await.ok();
+        while let Some(mut connection) = self.pop_idle() {
+            if *connection.name() == dial.name && connection.is_idle() {
+                return Ok(Lease { connection, pool: self, _permit: permit });
+            }
+        }
+        let not_before = self.failures.lock().unwrap_or_else(PoisonError::into_inner).not_before;
+        if let Some(not_before) = not_before {
+            sleep_until(not_before).await;
+        }
+        let connected = NodeConnection::connect(&self.node, dial).await;
+        self.note(connected.is_ok());
+        let connection = connected?;
+        if let Some(admission) = admission {
+            admission().await.map_err(|reason| NodeError::Fenced { reason })?;
+        }
+        Ok(Lease { connection, pool: self, _permit: permit })
+    }
+
+    fn pop_idle(&self) -> Option<NodeConnection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn note(&self, connected: bool) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures = if connected { Failures::default() } else { failures.after_one_more() };
+    }
+}
+
+impl Failures {
+    fn after_one_more(self) -> Self {
+        let wait = self.next_wait.clamp(FIRST_WAIT, LONGEST_WAIT);
+        Self { next_wait: wait * 2, not_before: Some(Instant::now() + wait) }
+    }
+}
+
+impl Lease<'_> {
+    /// Gives the connection back, on which nothing is under way.
+    pub(super) fn give_back(self) {
+        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(self.connection);
+    }
+}

@@ -1,0 +1,344 @@
+//! The pushes of one node in one round, and what became of them.
+
+use std::collections::BTreeMap;
+
+use super::{OverFull, PushReport};
+use crate::{
+    domain::UserId,
+    store::{
+        Pushes,
+        redis::{
+            error::NodeError,
+            pool::Lease,
+            resp::{self, HomeKey, Reply},
+            slots::{NodeAddress, Redirect, SlotMap},
+        },
+    },
+};
+
+/// Some pushes, by their places, for one node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) node: NodeAddress,
+    places: Vec<u32>,
+    /// Each is sent with `ASKING` before it.
+    asking: bool,
+    /// Whether the node may send them elsewhere.
+    in_cluster: bool,
+}
+
+/// What became of some pushes.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Of those that were carried out, or may have been.
+    pub(super) report: PushReport,
+    /// Those that are not to be tried again within the call, and why.
+    pub(super) refused: Vec<u32>,
+    pub(super) refusal: Option<NodeError>,
+    /// The others.
+    pub(super) retry: Retry,
+}
+
+/// Pushes that were not carried out and may be tried again.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    places: Vec<u32>,
+    /// Those that belong to a certain node this once.
+    asked: Vec<(NodeAddress, Vec<u32>)>,
+    /// Slots that are elsewhere now.
+    pub(super) moved: BTreeMap<u16, NodeAddress>,
+    /// Nodes that are not to be reached.
+    pub(super) away: Vec<NodeAddress>,
+    /// Whether it needs a pause before.
+    pub(super) must_wait: bool,
+    /// Why they were not carried out.
+    pub(super) reason: Option<NodeError>,
+}
+
+impl Retry {
+    /// All of so many pushes, none of which has been tried.
+    pub(super) fn all(count: usize) -> Self {
+        Self { places: (0..count as u32).collect(), ..Self::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.asked.is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn into_places(self) -> Vec<u32> {
+        let asked = self.asked.into_iter().flat_map(|(_, places)| places);
+        self.places.into_iter().chain(asked).collect()
+    }
+
+    /// Shares them out by node. Those that no node serves are left over.
+    pub(super) fn batches(self, map: &SlotMap, pushes: &Pushes<UserId>) -> (Vec<Batch>, Self) {
+        let in_cluster = !map.is_standalone();
+        let room = self.places.len() / map.nodes().len().max(1);
+        let mut batches: Vec<Batch> = map
+            .nodes()
+            .iter()
+            .map(|node| Batch {
+                node: node.clone(),
+                places: Vec::with_capacity(room + room / 8),
+                asking: false,
+                in_cluster,
+            })
+            .collect();
+        let mut homeless = Self::default();
+        for push in self.places {
+            match map.place(HomeKey::of(pushes.reader(push as usize)).as_bytes()) {
+                Ok(place) => batches[place].places.push(push),
+                Err(slot) => {
+                    homeless.places.push(push);
+                    homeless.must_wait = true;
+                    homeless.reason.get_or_insert(NodeError::NoNode { slot });
+                }
+            }
+        }
+        batches.retain(|batch| !batch.places.is_empty());
+        batches.extend(self.asked.into_iter().map(|(node, places)| Batch {
+            node,
+            places,
+            asking: true,
+            in_cluster,
+        }));
+        (batches, homeless)
+    }
+
+    fn ask(&mut self, node: NodeAddress, place: u32) {
+        match self.asked.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, places)) => places.push(place),
+            None => self.asked.push((node, vec![place])),
+        }
+    }
+
+    fn absorb(&mut self, mut other: Self) {
+        self.places.append(&mut other.places);
+        for (node, places) in other.asked {
+            places.into_iter().for_each(|place| self.ask(node.clone(), place));
+        }
+        self.moved.append(&mut other.moved);
+        self.away.append(&mut other.away);
+        self.must_wait |= other.must_wait;
+        note(&mut self.reason, other.reason);
+    }
+}
+
+impl Outcome {
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        let (sum, more) = (&mut self.report.outcome, other.report.outcome);
+        sum.deliveries += more.deliveries;
+        sum.skipped += more.skipped;
+        sum.pushes += more.pushes;
+        self.report.over_full.append(&mut other.report.over_full);
+        self.report.unknown.append(&mut other.report.unknown);
+        self.report.redirected += other.report.redirected;
+        self.refused.append(&mut other.refused);
+        note(&mut self.refusal, other.refusal);
+        self.retry.absorb(other.retry);
+    }
+}
+
+/// Keeps the first error, unless a later one is final and it is not.
+fn note(first: &mut Option<NodeError>, other: Option<NodeError>) {
+    let Some(other) = other else { return };
+    match first {
+        Some(first) if first.is_final() || !other.is_final() => {}
+        _ => *first = Some(other),
+    }
+}
+
+impl Batch {
+    /// No connection could be had, so nothing was sent.
+    pub(super) fn not_begun(self, error: NodeError) -> Outcome {
+        let mut outcome = Outcome::default();
+        if error.is_final() {
+            outcome.refused = self.places;
+            outcome.refusal = Some(error);
+        } else {
+            outcome.retry.places = self.places;
+            outcome.retry.away.push(self.node);
+            outcome.retry.reason = Some(error);
+        }
+        outcome
+    }
+
+    /// Pushes, on a connection that it gives back whole or not at all.
+    pub(super) async fn run(
+        self,
+        mut lease: Lease<'_>,
+        pushes: &Pushes<UserId>,
+        entries_max: u64,
+    ) -> Outcome {
+        let commands_per_push = if self.asking { 2 } else { 1 };
+        let mut outcome = Outcome::default();
+        let mut packed = 0;
+        let pack = |out: &mut Vec<u8>| {
+            let Some(&place) = self.places.get(packed / commands_per_push) else { return false };
+            packed += 1;
+            if packed % commands_per_push == 1 {
+                resp::pack_command(out, &[b"ASKING"]);
+            } else {
+                let (reader, ids) = pushes.at(place as usize);
+                resp::pack_push(out, &HomeKey::of(reader), ids);
+            }
+            true
+        };
+        let on_reply = |command: usize, reply: Reply<'_>| {
+            if command % commands_per_push + 1 == commands_per_push {
+                let place = self.places[command / commands_per_push];
+                self.take(place, reply, pushes, entries_max, &mut outcome);
+            }
+        };
+        match lease.connection.run(pack, on_reply).await {
+            Ok(()) => lease.give_back(),
+            Err(interrupted) => {
+                let answered = interrupted.answered / commands_per_push;
+                let sent = interrupted.sent / commands_per_push;
+                self.abandon(answered, sent, interrupted.error, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    #[inline]
+    fn take(
+        &self,
+        place: u32,
+        reply: Reply<'_>,
+        pushes: &Pushes<UserId>,
+        entries_max: u64,
+        outcome: &mut Outcome,
+    ) {
+        let (reader, ids) = pushes.at(place as usize);
+        let sum = &mut outcome.report.outcome;
+        match reply {
+            Reply::Integer(0) => sum.skipped += ids.len() as u64,
+            Reply::Integer(length) => {
+                sum.deliveries += ids.len() as u64;
+                sum.pushes += 1;
+                let length = length.unsigned_abs();
+                if length > entries_max {
+                    outcome.report.over_full.push(OverFull { reader, length });
+                }
+            }
+            Reply::Error(error) => self.take_error(place, error, outcome),
+            // No Redis answers a push by anything else; nobody can know.
+            _ => outcome.report.unknown.push(place as usize),
+        }
+    }
+
+    /// A command that is answered by an error was not carried out.
+    fn take_error(&self, place: u32, error: &[u8], outcome: &mut Outcome) {
+        let retry = &mut outcome.retry;
+        let redirect = Redirect::parse(error, &self.node).filter(|_| self.in_cluster);
+        match redirect {
+            Some(Redirect::Moved { slot, node }) => {
+                outcome.report.redirected += 1;
+                retry.reason.get_or_insert_with(|| self.unsettled(slot));
+                retry.places.push(place);
+                retry.moved.insert(slot, node);
+            }
+            Some(Redirect::Ask { slot, node }) => {
+                outcome.report.redirected += 1;
+                retry.reason.get_or_insert_with(|| self.unsettled(slot));
+                retry.ask(node, place);
+            }
+            None if passes(error) => {
+                retry.must_wait = true;
+                retry.reason.get_or_insert_with(|| NodeError::refused(&self.node, error));
+                retry.places.push(place);
+            }
+            None => {
+                outcome.refused.push(place);
+                outcome.refusal.get_or_insert_with(|| NodeError::refused(&self.node, error));
+            }
+        }
+    }
+
+    fn unsettled(&self, slot: u16) -> NodeError {
+        NodeError::Unsettled { node: self.node.clone(), slot }
+    }
+
+    /// The connection failed: those before `answered` are done with, those before
+    /// `sent` may have been carried out, and the others were not.
+    fn abandon(self, answered: usize, sent: usize, error: NodeError, outcome: &mut Outcome) {
+        let unknown = &self.places[answered..sent];
+        tracing::warn!(%error, unknown = unknown.len(), "a pipeline of pushes was interrupted");
+        outcome.report.unknown.extend(unknown.iter().map(|&place| place as usize));
+        let unsent = &self.places[sent..];
+        if error.is_final() || matches!(error, NodeError::TimedOut { .. }) {
+            // To wait for a silent node once is enough for one call.
+            outcome.refused.extend(unsent);
+            note(&mut outcome.refusal, Some(error));
+        } else {
+            outcome.retry.places.extend(unsent);
+            outcome.retry.away.push(self.node);
+            note(&mut outcome.retry.reason, Some(error));
+        }
+    }
+}
+
+/// Whether a refusal passes by itself, and soon.
+fn passes(error: &[u8]) -> bool {
+    let word = error.split(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(word, b"LOADING" | b"TRYAGAIN" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"BUSY")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::PostId, fanout::combine};
+
+    fn pushes(readers: u64) -> Pushes<UserId> {
+        combine((1..=readers).map(|reader| (UserId(reader), PostId(9))).collect())
+    }
+
+    fn batch(asking: bool) -> Batch {
+        let node = NodeAddress::new("a", 1);
+        Batch { node, places: (0..6).collect(), asking, in_cluster: true }
+    }
+
+    #[test]
+    fn only_what_was_refused_is_tried_again() {
+        let (pushes, batch) = (pushes(6), batch(false));
+        let mut outcome = Outcome::default();
+        let replies = [
+            Reply::Integer(5),
+            Reply::Error(b"MOVED 7 b:2"),
+            Reply::Error(b"ASK 8 b:2"),
+            Reply::Error(b"OOM command not allowed"),
+            Reply::Error(b"LOADING"),
+            Reply::Integer(0),
+        ];
+        for (place, reply) in replies.into_iter().enumerate() {
+            batch.take(place as u32, reply, &pushes, 4, &mut outcome);
+        }
+        let report = &outcome.report;
+        assert_eq!((report.outcome.pushes, report.outcome.skipped), (1, 1));
+        assert_eq!(report.over_full, [OverFull { reader: UserId(1), length: 5 }]);
+        assert_eq!(outcome.refused, [3]);
+        assert_eq!(outcome.retry.places, [1, 4]);
+        assert_eq!(outcome.retry.asked, [(NodeAddress::new("b", 2), vec![2])]);
+        assert_eq!(outcome.retry.moved, BTreeMap::from([(7, NodeAddress::new("b", 2))]));
+        let (batches, left) = outcome.retry.batches(&SlotMap::standalone(batch.node), &pushes);
+        assert_eq!(batches.len(), 2);
+        assert!(batches[1].asking && left.is_empty());
+    }
+
+    #[test]
+    fn a_failed_connection_leaves_three_parts() {
+        let mut outcome = Outcome::default();
+        let closed = NodeError::Broken { node: NodeAddress::new("a", 1), reason: String::new() };
+        batch(false).abandon(2, 5, closed, &mut outcome);
+        assert_eq!(outcome.report.unknown, [2, 3, 4]);
+        assert_eq!(outcome.retry.places, [5]);
+
+        let mut outcome = Outcome::default();
+        let node = NodeAddress::new("a", 1);
+        batch(false).abandon(0, 6, NodeError::TimedOut { node, waited_ms: 1 }, &mut outcome);
+        assert_eq!(outcome.report.unknown.len(), 6);
+        assert!(outcome.retry.is_empty() && outcome.refused.is_empty());
+    }
+}
