@@ -1,6 +1,11 @@
 //! The real services that suites run against, where they are to be had: those of
 //! `deploy/services up`, told by `deploy/services env`.
 
+// Each suite uses a part of it.
+#![allow(dead_code)]
+
+pub mod proxy;
+
 use roost::event_log::kafka::Settings;
 
 /// The settings of a log on the Kafka of `ROOST_TEST_KAFKA`, in a topic and a group

@@ -38,16 +38,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 512 << 10;
 /// What all clients share.
 pub fn config(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &settings.brokers)
-        .set("client.id", "roost")
-        .set("socket.keepalive.enable", "true")
-        // Once the brokers are back, so is the log.
-        .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "1000");
-    for (name, value) in &settings.properties {
-        config.set(name, value);
-    }
+    overlay(&mut config, settings);
     config
 }
 
@@ -76,6 +67,9 @@ pub fn reader(settings: &Settings) -> ClientConfig {
     let queued_kbytes = (settings.buffer_bytes_max / 1024).clamp(1, 2_000_000);
     config
         .set("queued.max.messages.kbytes", queued_kbytes.to_string())
+        // There is one request at a time: while it waits for news, a partition that is
+        // read from elsewhere, or for the first time, waits too.
+        .set("fetch.wait.max.ms", "100")
         // A reader that has caught up with a full queue goes on at once.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.error.backoff.ms", "100");
@@ -105,9 +99,16 @@ fn consumer<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut Cl
         .set("auto.offset.reset", "error")
 }
 
+/// Sets what all clients share, and then what the operator has set.
 fn overlay<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut ClientConfig {
-    let shared = self::config(settings);
-    for (name, value) in shared.config_map() {
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", "roost")
+        .set("socket.keepalive.enable", "true")
+        // Once the brokers are back, so is the log.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000");
+    for (name, value) in &settings.properties {
         config.set(name, value);
     }
     config

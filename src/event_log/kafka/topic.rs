@@ -27,6 +27,8 @@ use crate::event_log::LogError;
 /// How long one question to the brokers may take before the errors that came in
 /// meanwhile are looked at.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// For how long the next of these errors is waited for.
+const EVENT_TIMEOUT: Duration = Duration::from_millis(10);
 /// How long to wait before a question is asked again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Batches are up to this large, which is what brokers take unless told otherwise.
@@ -123,7 +125,7 @@ impl Brokers<'_> {
             let asked = Instant::now();
             let question = self.member.fetch_metadata(Some(&self.settings.topic), QUESTION_TIMEOUT);
             // The reasons come with the events, which a consumer polls for.
-            while self.member.poll(Duration::ZERO).is_some() {}
+            while self.member.poll(EVENT_TIMEOUT).is_some() {}
             let error = match question {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => error,

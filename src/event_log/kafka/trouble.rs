@@ -5,19 +5,17 @@
 //! takes the latest note along.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use crate::event_log::LogError;
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use std::sync::Arc;
-
-use crate::event_log::LogError;
 
 /// How long a note explains later errors.
 const NOTE_LIFE: Duration = Duration::from_secs(60);
@@ -57,9 +55,12 @@ impl Trouble {
             Some(code) if is_refusal(code) => {
                 LogError::Refused { reason: format!("{what}: {code}") }
             }
-            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::MessageTimedOut) => {
-                self.refusal().unwrap_or_else(|| self.unavailable(what))
-            }
+            Some(
+                RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown,
+            ) => self.refusal().unwrap_or_else(|| self.unavailable(what)),
             Some(code) => self.unavailable(&format!("{what}: {code}")),
             None => self.unavailable(&format!("{what}: {error}")),
         }
