@@ -179,12 +179,14 @@ struct Append {
     progress: Mutex<Progress>,
 }
 
+type Answer = oneshot::Sender<Result<Vec<u64>, KafkaError>>;
+
 struct Progress {
     offsets: Vec<u64>,
     /// The first that failed.
     error: Option<KafkaError>,
     /// Whom to tell in the end, and the room that is free then.
-    answer: Option<(oneshot::Sender<Result<Vec<u64>, KafkaError>>, OwnedSemaphorePermit)>,
+    answer: Option<(Answer, OwnedSemaphorePermit)>,
 }
 
 impl Append {

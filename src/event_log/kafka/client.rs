@@ -5,10 +5,10 @@
 
 use rdkafka::ClientConfig;
 
-use super::Settings;
+use super::{Settings, group};
 
 /// Properties that are the log's own, and what each would break.
-pub const RESERVED: [&str; 20] = [
+pub const RESERVED: [&str; 21] = [
     "bootstrap.servers",
     "metadata.broker.list",
     "group.id",
@@ -29,6 +29,7 @@ pub const RESERVED: [&str; 20] = [
     "delivery.timeout.ms",
     "message.max.bytes",
     "log.queue",
+    "statistics.interval.ms",
 ];
 
 /// The largest payload of an event, in bytes: with its batch it stays below what
@@ -80,13 +81,14 @@ pub fn reader(settings: &Settings) -> ClientConfig {
 /// Membership: who works on which partition, and how far they are.
 pub fn member(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
-    // A worker that has died is replaced after this.
-    config.set("session.timeout.ms", "10000");
+    config.set("session.timeout.ms", group::SESSION_TIMEOUT_MS.to_string());
     // It never keeps what it might fetch.
     config.set("queued.max.messages.kbytes", "1");
     consumer(&mut config, settings)
         .set("group.protocol", "classic")
-        .set("partition.assignment.strategy", "cooperative-sticky");
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // These say whether the coordinator is there.
+        .set("statistics.interval.ms", "1000");
     config
 }
 

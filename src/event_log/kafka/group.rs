@@ -11,6 +11,10 @@
 //! thread does not wait for a partition to be released, but looks again and again,
 //! so that it stays a member meanwhile.
 //!
+//! Whoever has not reached the group's coordinator for as long as a session lasts
+//! must take its partitions for lost. librdkafka says so itself, but not while it is
+//! joining again; so the thread watches too.
+//!
 //! The protocol is the classic one with cooperative rebalancing, which every Kafka
 //! since 2.4 speaks: partitions that stay where they are go on through a
 //! rebalance. The protocol of Kafka 4 does the same on the broker's side, but an
@@ -18,6 +22,7 @@
 
 use std::{
     collections::BTreeSet,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +36,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    statistics::Statistics,
     types::RDKafkaRespErr,
 };
 use tokio::{
@@ -54,12 +60,20 @@ const HANDOVER_POLL_TIMEOUT: Duration = Duration::from_millis(10);
 /// How long to wait before a commit that met a rebalance is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
+/// After which a worker that has died is replaced, unless the operator says otherwise.
+pub const SESSION_TIMEOUT_MS: u64 = 10_000;
+
 /// The client that is the member.
 pub type Member = BaseConsumer<Membership>;
 
 /// A client for the group of `settings`, which has not joined yet.
 pub fn member(settings: &Settings, trouble: &Arc<Trouble>) -> Result<Member, LogError> {
+    let config = client::member(settings);
+    let session_ms = config.get("session.timeout.ms").and_then(|value| value.parse().ok());
     let membership = Membership {
+        topic: settings.topic.clone(),
+        session_timeout: Duration::from_millis(session_ms.unwrap_or(SESSION_TIMEOUT_MS)),
+        away_since: Mutex::default(),
         observer: Observer::new("member", trouble),
         release_timeout: settings.release_timeout,
         changes: Mutex::default(),
@@ -67,7 +81,7 @@ pub fn member(settings: &Settings, trouble: &Arc<Trouble>) -> Result<Member, Log
         handovers: Mutex::default(),
         closing: AtomicBool::new(false),
     };
-    Member::from_config_and_context(&client::member(settings), membership)
+    Member::from_config_and_context(&config, membership)
         .map_err(|error| trouble.explain("no member of the group", &error))
 }
 
@@ -234,6 +248,10 @@ fn commit(
 /// What the member knows of itself, and its callbacks.
 pub struct Membership {
     observer: Observer,
+    topic: String,
+    session_timeout: Duration,
+    /// Since when the coordinator has not been there.
+    away_since: Mutex<Option<Instant>>,
     release_timeout: Duration,
     /// Where changes are told; `None` before it has joined and once it has left.
     changes: Mutex<Option<mpsc::Sender<Assignment>>>,
@@ -265,12 +283,15 @@ fn run(member: &Member) {
             member.unsubscribe();
         }
         membership.hand_over(member);
+        if membership.is_cut_off() {
+            membership.join_again(member);
+        }
         if membership.is_unheard() {
             *lock(&membership.changes) = None;
             member.unsubscribe();
         }
     }
-    for handover in lock(&membership.handovers).drain(..) {
+    for handover in mem::take(&mut *lock(&membership.handovers)) {
         membership.let_go(member, &handover.partitions);
     }
 }
@@ -301,10 +322,15 @@ impl Membership {
     }
 
     fn revoked(&self, member: &Member, partitions: &TopicPartitionList) {
+        let owned: Vec<u32> = {
+            let owned = lock(&self.owned);
+            numbers(partitions).filter(|partition| owned.contains(partition)).collect()
+        };
         if member.assignment_lost() {
-            self.tell_lost(numbers(partitions));
+            self.tell_lost(owned.iter().copied());
         }
-        if member.assignment_lost() || self.is_closing() || lock(&self.changes).is_none() {
+        let nobody_listens = self.is_closing() || lock(&self.changes).is_none();
+        if member.assignment_lost() || nobody_listens || owned.is_empty() {
             return self.let_go(member, partitions);
         }
         let withdraw = |partition| {
@@ -312,7 +338,7 @@ impl Membership {
             self.tell(Assignment::Withdrawn { partition, released });
             (partition, waiting)
         };
-        let waiting = numbers(partitions).map(withdraw).collect();
+        let waiting = owned.into_iter().map(withdraw).collect();
         let deadline = Instant::now() + self.release_timeout;
         let handover = Handover { partitions: partitions.clone(), waiting, deadline };
         lock(&self.handovers).push(handover);
@@ -320,21 +346,44 @@ impl Membership {
 
     /// Lets go what has been released, or should have been.
     fn hand_over(&self, member: &Member) {
-        let mut handovers = lock(&self.handovers);
-        let is_lost = !handovers.is_empty() && member.assignment_lost();
-        handovers.retain_mut(|handover| {
+        let is_lost = member.assignment_lost();
+        let handovers = mem::take(&mut *lock(&self.handovers));
+        for mut handover in handovers {
             let is_waiting = |released: &mut oneshot::Receiver<()>| {
                 matches!(released.try_recv(), Err(TryRecvError::Empty))
             };
             handover.waiting.retain_mut(|(_, released)| is_waiting(released));
             let is_late = Instant::now() >= handover.deadline;
-            if !handover.waiting.is_empty() && !is_lost && !is_late {
-                return true;
+            if handover.waiting.is_empty() || is_lost || is_late {
+                self.let_go_unreleased(member, handover);
+            } else {
+                lock(&self.handovers).push(handover);
             }
-            self.tell_lost(handover.waiting.iter().map(|(partition, _)| *partition));
-            self.let_go(member, &handover.partitions);
-            false
-        });
+        }
+    }
+
+    /// Whether it has partitions that the group must have given to others by now.
+    fn is_cut_off(&self) -> bool {
+        let is_away = lock(&self.away_since).is_some_and(|at| at.elapsed() >= self.session_timeout);
+        is_away && !lock(&self.owned).is_empty()
+    }
+
+    /// Takes all partitions for lost, and begins anew once the coordinator is there.
+    fn join_again(&self, member: &Member) {
+        for handover in mem::take(&mut *lock(&self.handovers)) {
+            self.let_go_unreleased(member, handover);
+        }
+        let owned = mem::take(&mut *lock(&self.owned));
+        self.tell_lost(owned.into_iter());
+        member.unsubscribe();
+        if let Err(error) = member.subscribe(&[&self.topic]) {
+            tracing::error!(%error, "the group of workers cannot be joined again");
+        }
+    }
+
+    fn let_go_unreleased(&self, member: &Member, handover: Handover) {
+        self.tell_lost(handover.waiting.iter().map(|(partition, _)| *partition));
+        self.let_go(member, &handover.partitions);
     }
 
     /// Gives partitions back to the group.
@@ -375,6 +424,16 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.observer.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(group) = statistics.cgrp else { return };
+        let mut away_since = lock(&self.away_since);
+        *away_since = match *away_since {
+            _ if group.state == "up" => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
     }
 }
 
