@@ -5,11 +5,15 @@
 //! which partition an account's events belong to.
 //!
 //! ```text
-//! append ──► group commit ──► fsync ──► acknowledged ──► read ──► commit
+//! append ──► durable ──► acknowledged ──► read ──► commit
 //! ```
+//!
+//! [`embedded`] keeps it on local disk, in one process; [`kafka`] in a topic of
+//! Apache Kafka, which many processes share.
 
 pub mod codec;
 pub mod embedded;
+pub mod kafka;
 
 use std::future::Future;
 
@@ -48,6 +52,9 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Reads acknowledged records from `from` on: at least one where there is
     /// one, and no more than about `bytes_max` bytes of payload. Empty at the end.
+    ///
+    /// Of what other processes have appended, those records are sure to be read that
+    /// [`end`](Self::end) or [`wait_past`](Self::wait_past) has told of here.
     fn read(
         &self,
         partition: u32,
@@ -208,6 +215,57 @@ pub enum LogError {
         /// One past the last acknowledged record.
         end: u64,
     },
+    /// Records that were acknowledged are not in the log any more.
+    #[error(
+        "partition {partition} cannot be read at offset {offset}: {reason}; restore it from a \
+         backup, since events that were acknowledged cannot be read"
+    )]
+    Incomplete {
+        /// Which partition.
+        partition: u32,
+        /// The first record that is missing.
+        offset: u64,
+        /// What has become of it.
+        reason: String,
+    },
+    /// A commit comes too late: the partition has gone to another worker.
+    #[error(
+        "offset {offset} of partition {partition} is not committed, since the group {group} does \
+         not count this process among its workers now; whoever has the partition goes on from \
+         what was committed before"
+    )]
+    Fenced {
+        /// Which partition.
+        partition: u32,
+        /// What was to be committed.
+        offset: u64,
+        /// The group of the workers.
+        group: String,
+    },
+    /// The brokers do not answer, or not in time. What was to be appended may or may
+    /// not have been.
+    #[error("Kafka does not do its part: {reason}; try again once its brokers are reachable")]
+    Unavailable {
+        /// What was asked of it, and what came of it.
+        reason: String,
+    },
+    /// The brokers do not let this process do what it must.
+    #[error(
+        "Kafka refuses this process: {reason}; correct the user, the password or the certificates \
+         in the settings of the event log, or have it allowed"
+    )]
+    Refused {
+        /// What they say.
+        reason: String,
+    },
+    /// The topic is there, or could not be made, and cannot hold a log like this.
+    #[error("the topic {topic} cannot hold the event log: {problems}")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// All that is wrong with it, and what to do about each.
+        problems: String,
+    },
     /// The log cannot be opened with these settings.
     #[error("{reason}; change the settings of the event log")]
     Settings {
@@ -219,6 +277,6 @@ pub enum LogError {
 impl LogError {
     /// Whether events that were acknowledged cannot be read.
     pub fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Corrupt { .. })
+        matches!(self, Self::Corrupt { .. } | Self::Incomplete { .. })
     }
 }

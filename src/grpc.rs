@@ -121,10 +121,10 @@ impl From<StoreError> for Status {
 fn log_status(error: &LogError) -> Status {
     let message = error.to_string();
     match error {
-        LogError::Corrupt { .. } => Status::data_loss(message),
+        LogError::Corrupt { .. } | LogError::Incomplete { .. } => Status::data_loss(message),
         LogError::TooLarge { .. } => Status::invalid_argument(message),
         // Trying again does not help until somebody has mended it.
-        LogError::Failed { .. } => Status::unavailable(message),
+        LogError::Failed { .. } | LogError::Refused { .. } => Status::unavailable(message),
         _ => unavailable(message),
     }
 }

@@ -1,5 +1,7 @@
 //! What every event log does, written once and run on each backend.
 
+mod services;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::event_log::{
     EventLog, LogError, Record,
     embedded::{EmbeddedLog, Settings},
+    kafka::{KafkaLog, Settings as KafkaSettings},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -35,33 +38,50 @@ impl Backend for Embedded {
     }
 }
 
-fn embedded() -> Embedded {
+/// A topic of its own.
+struct Kafka(KafkaSettings);
+
+impl Backend for Kafka {
+    type Log = KafkaLog;
+
+    async fn open(&self) -> KafkaLog {
+        KafkaLog::open(self.0.clone()).await.unwrap()
+    }
+}
+
+fn embedded() -> Option<Embedded> {
     let settings = Settings { partitions: Some(PARTITIONS), ..Settings::default() };
-    Embedded { dir: tempfile::tempdir().unwrap(), settings }
+    Some(Embedded { dir: tempfile::tempdir().unwrap(), settings })
 }
 
 /// Every bound is met all the time.
-fn embedded_in_small_pieces() -> Embedded {
+fn embedded_in_small_pieces() -> Option<Embedded> {
     let settings = Settings {
         partitions: Some(PARTITIONS),
         segment_bytes_max: 500,
         queue_bytes_max: 300,
         group_bytes_max: 2000,
     };
-    Embedded { settings, ..embedded() }
+    Some(Embedded { settings, dir: tempfile::tempdir().unwrap() })
+}
+
+fn kafka() -> Option<Kafka> {
+    Some(Kafka(services::kafka_settings(PARTITIONS)?))
 }
 
 macro_rules! behaviours {
     ($($name:ident)*) => {
         behaviours!(@on embedded $($name)*);
         behaviours!(@on embedded_in_small_pieces $($name)*);
+        behaviours!(@on kafka $($name)*);
     };
     (@on $backend:ident $($name:ident)*) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    let behaviour = super::$name(super::$backend());
+                    let Some(backend) = super::$backend() else { return };
+                    let behaviour = super::$name(backend);
                     tokio::time::timeout(super::DEADLINE, behaviour).await.expect("it hangs");
                 }
             )*

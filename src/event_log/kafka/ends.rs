@@ -1,0 +1,134 @@
+//! Where the partitions end, as their leaders say now.
+//!
+//! One question is for all partitions, and at most one is under way: whoever asks
+//! meanwhile shares the next one, so that the answer is never older than the call.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::Consumer,
+    error::{KafkaError, KafkaResult},
+};
+use tokio::sync::oneshot;
+
+use super::{group::Member, trouble::Trouble};
+use crate::event_log::LogError;
+
+/// How long to wait before a question that failed is asked again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+type Answer = Result<Arc<[u64]>, Arc<KafkaError>>;
+
+/// Asks for the ends of a topic's partitions.
+#[derive(Debug)]
+pub struct Ends(Arc<Inner>);
+
+struct Inner {
+    topic: String,
+    partitions: u32,
+    timeout: Duration,
+    member: Weak<Member>,
+    trouble: Arc<Trouble>,
+    callers: Mutex<Callers>,
+}
+
+#[derive(Default)]
+struct Callers {
+    waiting: Vec<oneshot::Sender<Answer>>,
+    /// Whether a thread is asking for them.
+    asking: bool,
+}
+
+impl Ends {
+    /// Questions for `topic`, each of which may take `timeout`.
+    pub fn new(
+        topic: String,
+        partitions: u32,
+        timeout: Duration,
+        member: Weak<Member>,
+        trouble: Arc<Trouble>,
+    ) -> Self {
+        let callers = Mutex::default();
+        Self(Arc::new(Inner { topic, partitions, timeout, member, trouble, callers }))
+    }
+
+    /// One past the last acknowledged record of every partition, at some moment
+    /// after the call.
+    pub async fn query(&self) -> Result<Arc<[u64]>, LogError> {
+        let (answer, answered) = oneshot::channel();
+        let start = {
+            let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            callers.waiting.push(answer);
+            !mem::replace(&mut callers.asking, true)
+        };
+        if start {
+            let inner = Arc::clone(&self.0);
+            tokio::task::spawn_blocking(move || inner.ask_until_nobody_waits());
+        }
+        let answer = answered.await.map_err(|_| LogError::Closed)?;
+        answer.map_err(|error| self.0.trouble.explain("the end of the log is not known", &error))
+    }
+}
+
+impl Inner {
+    fn ask_until_nobody_waits(&self) {
+        loop {
+            let waiting = {
+                let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+                callers.asking = !callers.waiting.is_empty();
+                mem::take(&mut callers.waiting)
+            };
+            if waiting.is_empty() {
+                return;
+            }
+            let Some(answer) = self.ask() else { continue };
+            for caller in waiting {
+                // It may have gone.
+                let _ = caller.send(answer.clone());
+            }
+        }
+    }
+
+    /// `None` once the log is closed.
+    fn ask(&self) -> Option<Answer> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let member = self.member.upgrade()?;
+            match self.ask_once(&member, deadline.saturating_duration_since(Instant::now())) {
+                Ok(ends) => return Some(Ok(ends)),
+                Err(error) if Instant::now() >= deadline => return Some(Err(Arc::new(error))),
+                // A leader has moved, or is away for a moment.
+                Err(_) => thread::sleep(RETRY_DELAY),
+            }
+        }
+    }
+
+    fn ask_once(&self, member: &Member, timeout: Duration) -> KafkaResult<Arc<[u64]>> {
+        let mut asked = TopicPartitionList::with_capacity(self.partitions as usize);
+        for partition in 0..self.partitions {
+            asked.add_partition_offset(&self.topic, partition as i32, Offset::End)?;
+        }
+        let answer = member.offsets_for_times(asked, timeout)?;
+        let mut ends = vec![0; self.partitions as usize];
+        for element in answer.elements() {
+            element.error()?;
+            let end = usize::try_from(element.partition()).ok().and_then(|at| ends.get_mut(at));
+            if let (Some(end), Offset::Offset(offset)) = (end, element.offset()) {
+                *end = offset.max(0) as u64;
+            }
+        }
+        Ok(ends.into())
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ends").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! What goes wrong between this process and the brokers, and how it is said.
+//!
+//! The calls of librdkafka mostly fail with a time-out; what was the matter comes
+//! through a callback. So the callbacks of all clients note it here, and an error
+//! takes the latest note along.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::event_log::LogError;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+/// How long a note explains later errors.
+const NOTE_LIFE: Duration = Duration::from_secs(60);
+
+/// The latest trouble that any client of a log has met.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<Note>>);
+
+#[derive(Clone, Debug)]
+struct Note {
+    at: Instant,
+    code: Option<RDKafkaErrorCode>,
+    reason: String,
+}
+
+impl Trouble {
+    /// That the brokers do not do what was asked: `what`, and the latest trouble.
+    pub fn unavailable(&self, what: &str) -> LogError {
+        let reason = match self.latest() {
+            Some(note) => format!("{what} ({})", note.reason),
+            None => what.to_owned(),
+        };
+        LogError::Unavailable { reason }
+    }
+
+    /// An error of a call, in terms of the log.
+    pub fn explain(&self, what: &str, error: &KafkaError) -> LogError {
+        if let KafkaError::ClientConfig(_, reason, property, _) = error {
+            // The value may be a password.
+            let reason = format!("the property {property} of Kafka is not valid: {reason}");
+            return LogError::Settings { reason };
+        }
+        if let KafkaError::ClientCreation(reason) = error {
+            return LogError::Settings { reason: one_line(reason) };
+        }
+        match error.rdkafka_error_code() {
+            Some(code) if is_refusal(code) => {
+                LogError::Refused { reason: format!("{what}: {code}") }
+            }
+            Some(
+                RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown,
+            ) => self.refusal().unwrap_or_else(|| self.unavailable(what)),
+            Some(code) => self.unavailable(&format!("{what}: {code}")),
+            None => self.unavailable(&format!("{what}: {error}")),
+        }
+    }
+
+    /// The latest trouble, if it is one that does not pass by itself.
+    pub fn refusal(&self) -> Option<LogError> {
+        let note = self.latest()?;
+        note.code.is_some_and(is_refusal).then_some(LogError::Refused { reason: note.reason })
+    }
+
+    fn note(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        // That all brokers are down says less than why the last of them is.
+        let is_summary = code == Some(RDKafkaErrorCode::AllBrokersDown);
+        if is_summary && self.latest().is_some() {
+            return;
+        }
+        let note = Note { at: Instant::now(), code, reason: one_line(reason) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+    }
+
+    fn latest(&self) -> Option<Note> {
+        let note = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        (note.at.elapsed() < NOTE_LIFE).then_some(note)
+    }
+}
+
+/// Whether somebody has to change something before it can succeed.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SSL
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+    )
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The callbacks that every client has.
+#[derive(Debug)]
+pub struct Observer {
+    /// What the client is for.
+    role: &'static str,
+    trouble: Arc<Trouble>,
+}
+
+impl Observer {
+    /// Callbacks of a client that note in `trouble` what it meets.
+    pub fn new(role: &'static str, trouble: &Arc<Trouble>) -> Self {
+        Self { role, trouble: Arc::clone(trouble) }
+    }
+}
+
+impl ClientContext for Observer {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Errors come through `error` too, and are logged there.
+        if level as i32 <= RDKafkaLogLevel::Critical as i32 {
+            tracing::error!(role = self.role, facility, "kafka: {message}");
+        } else {
+            tracing::debug!(role = self.role, facility, "kafka: {message}");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(role = self.role, "kafka: {}", one_line(reason));
+        self.trouble.note(error.rdkafka_error_code(), reason);
+    }
+}
+
+impl ConsumerContext for Observer {}

@@ -1,0 +1,38 @@
+//! The real services that suites run against, where they are to be had: those of
+//! `deploy/services up`, told by `deploy/services env`.
+
+// Each suite uses a part of it.
+#![allow(dead_code)]
+
+pub mod proxy;
+
+use roost::event_log::kafka::Settings;
+
+/// The settings of a log on the Kafka of `ROOST_TEST_KAFKA`, in a topic and a group
+/// of its own. `None`, and a line that says so, where there is no Kafka.
+pub fn kafka_settings(partitions: u32) -> Option<Settings> {
+    let brokers = address("ROOST_TEST_KAFKA", "kafka")?;
+    let name = format!("roost-test-{:016x}", rand::random::<u64>());
+    Some(Settings {
+        brokers,
+        topic: name.clone(),
+        group: name,
+        partitions: Some(partitions),
+        ..Settings::default()
+    })
+}
+
+/// The value of a variable that names a service.
+///
+/// # Panics
+///
+/// If it is not set, and `ROOST_TEST_REQUIRE_SERVICES` says that it must be.
+pub fn address(variable: &str, service: &str) -> Option<String> {
+    if let Ok(address) = std::env::var(variable) {
+        return Some(address);
+    }
+    let required = std::env::var("ROOST_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
+    assert!(!required, "{variable} is not set, run deploy/services up {service}");
+    println!("skipped: {variable} is not set, run deploy/services up {service}");
+    None
+}
