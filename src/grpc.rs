@@ -136,7 +136,11 @@ fn store_status(error: &StoreError) -> Status {
         StoreError::TooManyAccounts { .. } => Status::resource_exhausted(message),
         // Trying again does not help until somebody has mended it.
         StoreError::Poisoned { .. } | StoreError::InUse { .. } => Status::unavailable(message),
-        StoreError::Disk { .. } | StoreError::Closed => unavailable(message),
+        StoreError::Redis { is_final: true, .. } => Status::unavailable(message),
+        StoreError::Disk { .. }
+        | StoreError::Redis { .. }
+        | StoreError::Fenced { .. }
+        | StoreError::Closed => unavailable(message),
     }
 }
 

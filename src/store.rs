@@ -173,8 +173,8 @@ pub trait Homes: Accounts {
 
     /// Joins what was read from the ledger since [`Homes::begin_rebuild`] with
     /// what was pushed meanwhile, leaves out what was taken away meanwhile, and
-    /// makes the timeline live. False: another rebuild has begun, or more was taken
-    /// away than the store remembers; begin again.
+    /// makes the timeline live. False: another rebuild has begun that is not a part
+    /// of this one, or more was taken away than the store remembers; begin again.
     fn finish_rebuild(
         &self,
         reader: Self::Account,
@@ -392,7 +392,7 @@ pub struct Moment(pub(crate) u64);
 
 /// Which rebuild of a timeline this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RebuildTicket(pub u32);
+pub struct RebuildTicket(pub u64);
 
 /// One side of an account's follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -471,6 +471,20 @@ pub enum StoreError {
         /// How many that is.
         count_max: u64,
     },
+    /// Redis did not do what it was asked.
+    #[error("{reason}")]
+    Redis {
+        /// What it said, and what to do.
+        reason: String,
+        /// Whether it will say the same again until somebody changes a setting.
+        is_final: bool,
+    },
+    /// Another process works on a partition that this one worked on.
+    #[error("partition {partition} is another worker's now; this one stops working on it")]
+    Fenced {
+        /// Which partition.
+        partition: u32,
+    },
     /// The process is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -480,7 +494,8 @@ impl StoreError {
     /// Whether trying again cannot help.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Disk { .. } | Self::Closed => false,
+            Self::Disk { .. } | Self::Closed | Self::Fenced { .. } => false,
+            Self::Redis { is_final, .. } => *is_final,
             Self::Poisoned { .. }
             | Self::InUse { .. }
             | Self::Damaged { .. }

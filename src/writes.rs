@@ -193,6 +193,13 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         self.inner.check(drafts).await
     }
 
+    /// The posts that exist among `ids`, in the same places. One that is not there may
+    /// be on its way through the log, so this waits a while for the workers before it
+    /// says no.
+    pub async fn find(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
+        Ok(self.inner.find_posts(ids).await?.posts)
+    }
+
     /// Deletes a post. True: it no longer shows in any read; false: the workers
     /// are behind, and it will when they reach it.
     pub async fn delete(&self, post: PostId) -> Result<bool, WriteError> {

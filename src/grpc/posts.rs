@@ -82,7 +82,7 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
     ) -> Result<Response<v1::Post>, Status> {
         let id = PostId(request.into_inner().post_id);
         check_post("post_id", id)?;
-        match self.store.posts(&[id]).await?.into_iter().flatten().next() {
+        match self.writes.find(&[id]).await?.into_iter().flatten().next() {
             Some(post) => Ok(Response::new(post_to_proto(&post))),
             None => Err(not_found("post", id.0, format!("there is no post {id}"))),
         }
@@ -96,7 +96,7 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         check_count("post_ids", ids.len())?;
         let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
         let mut response = v1::BatchGetPostsResponse::default();
-        for (id, post) in ids.iter().zip(self.store.posts(&ids).await?) {
+        for (id, post) in ids.iter().zip(self.writes.find(&ids).await?) {
             match post {
                 Some(post) => response.posts.push(post_to_proto(&post)),
                 None => response.missing_ids.push(id.0),

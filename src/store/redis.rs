@@ -1,17 +1,304 @@
-//! The Redis store, standalone and Cluster. So far, its push path.
+//! The Redis store: one server or a Cluster, the same code path.
 //!
 //! ```text
-//!  Pushes ──► push: by node, sorted ──► pool ──► node: one pipeline ──► Redis
+//!  events ──► ledger: fold ──► phases of idempotent writes ─┐
+//!  reads  ──► lookups, homes ───────────────────────────────┼─► control ──► Redis
+//!  pushes ──► push: by node, sorted ──► pool ──► node: one pipeline ──────► Redis
 //!                ▲      │ slots                    │ resp: pack, scan
 //!                └──────┴── only what was refused ◄┘
 //! ```
+//!
+//! Accounts are their ids. The followers of an account have one writer, the worker
+//! of its partition, which therefore keeps them in memory; everything else is read
+//! where it stands. What a list is made of is said in `scripts`, what things are
+//! called in `keys`.
 
 pub mod config;
+mod control;
 pub mod error;
+mod fence;
+mod fold;
+mod followers;
+mod homes;
+mod keys;
+mod ledger;
+mod lookups;
 pub mod node;
 pub mod pool;
 pub mod push;
 pub mod resp;
+mod scripts;
 pub mod slots;
 mod tls;
 mod topology;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use quick_cache::{Weighter, sync::Cache};
+use redis::Value;
+
+use self::{
+    config::RedisConfig,
+    control::{Call, Control, bytes, elements, integer},
+    error::NodeError,
+    followers::Followers,
+    node::ConnectionName,
+    push::{PushSettings, Pusher},
+};
+use crate::{
+    domain::UserId,
+    store::{Accounts, HOME_TIMELINE_CAP_DEFAULT, StoreError},
+};
+
+/// The version of what is in Redis.
+const VERSION: &str = "1";
+
+/// How the Redis store works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Redis is.
+    pub config: Arc<RedisConfig>,
+    /// Which log the store belongs to. A store of another one is refused.
+    pub log: String,
+    /// How many partitions that log has.
+    pub partitions: u32,
+    /// CAP: how many posts a home timeline shows. At least 1.
+    pub home_timeline_cap: usize,
+    /// A name of this process that no other one has or ever had.
+    pub worker: String,
+    /// Bytes of memory for the followers of those who post.
+    pub followers_cache_bytes: u64,
+    /// How long a home timeline lives that nobody reads.
+    pub idle_max: Duration,
+}
+
+impl Settings {
+    /// What suits most, for a log of so many partitions.
+    pub fn new(config: Arc<RedisConfig>, log: String, partitions: u32) -> Self {
+        Self {
+            config,
+            log,
+            partitions,
+            home_timeline_cap: HOME_TIMELINE_CAP_DEFAULT,
+            worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
+            followers_cache_bytes: 512 << 20,
+            idle_max: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+/// The Redis store. Clones are handles of the same.
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    control: Control,
+    pusher: Pusher,
+    limits: Limits,
+    settings: Settings,
+    claims: Claims,
+    followers: Cache<UserId, Arc<Followers>, FollowersWeighter>,
+}
+
+/// What home lists may hold, in ids.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// How many a reader is shown.
+    cap: usize,
+    /// How many are kept when a list is written or trimmed.
+    kept: usize,
+    /// A list with more is trimmed.
+    len_max: usize,
+}
+
+/// The partitions that this process works on.
+type Claims = Arc<Mutex<HashMap<u32, Claim>>>;
+
+/// A partition that is this process's.
+#[derive(Clone, Debug)]
+struct Claim {
+    /// What its marks must say for it to be still so.
+    epoch: Vec<u8>,
+    /// One past the last event that holds.
+    applied: u64,
+    /// The greatest post id that holds, or 0.
+    greatest_post: u64,
+}
+
+#[derive(Clone)]
+struct FollowersWeighter;
+
+impl Weighter<UserId, Arc<Followers>> for FollowersWeighter {
+    fn weight(&self, _: &UserId, followers: &Arc<Followers>) -> u64 {
+        followers.size_bytes() as u64
+    }
+}
+
+impl RedisStore {
+    /// Connects, and checks that Redis may be used: that it keeps what it is given,
+    /// and that what it holds belongs to this log.
+    ///
+    /// # Errors
+    /// In one line, what is wrong and what to do.
+    pub async fn open(settings: Settings) -> Result<Self, StoreError> {
+        let control = Control::connect(&settings.config).await?;
+        let cap = settings.home_timeline_cap.max(1);
+        let slack = (cap / 10).max(1);
+        let limits = Limits { cap, kept: cap + slack, len_max: cap + 2 * slack };
+        let claims = Claims::default();
+        let mut push_settings =
+            // The marker is an entry too.
+            PushSettings::new(ConnectionName::new(&settings.worker, 0), limits.len_max + 1);
+        push_settings.admission = Some(fence::admission(control.clone(), Arc::clone(&claims)));
+        let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
+        pusher.check().await?;
+        let followers = Cache::with_weighter(
+            (settings.followers_cache_bytes / 1_024).max(1) as usize,
+            settings.followers_cache_bytes,
+            FollowersWeighter,
+        );
+        let inner = Inner { control, pusher, limits, settings, claims, followers };
+        inner.check_policy().await?;
+        inner.check_log().await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    /// A Redis that evicts would drop timelines in use, and posts.
+    async fn check_policy(&self) -> Result<(), StoreError> {
+        let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;
+        for info in texts(reply) {
+            let field = |name: &str| {
+                info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+            };
+            let maxmemory = field("maxmemory:").unwrap_or_default();
+            let policy = field("maxmemory_policy:").unwrap_or_default();
+            if maxmemory != "0" && policy != "noeviction" {
+                let reason = format!(
+                    "Redis has a memory limit and the policy {policy}, by which it would drop \
+                     timelines and posts in use; set maxmemory-policy to noeviction"
+                );
+                return Err(StoreError::Redis { reason, is_final: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty store this log's, and refuses one of another log.
+    async fn check_log(&self) -> Result<(), StoreError> {
+        let partitions = self.settings.partitions.to_string();
+        let own: [(&str, &str); 3] =
+            [("version", VERSION), ("log", &self.settings.log), ("partitions", &partitions)];
+        for (field, value) in own {
+            let call = Call::of("HSETNX", &[keys::STORE, field.as_bytes(), value.as_bytes()]);
+            self.control.one(call).await?;
+            let found =
+                self.control.one(Call::of("HGET", &[keys::STORE, field.as_bytes()])).await?;
+            let found = String::from_utf8_lossy(&bytes(found).unwrap_or_default()).into_owned();
+            if found != value {
+                let reason = format!(
+                    "what is in this Redis has the {field} {found:?}, and this Roost has \
+                     {value:?}: it belongs to another log; use another Redis, or empty this one \
+                     and let `roost rebuild` fill it from the log"
+                );
+                return Err(StoreError::Redis { reason, is_final: true });
+            }
+        }
+        Ok(())
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<u32, Claim>> {
+        lock(&self.claims)
+    }
+
+    /// Writes marks of a partition.
+    async fn mark(
+        &self,
+        partition: u32,
+        epoch: &[u8],
+        marks: &[(&str, u64)],
+    ) -> Result<(), StoreError> {
+        let marks: Vec<(&str, String)> =
+            marks.iter().map(|(field, value)| (*field, value.to_string())).collect();
+        let mut arguments: Vec<&[u8]> = vec![epoch];
+        for (field, value) in &marks {
+            arguments.extend([field.as_bytes(), value.as_bytes()]);
+        }
+        let key = keys::partition(partition);
+        let reply = self.control.one(scripts::MARK.call(&[&key], &arguments)).await?;
+        if integer(&reply) == 1 {
+            return Ok(());
+        }
+        self.claims().remove(&partition);
+        Err(StoreError::Fenced { partition })
+    }
+}
+
+/// The map is whole even after a panic: it is changed by single calls only.
+fn lock(claims: &Claims) -> MutexGuard<'_, HashMap<u32, Claim>> {
+    claims.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A reply as text: one in a server's, several in a Cluster's.
+fn texts(value: Value) -> Vec<String> {
+    match value {
+        Value::VerbatimString { text, .. } => vec![text],
+        Value::Map(nodes) => nodes.into_iter().flat_map(|(_, value)| texts(value)).collect(),
+        Value::Array(values) => values.into_iter().flat_map(texts).collect(),
+        value => bytes(value)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// Fields and values of a hash.
+fn fields(value: Value) -> HashMap<Vec<u8>, Vec<u8>> {
+    let mut values = elements(value).into_iter();
+    let mut fields = HashMap::new();
+    while let (Some(field), Some(value)) = (values.next(), values.next()) {
+        if let (Some(field), Some(value)) = (bytes(field), bytes(value)) {
+            fields.insert(field, value);
+        }
+    }
+    fields
+}
+
+/// A number in a field; 0 where there is none.
+fn number(fields: &HashMap<Vec<u8>, Vec<u8>>, name: &str) -> u64 {
+    let text = fields.get(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Something in Redis that Roost has not written.
+fn damaged(what: &str) -> StoreError {
+    StoreError::Redis {
+        reason: format!(
+            "{what} in Redis is not what Roost has written; empty Redis and let `roost rebuild` \
+             fill it from the log"
+        ),
+        is_final: true,
+    }
+}
+
+impl From<NodeError> for StoreError {
+    fn from(error: NodeError) -> Self {
+        Self::Redis { reason: error.to_string(), is_final: error.is_final() }
+    }
+}
+
+impl Accounts for RedisStore {
+    type Account = UserId;
+
+    /// Every account has a handle: its id.
+    async fn accounts(&self, users: &[UserId]) -> Result<Vec<Option<UserId>>, StoreError> {
+        Ok(users.iter().copied().map(Some).collect())
+    }
+}

@@ -159,7 +159,7 @@ impl HomeTable {
             home.state = State::Rebuilding;
             home.taken = Vec::new();
             home.version = home.version.wrapping_add(1);
-            RebuildTicket(home.version)
+            RebuildTicket(u64::from(home.version))
         })
     }
 
@@ -170,7 +170,7 @@ impl HomeTable {
         mut posts: NewestPosts,
     ) -> bool {
         self.change(reader, |home| {
-            if home.state != State::Rebuilding || home.version != ticket.0 {
+            if home.state != State::Rebuilding || u64::from(home.version) != ticket.0 {
                 return false;
             }
             if !home.taken.is_empty() {

@@ -1,0 +1,247 @@
+//! Everything but pushes: commands and scripts through the redis crate, one code
+//! path for one server and for a Cluster.
+//!
+//! ```text
+//!  commands ──► one server: pipelines     ┐
+//!          └──► Cluster: each on its own, ├──► replies, in the same places
+//!               many at once              ┘
+//! ```
+//!
+//! A command may be sent again when a connection breaks or a slot moves, so what
+//! is sent from here changes nothing the second time.
+
+use std::{sync::LazyLock, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use redis::{
+    Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, ServerErrorKind, TlsCertificates,
+    Value,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    io::tcp::TcpSettings,
+};
+
+use super::config::RedisConfig;
+use crate::store::StoreError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A script over a long list takes milliseconds; a server that is busy with those
+/// of others, longer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Commands of one pipeline.
+const PIPELINE_MAX: usize = 1_000;
+/// Commands under way at once in a Cluster, of one call.
+const CLUSTER_COMMANDS_MAX: usize = 256;
+
+/// A Lua script, run by its hash and sent whole where a server does not know it.
+pub(super) struct Script {
+    text: &'static str,
+    hash: LazyLock<String>,
+}
+
+impl Script {
+    pub(super) const fn new(text: &'static str, hash: fn() -> String) -> Self {
+        Self { text, hash: LazyLock::new(hash) }
+    }
+
+    /// A call with these keys, all in one slot, and these arguments.
+    pub(super) fn call(&'static self, keys: &[&[u8]], arguments: &[&[u8]]) -> Call {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.hash.as_str()).arg(keys.len()).arg(keys).arg(arguments);
+        Call { command, script: Some((self, keys.len())) }
+    }
+}
+
+/// One command.
+pub(super) struct Call {
+    command: Cmd,
+    /// The script that it runs, and how many keys that has.
+    script: Option<(&'static Script, usize)>,
+}
+
+impl Call {
+    /// A plain command.
+    pub(super) fn of(name: &str, arguments: &[&[u8]]) -> Self {
+        let mut command = redis::cmd(name);
+        command.arg(arguments);
+        Self { command, script: None }
+    }
+
+    /// The same with the script's text, for a server that does not know it.
+    fn whole(&self) -> Option<Cmd> {
+        let (script, _) = self.script?;
+        let mut command = redis::cmd("EVAL");
+        command.arg(script.text);
+        let arguments = self.command.args_iter().skip(2);
+        for argument in arguments {
+            if let redis::Arg::Simple(bytes) = argument {
+                command.arg(bytes);
+            }
+        }
+        Some(command)
+    }
+}
+
+/// The connection. Clones share it.
+#[derive(Clone)]
+pub(super) enum Control {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+impl Control {
+    pub(super) async fn connect(config: &RedisConfig) -> Result<Self, StoreError> {
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let certificates = config
+            .ca_pem()
+            .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
+        let infos =
+            config.connection_infos().iter().map(|info| info.clone().set_tcp_settings(tcp.clone()));
+        if config.is_cluster() {
+            let mut client = ClusterClientBuilder::new(infos)
+                .connection_timeout(CONNECT_TIMEOUT)
+                .response_timeout(RESPONSE_TIMEOUT)
+                .tcp_settings(tcp);
+            if let Some(certificates) = certificates {
+                client = client.certs(certificates);
+            }
+            let client = client.build().map_err(|error| failed(&error))?;
+            let connection = client.get_async_connection().await.map_err(|error| failed(&error))?;
+            return Ok(Self::Cluster(connection));
+        }
+        let Some(info) = infos.into_iter().next() else {
+            return Err(StoreError::Redis {
+                reason: "no address of Redis is set; give --redis URL".to_owned(),
+                is_final: true,
+            });
+        };
+        let client = match (certificates, info.addr()) {
+            (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
+                Client::build_with_tls(info, certificates)
+            }
+            _ => Client::open(info),
+        };
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_number_of_retries(2)
+            .set_max_delay(Duration::from_millis(500));
+        let client = client.map_err(|error| failed(&error))?;
+        let connection = client.get_connection_manager_with_config(settings);
+        Ok(Self::One(connection.await.map_err(|error| failed(&error))?))
+    }
+
+    /// Runs commands; their replies are in the same places.
+    ///
+    /// # Errors
+    /// The first that failed; the others may have been carried out.
+    pub(super) async fn run(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
+        let mut replies = Vec::with_capacity(calls.len());
+        match self {
+            Self::One(connection) => {
+                for calls in calls.chunks(PIPELINE_MAX) {
+                    replies.extend(run_pipeline(connection.clone(), calls).await?);
+                }
+            }
+            Self::Cluster(connection) => {
+                let calls = stream::iter(calls).map(|call| run_one(connection.clone(), call));
+                let mut calls = calls.buffered(CLUSTER_COMMANDS_MAX);
+                while let Some(reply) = calls.try_next().await? {
+                    replies.push(reply);
+                }
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Runs one command.
+    pub(super) async fn one(&self, call: Call) -> Result<Value, StoreError> {
+        Ok(self.run(vec![call]).await?.pop().unwrap_or(Value::Nil))
+    }
+}
+
+async fn run_pipeline(
+    mut connection: ConnectionManager,
+    calls: &[Call],
+) -> Result<Vec<Value>, StoreError> {
+    let mut pipeline = Pipeline::with_capacity(calls.len());
+    for call in calls {
+        pipeline.add_command(call.command.clone());
+    }
+    let replies = connection.req_packed_commands(&pipeline, 0, calls.len()).await;
+    let mut replies = replies.map_err(|error| failed(&error))?;
+    for (reply, call) in replies.iter_mut().zip(calls) {
+        let Value::ServerError(error) = reply else { continue };
+        *reply = match call.whole() {
+            Some(whole) if error.kind() == Some(ServerErrorKind::NoScript) => {
+                checked(connection.req_packed_command(&whole).await)
+            }
+            _ => Err(RedisError::from(error.clone())),
+        }
+        .map_err(|error| failed(&error))?;
+    }
+    Ok(replies)
+}
+
+async fn run_one(mut connection: ClusterConnection, call: Call) -> Result<Value, StoreError> {
+    let mut reply = checked(connection.req_packed_command(&call.command).await);
+    if let (Err(error), Some(whole)) = (&reply, call.whole())
+        && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+    {
+        reply = checked(connection.req_packed_command(&whole).await);
+    }
+    reply.map_err(|error| failed(&error))
+}
+
+/// A refusal may come as a reply.
+fn checked(reply: Result<Value, RedisError>) -> Result<Value, RedisError> {
+    match reply {
+        Ok(Value::ServerError(error)) => Err(error.into()),
+        reply => reply,
+    }
+}
+
+/// What went wrong, in one line that says what to do.
+fn failed(error: &RedisError) -> StoreError {
+    let is_final =
+        matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"));
+    let advice = match error.code() {
+        Some("OOM") => "raise its maxmemory",
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => "set its user and password in --redis",
+        _ if is_final => "change the settings of Redis or --redis",
+        _ => "is it running and reachable?",
+    };
+    StoreError::Redis { reason: format!("Redis failed: {error}; {advice}"), is_final }
+}
+
+/// A reply as a number; anything else is 0.
+pub(super) fn integer(value: &Value) -> i64 {
+    match value {
+        Value::Int(number) => *number,
+        Value::Boolean(yes) => i64::from(*yes),
+        Value::BulkString(bytes) => {
+            std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
+/// A reply as bytes; `None` where there is nothing.
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+/// A reply of many elements.
+pub(super) fn elements(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(values) | Value::Set(values) => values,
+        Value::Map(pairs) => pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,93 @@
+//! Who may write. A worker that was taken for dead may only have been asleep, with
+//! commands in its buffers. So whoever takes a partition over first makes its own
+//! epoch the partition's, then closes the other's connections in Redis. One that
+//! connects again is asked for its epochs before anything is pushed.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::Value;
+
+use super::{
+    Claims,
+    config::RedisConfig,
+    control::{Call, Control, bytes},
+    error::NodeError,
+    keys, lock,
+    node::{ConnectionName, Dial, NodeConnection},
+    pool::Admission,
+    resp,
+    topology::Topology,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Says whether every partition that this process works on is still its own.
+pub(super) fn admission(control: Control, claims: Claims) -> Admission {
+    Arc::new(move || {
+        let (control, claims) = (control.clone(), Arc::clone(&claims));
+        Box::pin(async move {
+            let claimed: Vec<(u32, Vec<u8>)> = lock(&claims)
+                .iter()
+                .map(|(partition, claim)| (*partition, claim.epoch.clone()))
+                .collect();
+            let calls = claimed
+                .iter()
+                .map(|(partition, _)| Call::of("HGET", &[&keys::partition(*partition), b"epoch"]))
+                .collect();
+            let epochs: Vec<Value> = control.run(calls).await.map_err(|error| error.to_string())?;
+            for ((partition, epoch), found) in claimed.into_iter().zip(epochs) {
+                if bytes(found) != Some(epoch) {
+                    lock(&claims).remove(&partition);
+                    return Err(format!("partition {partition} is another worker's now"));
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Closes every connection over which `worker` pushes, on every node.
+pub(super) async fn close_connections(
+    config: &Arc<RedisConfig>,
+    worker: &str,
+) -> Result<(), NodeError> {
+    let dial = Dial {
+        config: Arc::clone(config),
+        name: ConnectionName::new("fence", 0),
+        connect_timeout: CONNECT_TIMEOUT,
+        progress_timeout: PROGRESS_TIMEOUT,
+    };
+    let name = ConnectionName::new(worker, 0);
+    let topology = Topology::new(config).snapshot(&dial).await?;
+    for node in topology.map.nodes() {
+        let mut connection = NodeConnection::connect(node, &dial).await?;
+        let resp::Value::Text(list) = connection.call(&[b"CLIENT", b"LIST"]).await? else {
+            continue;
+        };
+        for id in ids_of(&String::from_utf8_lossy(&list), name.as_str()) {
+            connection.call(&[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The ids of the connections with this name in what `CLIENT LIST` says.
+fn ids_of<'a>(list: &'a str, name: &str) -> Vec<&'a str> {
+    list.lines()
+        .filter(|line| line.split(' ').any(|field| field.strip_prefix("name=") == Some(name)))
+        .filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_found_by_their_whole_name() {
+        let list = "id=3 addr=1:2 name=roost:a:0 db=0\nid=4 name=roost:ab:0\nid=5 name= db=0\n\
+                    id=61 laddr=x name=roost:a:0\n";
+        assert_eq!(ids_of(list, "roost:a:0"), ["3", "61"]);
+    }
+}

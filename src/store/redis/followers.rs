@@ -1,0 +1,154 @@
+//! An account's followers as sorted blocks, so that a change writes one block of a
+//! few kilobytes and not the whole list. Pure.
+//!
+//! A block holds ids of 8 bytes, big-endian, ascending, and has for its name the
+//! least id that it may hold; the first one has 0. Blocks are never taken away, a
+//! block may be empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::UserId;
+
+/// A block with more members is cut in two.
+const BLOCK_LEN_MAX: usize = 512;
+
+/// The followers of one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Followers {
+    blocks: BTreeMap<u64, Vec<u64>>,
+    len: usize,
+}
+
+/// A block that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("block {0} of the followers is not a list of ascending ids")]
+pub(super) struct BadBlock(pub(super) u64);
+
+impl Followers {
+    /// Reads a block, by its name.
+    pub(super) fn add_block(&mut self, name: u64, bytes: &[u8]) -> Result<(), BadBlock> {
+        let block = decode(bytes).ok_or(BadBlock(name))?;
+        self.len += block.len();
+        self.blocks.insert(name, block);
+        Ok(())
+    }
+
+    /// Applies changes, `true` for a follow and `false` for its end; returns the
+    /// names of the blocks that are to be written.
+    pub(super) fn change(
+        &mut self,
+        changes: impl IntoIterator<Item = (UserId, bool)>,
+    ) -> BTreeSet<u64> {
+        let mut changed = BTreeSet::new();
+        for (follower, follows) in changes {
+            let id = follower.0;
+            let name = self.blocks.range(..=id).next_back().map_or(0, |(name, _)| *name);
+            let block = self.blocks.entry(name).or_default();
+            match (block.binary_search(&id), follows) {
+                (Err(place), true) => {
+                    block.insert(place, id);
+                    self.len += 1;
+                }
+                (Ok(place), false) => {
+                    block.remove(place);
+                    self.len -= 1;
+                }
+                _ => continue,
+            }
+            changed.insert(name);
+            if block.len() > BLOCK_LEN_MAX {
+                let upper = block.split_off(block.len() / 2);
+                let name = upper[0];
+                self.blocks.insert(name, upper);
+                changed.insert(name);
+            }
+        }
+        changed
+    }
+
+    /// A block's bytes.
+    pub(super) fn block(&self, name: u64) -> Vec<u8> {
+        let ids = self.blocks.get(&name).into_iter().flatten();
+        ids.flat_map(|id| id.to_be_bytes()).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Up to `count_max` of them, ascending, from the first greater than `after`.
+    pub(super) fn after(&self, after: Option<UserId>, count_max: usize) -> Vec<UserId> {
+        let after = after.map_or(0, |after| after.0);
+        let first = self.blocks.range(..=after).next_back().map_or(0, |(name, _)| *name);
+        let ids = self.blocks.range(first..).flat_map(|(_, block)| block);
+        ids.filter(|id| **id > after).take(count_max).map(|id| UserId(*id)).collect()
+    }
+
+    pub(super) fn contains(&self, follower: UserId) -> bool {
+        let block = self.blocks.range(..=follower.0).next_back();
+        block.is_some_and(|(_, block)| block.binary_search(&follower.0).is_ok())
+    }
+
+    /// Memory that they take, about.
+    pub(super) fn size_bytes(&self) -> usize {
+        128 + self.len * 8 + self.blocks.len() * 64
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<u64>> {
+    let (ids, rest) = bytes.as_chunks::<8>();
+    let ids: Vec<u64> = ids.iter().map(|id| u64::from_be_bytes(*id)).collect();
+    (rest.is_empty() && ids.is_sorted_by(|a, b| a < b)).then_some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn they_are_a_set_in_blocks(
+            changes in proptest::collection::vec((1..6_000_u64, any::<bool>(), 1..900_u64), 0..40),
+            after in proptest::option::of(0..6_000_u64),
+            count_max in 0..2_000_usize,
+        ) {
+            let mut followers = Followers::default();
+            let mut written = BTreeMap::new();
+            let mut expected = BTreeSet::new();
+            for (first, follows, count) in changes {
+                let ids: Vec<UserId> = (first..first + count).map(UserId).collect();
+                for name in followers.change(ids.iter().map(|id| (*id, follows))) {
+                    written.insert(name, followers.block(name));
+                }
+                for id in ids {
+                    if follows { expected.insert(id); } else { expected.remove(&id); }
+                }
+            }
+            let mut read = Followers::default();
+            for (name, block) in &written {
+                prop_assert!(block.len() <= BLOCK_LEN_MAX * 8);
+                read.add_block(*name, block).unwrap();
+            }
+            prop_assert_eq!(&read, &followers);
+            prop_assert_eq!(read.len(), expected.len());
+            let after = after.map(UserId);
+            let page: Vec<UserId> = expected
+                .iter()
+                .copied()
+                .filter(|id| after.is_none_or(|after| *id > after))
+                .take(count_max)
+                .collect();
+            prop_assert_eq!(read.after(after, count_max), page);
+            prop_assert!(expected.iter().all(|id| read.contains(*id)));
+        }
+    }
+
+    #[test]
+    fn a_damaged_block_is_an_error() {
+        let mut followers = Followers::default();
+        assert_eq!(followers.add_block(0, &[1; 9]), Err(BadBlock(0)));
+        assert_eq!(followers.add_block(7, &[1; 16]), Err(BadBlock(7)));
+    }
+}

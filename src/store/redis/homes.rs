@@ -1,0 +1,233 @@
+//! Home timelines in Redis.
+
+use redis::Value;
+
+use super::{
+    Inner, RedisStore,
+    control::{Call, bytes, elements, integer},
+    damaged, keys,
+    ledger::post_id,
+    push::PushReport,
+    scripts,
+};
+use crate::{
+    domain::{PostId, UserId},
+    store::{
+        Floor, HomePage, HomeRead, Homes, NewestPosts, PushOutcome, Pushes, RebuildTicket,
+        StoreError,
+    },
+};
+
+/// Ids taken away that one rebuild remembers, at the most.
+const TAKEN_MAX: &[u8] = b"65536";
+const NO_FLOOR: [u8; 8] = [0; 8];
+const MARKER_BYTES: usize = 17;
+
+impl Homes for RedisStore {
+    async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
+        let report = self.inner.pusher.push(pushes).await.map_err(|error| error.error)?;
+        self.inner.settle(pushes, report).await
+    }
+
+    async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
+        self.inner.push_again(pushes).await
+    }
+
+    async fn awake(&self, readers: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let calls = readers.iter().map(|reader| Call::of("EXISTS", &[&keys::home(*reader)]));
+        let there = self.inner.control.run(calls.collect()).await?;
+        let awake = readers.iter().zip(there).filter(|(_, there)| integer(there) == 1);
+        Ok(awake.map(|(reader, _)| *reader).collect())
+    }
+
+    async fn merge(&self, reader: UserId, posts: &NewestPosts) -> Result<(), StoreError> {
+        let call = self.inner.merge(reader, posts.floor, &posts.ids);
+        self.inner.control.one(call).await.map(drop)
+    }
+
+    async fn purge(&self, reader: UserId, posts: &NewestPosts) -> Result<(), StoreError> {
+        self.inner.control.one(take(reader, posts.floor, &posts.ids)).await.map(drop)
+    }
+
+    async fn remove(&self, readers: &[UserId], post: PostId) -> Result<(), StoreError> {
+        let calls = readers.iter().map(|reader| take(*reader, None, &[post])).collect();
+        self.inner.control.run(calls).await.map(drop)
+    }
+
+    async fn page(
+        &self,
+        reader: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomeRead, StoreError> {
+        let key = keys::home(reader);
+        let ttl = self.inner.settings.idle_max.as_secs().to_string();
+        let calls = vec![
+            Call::of("LRANGE", &[&key, b"0", b"-1"]),
+            Call::of("EXPIRE", &[&key, ttl.as_bytes()]),
+        ];
+        let list = self.inner.control.run(calls).await?.into_iter().next().unwrap_or(Value::Nil);
+        let mut entries = elements(list).into_iter().filter_map(bytes);
+        let Some(marker) = entries.next() else { return Ok(HomeRead::Asleep) };
+        if marker.len() != MARKER_BYTES {
+            return Err(damaged("the marker of a home timeline"));
+        }
+        if marker[0] != b'L' {
+            return Ok(HomeRead::Asleep);
+        }
+        let floor = post_id(&marker[1..9]).unwrap_or(PostId(0));
+        let mut ids: Vec<PostId> = Vec::new();
+        for entry in entries {
+            let id = post_id(&entry).ok_or_else(|| damaged("an entry of a home timeline"))?;
+            if id > floor {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        self.inner.cut(ids, floor, before, count_max).await
+    }
+
+    async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
+        let ticket = rand::random::<u64>().to_be_bytes();
+        let ttl = self.inner.settings.idle_max.as_secs().to_string();
+        let call = scripts::BEGIN_REBUILD
+            .call(&[&keys::home(reader), &keys::taken(reader)], &[&ticket, ttl.as_bytes()]);
+        let reply = self.inner.control.one(call).await?;
+        let ticket = bytes(reply).and_then(|bytes| bytes.try_into().ok());
+        let ticket = ticket.ok_or_else(|| damaged("the marker of a home timeline"))?;
+        Ok(RebuildTicket(u64::from_be_bytes(ticket)))
+    }
+
+    async fn finish_rebuild(
+        &self,
+        reader: UserId,
+        ticket: RebuildTicket,
+        posts: NewestPosts,
+    ) -> Result<bool, StoreError> {
+        let floor = posts.floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
+        let ids: Vec<[u8; 8]> = posts.ids.iter().map(|id| id.0.to_be_bytes()).collect();
+        let ticket = ticket.0.to_be_bytes();
+        let kept = self.inner.limits.kept.to_string();
+        let ttl = self.inner.settings.idle_max.as_secs().to_string();
+        let mut arguments: Vec<&[u8]> = vec![&ticket, &floor, kept.as_bytes(), ttl.as_bytes()];
+        arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+        let call =
+            scripts::FINISH_REBUILD.call(&[&keys::home(reader), &keys::taken(reader)], &arguments);
+        Ok(integer(&self.inner.control.one(call).await?) == 1)
+    }
+
+    fn entries_max(&self) -> usize {
+        self.inner.limits.kept
+    }
+}
+
+impl Inner {
+    /// Does what a push leaves to do: writes what nobody knows to be written, and
+    /// trims.
+    async fn settle(
+        &self,
+        pushes: &Pushes<UserId>,
+        report: PushReport,
+    ) -> Result<PushOutcome, StoreError> {
+        let mut outcome = report.outcome;
+        if !report.unknown.is_empty() {
+            let again = self.push_again(&pushes.only(&report.unknown)).await?;
+            outcome.deliveries += again.deliveries;
+            outcome.skipped += again.skipped;
+            outcome.pushes += again.pushes;
+        }
+        if !report.over_full.is_empty() {
+            let kept = self.limits.kept.to_string();
+            let calls = report
+                .over_full
+                .iter()
+                .map(|list| scripts::TRIM.call(&[&keys::home(list.reader)], &[kept.as_bytes()]))
+                .collect();
+            self.control.run(calls).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
+        let calls = pushes.iter().map(|(reader, ids)| self.merge(reader, None, ids)).collect();
+        let replies = self.control.run(calls).await?;
+        let mut outcome = PushOutcome::default();
+        for ((_, ids), reply) in pushes.iter().zip(replies) {
+            if integer(&reply) < 0 {
+                outcome.skipped += ids.len() as u64;
+            } else {
+                outcome.deliveries += ids.len() as u64;
+                outcome.pushes += 1;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Puts ids where they belong in a live list.
+    fn merge(&self, reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
+        let floor = floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
+        let ids: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
+        let kept = self.limits.kept.to_string();
+        let ttl = self.settings.idle_max.as_secs().to_string();
+        let mut arguments: Vec<&[u8]> = vec![&floor, kept.as_bytes(), ttl.as_bytes()];
+        arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+        scripts::MERGE.call(&[&keys::home(reader)], &arguments)
+    }
+
+    /// Cuts a page out of all the ids above the floor, newest first.
+    async fn cut(
+        &self,
+        mut ids: Vec<PostId>,
+        floor: PostId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomeRead, StoreError> {
+        let cap = self.limits.cap;
+        if floor > PostId(0) && ids.len() < cap {
+            return Ok(HomeRead::Asleep);
+        }
+        let complete = floor == PostId(0) && ids.len() <= cap;
+        ids.truncate(cap);
+        let oldest = ids.last().copied();
+        let start = before.map_or(0, |before| ids.partition_point(|id| *id >= before));
+        let mut page = Vec::new();
+        let mut more = false;
+        // The deleted are left out; looked for in pieces, since they are few.
+        for piece in ids[start..].chunks(count_max.saturating_add(1).max(16)) {
+            let shown = self.not_deleted(piece).await?;
+            let room = count_max - page.len();
+            more = shown.len() > room;
+            page.extend(shown.into_iter().take(room));
+            if more {
+                break;
+            }
+        }
+        let floor = match oldest {
+            Some(oldest) if !complete => Floor::Cap(oldest),
+            _ => Floor::Beginning,
+        };
+        Ok(HomeRead::Page(HomePage { ids: page, more, floor }))
+    }
+
+    async fn not_deleted(&self, ids: &[PostId]) -> Result<Vec<PostId>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
+        let mut arguments = vec![keys::DELETED];
+        arguments.extend(names.iter().map(<[u8; 8]>::as_slice));
+        let deleted = elements(self.control.one(Call::of("HMGET", &arguments)).await?);
+        let shown = ids.iter().zip(deleted).filter(|(_, deleted)| *deleted == Value::Nil);
+        Ok(shown.map(|(id, _)| *id).collect())
+    }
+}
+
+/// Takes ids out of a live list, and whatever may be lost at or below a floor.
+fn take(reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
+    let floor = floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
+    let ids: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
+    let mut arguments: Vec<&[u8]> = vec![&floor, TAKEN_MAX];
+    arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+    scripts::TAKE.call(&[&keys::home(reader), &keys::taken(reader)], &arguments)
+}

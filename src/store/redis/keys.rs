@@ -1,0 +1,60 @@
+//! What things are called in Redis.
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `h:<reader>` | list | a home timeline: a marker, then ids of 8 bytes |
+//! | `{h:<reader>}t` | set | ids taken away from it while it is rebuilt |
+//! | `a:<author>` | list | an author's posts, ascending |
+//! | `p:<post>` | string | a post |
+//! | `q:<author>:<request id>` | string | the post that a request made |
+//! | `fr:<account>` | hash | its followers, in blocks |
+//! | `fg:<account>` | set | whom it follows |
+//! | `k:<bucket>` | set | accounts that an event has named |
+//! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
+//! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
+//! | `roost:store` | hash | which log the store belongs to |
+
+use crate::domain::{PostId, UserId};
+
+/// Accounts are noted in so many sets: small ones cost 8 bytes a member.
+const KNOWN_BUCKETS: u64 = 65_536;
+
+pub(super) const DELETED: &[u8] = b"roost:deleted";
+pub(super) const STORE: &[u8] = b"roost:store";
+
+pub(super) fn home(reader: UserId) -> Vec<u8> {
+    format!("h:{reader}").into_bytes()
+}
+
+/// In the slot of the reader's home timeline.
+pub(super) fn taken(reader: UserId) -> Vec<u8> {
+    format!("{{h:{reader}}}t").into_bytes()
+}
+
+pub(super) fn author(author: UserId) -> Vec<u8> {
+    format!("a:{author}").into_bytes()
+}
+
+pub(super) fn post(post: PostId) -> Vec<u8> {
+    format!("p:{post}").into_bytes()
+}
+
+pub(super) fn request(author: UserId, request_id: &str) -> Vec<u8> {
+    format!("q:{author}:{request_id}").into_bytes()
+}
+
+pub(super) fn followers(account: UserId) -> Vec<u8> {
+    format!("fr:{account}").into_bytes()
+}
+
+pub(super) fn following(account: UserId) -> Vec<u8> {
+    format!("fg:{account}").into_bytes()
+}
+
+pub(super) fn known(account: UserId) -> Vec<u8> {
+    format!("k:{}", account.0 % KNOWN_BUCKETS).into_bytes()
+}
+
+pub(super) fn partition(partition: u32) -> Vec<u8> {
+    format!("roost:partition:{partition}").into_bytes()
+}

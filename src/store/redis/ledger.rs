@@ -1,0 +1,335 @@
+//! Makes events hold in Redis.
+//!
+//! ```text
+//!  mark: attempted ──► posts, requests, deleted ──► author lists, graph ──► mark: applied
+//! ```
+//!
+//! Every write of it changes nothing when it comes again, and a batch that broke
+//! off is applied again as a whole. So nobody sees what came and went within it.
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+use redis::Value;
+
+use super::{
+    Claim, Inner, RedisStore,
+    control::{Call, bytes, elements, integer},
+    damaged, fence, fields,
+    fold::{self, Fold},
+    followers::Followers,
+    keys, number, scripts,
+};
+use crate::{
+    domain::{Event, PostId, UserId},
+    event_log::codec,
+    store::{Ledger, Resume, StoreError},
+};
+
+/// How long a deletion is remembered after the post has left every timeline: longer
+/// than any read that began before.
+const FORGET_AFTER_SECS: u64 = 60;
+/// Deletions that are forgotten at once.
+const FORGET_BATCH: usize = 256;
+
+/// The name of the field that counts an account's followers.
+pub(super) const COUNT: &[u8] = b"n";
+
+impl Ledger for RedisStore {
+    async fn apply(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: Arc<[Event]>,
+    ) -> Result<Vec<PostId>, StoreError> {
+        let inner = &self.inner;
+        let claim = match inner.claim_of(partition) {
+            Some(claim) => claim,
+            None => {
+                self.resume(partition).await?;
+                inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?
+            }
+        };
+        let known_len = claim.applied.saturating_sub(first_offset).min(events.len() as u64);
+        let (known, new) = events.split_at(known_len as usize);
+        let mut absent = inner.find_deleted(known).await?;
+        if !new.is_empty() {
+            let next_offset = first_offset + events.len() as u64;
+            absent.extend(inner.apply(partition, &claim, next_offset, new).await?);
+        }
+        absent.sort_unstable();
+        Ok(absent)
+    }
+
+    /// Takes the partition over: from now on only this process may write its marks.
+    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+        let inner = &self.inner;
+        let worker = inner.settings.worker.as_str();
+        let key = keys::partition(partition);
+        let call = scripts::CLAIM.call(&[&key], &[worker.as_bytes()]);
+        let mut reply = elements(inner.control.one(call).await?).into_iter();
+        let epoch = reply.next().and_then(bytes).ok_or_else(|| damaged("a partition's epoch"))?;
+        let before = fields(reply.next().unwrap_or(Value::Nil));
+        let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
+        let released = before.get(b"released".as_slice()).is_some_and(|value| value == b"1");
+        if let Some(owner) = owner
+            && owner != worker
+            && !released
+        {
+            fence::close_connections(&inner.settings.config, &owner).await?;
+        }
+        // What was cached of them may have been changed by another worker since.
+        inner.followers.clear();
+        let applied = number(&before, "applied");
+        let greatest_post = number(&before, "greatest_post");
+        inner.claims().insert(partition, Claim { epoch, applied, greatest_post });
+        Ok(Resume {
+            applied,
+            attempted: number(&before, "attempted").max(applied),
+            delivered: number(&before, "delivered"),
+        })
+    }
+
+    async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
+        let claim = self.inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?;
+        self.inner.mark(partition, &claim.epoch, &[("delivered", offset)]).await
+    }
+
+    /// How much outlives a loss of power is the business of Redis.
+    async fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn followers_after(
+        &self,
+        author: UserId,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Result<Vec<UserId>, StoreError> {
+        Ok(self.inner.followers(author).await?.after(after, count_max))
+    }
+
+    async fn deleted_of(&self, author: UserId) -> Result<Vec<PostId>, StoreError> {
+        let deleted = self.inner.control.one(Call::of("HGETALL", &[keys::DELETED])).await?;
+        let author = author.to_string().into_bytes();
+        let of_author = fields(deleted).into_iter().filter(|(_, value)| *value == author);
+        let mut posts: Vec<PostId> = of_author.filter_map(|(post, _)| post_id(&post)).collect();
+        posts.sort_unstable();
+        Ok(posts)
+    }
+
+    /// A read that looked into a list before may look for its deletions after, so
+    /// that they are kept for a while.
+    async fn forget_deleted(&self, post: PostId) -> Result<(), StoreError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let gone = format!("-{}", now.as_secs());
+        let id = post.0.to_be_bytes();
+        let call = Call::of("HSET", &[keys::DELETED, &id, gone.as_bytes()]);
+        self.inner.control.one(call).await?;
+        self.inner.forget_old(now.as_secs()).await
+    }
+}
+
+impl Inner {
+    fn claim_of(&self, partition: u32) -> Option<Claim> {
+        self.claims().get(&partition).cloned()
+    }
+
+    async fn apply(
+        &self,
+        partition: u32,
+        claim: &Claim,
+        next_offset: u64,
+        events: &[Event],
+    ) -> Result<Vec<PostId>, StoreError> {
+        self.mark(partition, &claim.epoch, &[("attempted", next_offset)]).await?;
+        let requests = fold::requests(events);
+        let made = self.requests_made(&requests).await?;
+        let made: HashMap<(UserId, &str), PostId> = requests
+            .into_iter()
+            .zip(made)
+            .filter_map(|(request, post)| Some((request, post?)))
+            .collect();
+        let fold = Fold::new(events, &made);
+        self.write_posts(&fold).await?;
+        self.write_lists(&fold).await?;
+        let greatest_post = claim.greatest_post.max(fold.greatest_post);
+        let marks = [("applied", next_offset), ("greatest_post", greatest_post)];
+        self.mark(partition, &claim.epoch, &marks).await?;
+        if let Some(claim) = self.claims().get_mut(&partition) {
+            claim.applied = next_offset;
+            claim.greatest_post = greatest_post;
+        }
+        Ok(fold.duplicates)
+    }
+
+    /// The posts themselves come before the lists that name them. One that is
+    /// deleted is hidden first.
+    async fn write_posts(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        for (post, author) in &fold.deleted {
+            let author = author.to_string();
+            calls
+                .push(Call::of("HSET", &[keys::DELETED, &post.0.to_be_bytes(), author.as_bytes()]));
+        }
+        for post in &fold.posts {
+            calls.push(Call::of("SET", &[&keys::post(post.id), &codec::encode_post(post)]));
+        }
+        for (author, request_id, post) in &fold.requests {
+            let key = keys::request(*author, request_id);
+            calls.push(Call::of("SET", &[&key, &post.0.to_be_bytes()]));
+        }
+        for account in &fold.accounts {
+            let member = account.to_string();
+            calls.push(Call::of("SADD", &[&keys::known(*account), member.as_bytes()]));
+        }
+        self.control.run(calls).await.map(drop)
+    }
+
+    async fn write_lists(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        let mut by_author = HashMap::<UserId, Vec<PostId>>::new();
+        for post in &fold.posts {
+            by_author.entry(post.author).or_default().push(post.id);
+        }
+        for (author, mut posts) in by_author {
+            posts.sort_unstable();
+            let ids: Vec<[u8; 8]> = posts.iter().map(|id| id.0.to_be_bytes()).collect();
+            let ids: Vec<&[u8]> = ids.iter().map(<[u8; 8]>::as_slice).collect();
+            calls.push(scripts::INSERT_POSTS.call(&[&keys::author(author)], &ids));
+        }
+        for (post, author) in &fold.deleted {
+            let id = post.0.to_be_bytes();
+            calls.push(Call::of("DEL", &[&keys::post(*post)]));
+            calls.push(Call::of("LREM", &[&keys::author(*author), b"0", &id]));
+        }
+        let result = async {
+            for (followee, changes) in &fold.follows {
+                calls.extend(self.change_followers(*followee, changes).await?);
+                for (follower, follows) in changes {
+                    let command = if *follows { "SADD" } else { "SREM" };
+                    let key = keys::following(*follower);
+                    calls.push(Call::of(command, &[&key, followee.to_string().as_bytes()]));
+                }
+            }
+            self.control.run(calls).await
+        };
+        let result = result.await;
+        if result.is_err() {
+            // What is in memory may not be what is there.
+            fold.follows.keys().for_each(|followee| {
+                self.followers.remove(followee);
+            });
+        }
+        result.map(drop)
+    }
+
+    /// Changes the followers in memory; returns how to write the blocks that differ.
+    async fn change_followers(
+        &self,
+        followee: UserId,
+        changes: &std::collections::BTreeMap<UserId, bool>,
+    ) -> Result<Option<Call>, StoreError> {
+        let mut cached = self.followers(followee).await?;
+        // Changed in place, and weighed again when it comes back: nobody else asks for
+        // it, since an author's followers have one writer.
+        self.followers.remove(&followee);
+        let followers = Arc::make_mut(&mut cached);
+        let changed = followers.change(changes.iter().map(|(follower, now)| (*follower, *now)));
+        if changed.is_empty() {
+            self.followers.insert(followee, cached);
+            return Ok(None);
+        }
+        let blocks: Vec<(String, Vec<u8>)> =
+            changed.into_iter().map(|name| (name.to_string(), followers.block(name))).collect();
+        let count = followers.len().to_string();
+        let key = keys::followers(followee);
+        let mut arguments: Vec<&[u8]> = vec![&key, COUNT, count.as_bytes()];
+        for (name, block) in &blocks {
+            arguments.extend([name.as_bytes(), block.as_slice()]);
+        }
+        let call = Call::of("HSET", &arguments);
+        self.followers.insert(followee, cached);
+        Ok(Some(call))
+    }
+
+    /// An account's followers, from memory if it can be.
+    async fn followers(&self, account: UserId) -> Result<Arc<Followers>, StoreError> {
+        if let Some(followers) = self.followers.get(&account) {
+            return Ok(followers);
+        }
+        let followers = Arc::new(self.read_followers(account).await?);
+        self.followers.insert(account, Arc::clone(&followers));
+        Ok(followers)
+    }
+
+    pub(super) async fn read_followers(&self, account: UserId) -> Result<Followers, StoreError> {
+        let key = keys::followers(account);
+        let reply = self.control.one(Call::of("HGETALL", &[&key])).await?;
+        let mut followers = Followers::default();
+        for (name, block) in fields(reply) {
+            if name != COUNT {
+                let name = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
+                let name = name.ok_or_else(|| damaged("a block of followers"))?;
+                followers
+                    .add_block(name, &block)
+                    .map_err(|error| damaged(&format!("{error} of account {account}, which")))?;
+            }
+        }
+        Ok(followers)
+    }
+
+    /// The posts that these events, applied before, made and that are gone.
+    async fn find_deleted(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
+        let posts: Vec<PostId> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::PostPublished { post, .. } => Some(post.id),
+                _ => None,
+            })
+            .collect();
+        let calls = posts.iter().map(|post| Call::of("EXISTS", &[&keys::post(*post)])).collect();
+        let there = self.control.run(calls).await?;
+        let gone = posts.into_iter().zip(there).filter(|(_, there)| integer(there) == 0);
+        Ok(gone.map(|(post, _)| post).collect())
+    }
+
+    pub(super) async fn requests_made(
+        &self,
+        requests: &[(UserId, &str)],
+    ) -> Result<Vec<Option<PostId>>, StoreError> {
+        let calls = requests
+            .iter()
+            .map(|(author, request_id)| Call::of("GET", &[&keys::request(*author, request_id)]))
+            .collect();
+        let made = self.control.run(calls).await?;
+        Ok(made.into_iter().map(|value| post_id(&bytes(value)?)).collect())
+    }
+
+    /// Drops deletions that no read can need any more.
+    async fn forget_old(&self, now_secs: u64) -> Result<(), StoreError> {
+        let count = FORGET_BATCH.to_string();
+        let scan = Call::of("HRANDFIELD", &[keys::DELETED, count.as_bytes(), b"WITHVALUES"]);
+        let some = fields(self.control.one(scan).await?);
+        let old: Vec<&[u8]> = some
+            .iter()
+            .filter(|(_, value)| {
+                let since =
+                    value.strip_prefix(b"-").and_then(|text| std::str::from_utf8(text).ok());
+                let since = since.and_then(|text| text.parse::<u64>().ok());
+                since.is_some_and(|since| since + FORGET_AFTER_SECS < now_secs)
+            })
+            .map(|(post, _)| post.as_slice())
+            .collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut arguments = vec![keys::DELETED];
+        arguments.extend(old);
+        self.control.one(Call::of("HDEL", &arguments)).await.map(drop)
+    }
+}
+
+/// An id of 8 bytes.
+pub(super) fn post_id(bytes: &[u8]) -> Option<PostId> {
+    Some(PostId(u64::from_be_bytes(bytes.try_into().ok()?)))
+}

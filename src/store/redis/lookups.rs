@@ -1,0 +1,164 @@
+//! What the API and those who pull ask of Redis.
+
+use std::sync::Arc;
+
+use super::{
+    RedisStore,
+    control::{Call, bytes, elements, integer},
+    damaged, fields, keys,
+    ledger::{COUNT, post_id},
+    number,
+};
+use crate::{
+    domain::{Post, PostId, UserId},
+    event_log::codec,
+    store::{FollowCounts, FollowSide, Lookups, Moment, NewestPosts, StoreError, StoreSize},
+};
+
+/// Ids of an author's list that are read at once.
+const AUTHOR_PIECE: i64 = 1_000;
+
+impl Lookups for RedisStore {
+    async fn exists(&self, account: UserId) -> Result<bool, StoreError> {
+        let member = account.to_string();
+        let call = Call::of("SISMEMBER", &[&keys::known(account), member.as_bytes()]);
+        Ok(integer(&self.inner.control.one(call).await?) == 1)
+    }
+
+    async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
+        let calls = ids.iter().map(|id| Call::of("GET", &[&keys::post(*id)])).collect();
+        let found = self.inner.control.run(calls).await?;
+        found
+            .into_iter()
+            .map(|value| {
+                let Some(bytes) = bytes(value) else { return Ok(None) };
+                let post = codec::decode_post(&bytes);
+                Ok(Some(Arc::new(post.map_err(|_| damaged("a post"))?)))
+            })
+            .collect()
+    }
+
+    /// Posts are known once they are applied, and not before.
+    fn moment(&self) -> Moment {
+        Moment(0)
+    }
+
+    fn remember(&self, _: Arc<Post>, _: Moment) {}
+
+    async fn requests(
+        &self,
+        requests: &[(UserId, String)],
+    ) -> Result<Vec<Option<PostId>>, StoreError> {
+        let requests: Vec<(UserId, &str)> =
+            requests.iter().map(|(author, name)| (*author, name.as_str())).collect();
+        self.inner.requests_made(&requests).await
+    }
+
+    async fn author_page(
+        &self,
+        author: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<Vec<PostId>, StoreError> {
+        let key = keys::author(author);
+        let mut page = Vec::new();
+        let mut end = -1;
+        while page.len() < count_max {
+            let (first, last) = ((end - AUTHOR_PIECE + 1).to_string(), end.to_string());
+            let call = Call::of("LRANGE", &[&key, first.as_bytes(), last.as_bytes()]);
+            let ids = ids(elements(self.inner.control.one(call).await?))?;
+            let is_last = (ids.len() as i64) < AUTHOR_PIECE;
+            let older = ids.into_iter().rev().filter(|id| before.is_none_or(|before| *id < before));
+            page.extend(older);
+            if is_last {
+                break;
+            }
+            end -= AUTHOR_PIECE;
+        }
+        page.truncate(count_max);
+        Ok(page)
+    }
+
+    async fn newest_of(&self, authors: &[UserId]) -> Result<Vec<NewestPosts>, StoreError> {
+        let kept = self.inner.limits.kept;
+        // One more tells where it stops to be complete.
+        let first = format!("-{}", kept + 1);
+        let calls = authors
+            .iter()
+            .map(|author| Call::of("LRANGE", &[&keys::author(*author), first.as_bytes(), b"-1"]))
+            .collect();
+        let lists = self.inner.control.run(calls).await?;
+        lists
+            .into_iter()
+            .map(|list| {
+                let mut ids = ids(elements(list))?;
+                let floor = (ids.len() > kept).then(|| ids.remove(0));
+                Ok(NewestPosts { ids, floor })
+            })
+            .collect()
+    }
+
+    async fn follows(&self, follower: UserId, followee: UserId) -> Result<bool, StoreError> {
+        let member = followee.to_string();
+        let call = Call::of("SISMEMBER", &[&keys::following(follower), member.as_bytes()]);
+        Ok(integer(&self.inner.control.one(call).await?) == 1)
+    }
+
+    async fn following(&self, reader: UserId) -> Result<Vec<UserId>, StoreError> {
+        let call = Call::of("SMEMBERS", &[&keys::following(reader)]);
+        let members = elements(self.inner.control.one(call).await?);
+        let mut users: Vec<UserId> =
+            members.iter().map(|member| UserId(integer(member) as u64)).collect();
+        users.sort_unstable();
+        Ok(users)
+    }
+
+    async fn list_follows(
+        &self,
+        account: UserId,
+        side: FollowSide,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Result<Vec<UserId>, StoreError> {
+        match side {
+            FollowSide::Followers => {
+                Ok(self.inner.read_followers(account).await?.after(after, count_max))
+            }
+            FollowSide::Following => {
+                let mut users = self.following(account).await?;
+                users.retain(|user| after.is_none_or(|after| *user > after));
+                users.truncate(count_max);
+                Ok(users)
+            }
+        }
+    }
+
+    async fn count_follows(&self, account: UserId) -> Result<FollowCounts, StoreError> {
+        let calls = vec![
+            Call::of("HGET", &[&keys::followers(account), COUNT]),
+            Call::of("SCARD", &[&keys::following(account)]),
+        ];
+        let counts = self.inner.control.run(calls).await?;
+        let [followers, following] = [0, 1].map(|at| counts.get(at).map_or(0, integer) as u64);
+        Ok(FollowCounts { followers, following })
+    }
+
+    async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
+        let calls = (0..self.inner.settings.partitions)
+            .map(|partition| Call::of("HGETALL", &[&keys::partition(partition)]))
+            .collect();
+        let marks = self.inner.control.run(calls).await?;
+        let greatest = marks.into_iter().map(|marks| number(&fields(marks), "greatest_post")).max();
+        Ok(greatest.filter(|id| *id > 0).map(PostId))
+    }
+
+    /// To count all of it would be to walk through all of it.
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        Ok(StoreSize::default())
+    }
+}
+
+fn ids(entries: Vec<redis::Value>) -> Result<Vec<PostId>, StoreError> {
+    let ids = entries.into_iter().filter_map(bytes).map(|entry| post_id(&entry));
+    ids.collect::<Option<_>>().ok_or_else(|| damaged("an entry of an author's list"))
+}

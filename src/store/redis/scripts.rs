@@ -1,0 +1,251 @@
+//! The scripts: what must happen to one list at once.
+//!
+//! A home list begins with a marker and goes on with ids, the last one pushed at
+//! its end. Ids are 8 bytes, big-endian; the marker is 17:
+//!
+//! ```text
+//!  0       1                 9                17
+//!  ┌───────┬─────────────────┬─────────────────┐
+//!  │ L / R │ floor           │ ticket          │   L: live, R: a rebuild is under way
+//!  └───────┴─────────────────┴─────────────────┘
+//! ```
+//!
+//! Lua compares strings as the server's locale says, and its numbers have 53 bits,
+//! so ids are compared as two numbers of 32 bits.
+
+use redis::Script as Hashed;
+
+use super::control::Script;
+
+macro_rules! script {
+    ($name:ident, $text:expr) => {
+        pub(super) static $name: Script =
+            Script::new($text, || Hashed::new($text).get_hash().to_owned());
+    };
+}
+
+/// Sorts the ids of a table and writes them behind a marker. `ids` has no
+/// repetitions; those at or below the floor, and those past `max`, are left out.
+macro_rules! with_rewrite {
+    ($text:expr) => {
+        concat!(
+            r"
+local function less(a, b)
+  local ah, al = struct.unpack('>I4I4', a)
+  local bh, bl = struct.unpack('>I4I4', b)
+  return ah < bh or (ah == bh and al < bl)
+end
+local function rewrite(home, marker, floor, ids, max, ttl)
+  local high, low = {}, {}
+  local kept = {}
+  for _, id in ipairs(ids) do
+    if less(floor, id) then
+      kept[#kept + 1] = id
+      high[id], low[id] = struct.unpack('>I4I4', id)
+    end
+  end
+  table.sort(kept, function(a, b)
+    return high[a] < high[b] or (high[a] == high[b] and low[a] < low[b])
+  end)
+  local first = 1
+  while #kept - first + 1 > max do
+    if less(floor, kept[first]) then floor = kept[first] end
+    first = first + 1
+  end
+  redis.call('DEL', home)
+  redis.call('RPUSH', home, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10, 17))
+  for from = first, #kept, 1000 do
+    redis.call('RPUSH', home, unpack(kept, from, math.min(from + 999, #kept)))
+  end
+  redis.call('EXPIRE', home, ttl)
+end
+",
+            $text
+        )
+    };
+}
+
+// Puts ids into an author's list, which ascends. KEYS: the list. ARGV: ids.
+script!(
+    INSERT_POSTS,
+    r"
+local function less(a, b)
+  local ah, al = struct.unpack('>I4I4', a)
+  local bh, bl = struct.unpack('>I4I4', b)
+  return ah < bh or (ah == bh and al < bl)
+end
+for _, id in ipairs(ARGV) do
+  local last = redis.call('LINDEX', KEYS[1], -1)
+  if not last or less(last, id) then
+    redis.call('RPUSH', KEYS[1], id)
+  elseif last ~= id then
+    local all = redis.call('LRANGE', KEYS[1], 0, -1)
+    local place = #all
+    while place > 0 and less(id, all[place]) do place = place - 1 end
+    if place == 0 then
+      redis.call('LPUSH', KEYS[1], id)
+    elseif all[place] ~= id then
+      redis.call('LINSERT', KEYS[1], 'AFTER', all[place], id)
+    end
+  end
+end
+return 1
+"
+);
+
+// Announces a rebuild, or joins the one under way. KEYS: home, taken. ARGV:
+// ticket, seconds to live. Returns the ticket.
+script!(
+    BEGIN_REBUILD,
+    r"
+local marker = redis.call('LINDEX', KEYS[1], 0)
+if marker and string.sub(marker, 1, 1) == 'R' then return string.sub(marker, 10, 17) end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('RPUSH', KEYS[1], 'R' .. string.rep('\0', 8) .. ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return ARGV[1]
+"
+);
+
+// Ends a rebuild. KEYS: home, taken. ARGV: ticket, floor, entries at most, seconds
+// to live, ids. Returns whether the list is live.
+script!(
+    FINISH_REBUILD,
+    with_rewrite!(
+        r"
+local marker = redis.call('LINDEX', KEYS[1], 0)
+if not marker or string.sub(marker, 10, 17) ~= ARGV[1] then return 0 end
+if string.sub(marker, 1, 1) == 'L' then return 1 end
+local floor = string.sub(marker, 2, 9)
+if less(floor, ARGV[2]) then floor = ARGV[2] end
+local taken = {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do taken[id] = true end
+local ids, seen = {}, {}
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
+  if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
+end
+for place = 5, #ARGV do
+  local id = ARGV[place]
+  if not seen[id] and not taken[id] then seen[id] = true; ids[#ids + 1] = id end
+end
+redis.call('DEL', KEYS[2])
+rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 17), floor, ids, tonumber(ARGV[3]), ARGV[4])
+return 1
+"
+    )
+);
+
+// Puts ids where they belong, with a floor. KEYS: home. ARGV: floor, entries at
+// most, seconds to live, ids. Returns how many ids the list had not.
+script!(
+    MERGE,
+    with_rewrite!(
+        r"
+local marker = redis.call('LINDEX', KEYS[1], 0)
+if not marker then return -1 end
+local floor = string.sub(marker, 2, 9)
+local raised = less(floor, ARGV[1])
+if raised then floor = ARGV[1] end
+if #ARGV == 4 and not raised then
+  if not less(floor, ARGV[4]) or redis.call('LPOS', KEYS[1], ARGV[4]) then return 0 end
+  local last = redis.call('LINDEX', KEYS[1], -1)
+  if #last ~= 8 or less(last, ARGV[4]) then
+    redis.call('RPUSH', KEYS[1], ARGV[4])
+    return 1
+  end
+end
+local ids, seen, new = {}, {}, 0
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
+  if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
+end
+for place = 4, #ARGV do
+  local id = ARGV[place]
+  if not seen[id] and less(floor, id) then
+    seen[id] = true
+    ids[#ids + 1] = id
+    new = new + 1
+  end
+end
+if new == 0 and not raised then return 0 end
+rewrite(KEYS[1], marker, floor, ids, tonumber(ARGV[2]), ARGV[3])
+return new
+"
+    )
+);
+
+// Takes ids out, and whatever is at or below a floor. KEYS: home, taken. ARGV:
+// floor, ids a rebuild may take away at most, ids.
+script!(
+    TAKE,
+    r"
+local function less(a, b)
+  local ah, al = struct.unpack('>I4I4', a)
+  local bh, bl = struct.unpack('>I4I4', b)
+  return ah < bh or (ah == bh and al < bl)
+end
+local marker = redis.call('LINDEX', KEYS[1], 0)
+if not marker then return 0 end
+if less(string.sub(marker, 2, 9), ARGV[1]) then
+  marker = string.sub(marker, 1, 1) .. ARGV[1] .. string.sub(marker, 10, 17)
+  redis.call('LSET', KEYS[1], 0, marker)
+end
+for place = 3, #ARGV do redis.call('LREM', KEYS[1], 0, ARGV[place]) end
+if string.sub(marker, 1, 1) == 'R' and #ARGV > 2 then
+  for from = 3, #ARGV, 1000 do
+    redis.call('SADD', KEYS[2], unpack(ARGV, from, math.min(from + 999, #ARGV)))
+  end
+  redis.call('EXPIRE', KEYS[2], 86400)
+  if redis.call('SCARD', KEYS[2]) > tonumber(ARGV[2]) then
+    redis.call('DEL', KEYS[1], KEYS[2])
+  end
+end
+return 1
+"
+);
+
+// Drops the ids that were pushed first; the newest of them becomes the floor.
+// KEYS: home. ARGV: ids to keep.
+script!(
+    TRIM,
+    r"
+local function less(a, b)
+  local ah, al = struct.unpack('>I4I4', a)
+  local bh, bl = struct.unpack('>I4I4', b)
+  return ah < bh or (ah == bh and al < bl)
+end
+local drop = redis.call('LLEN', KEYS[1]) - 1 - tonumber(ARGV[1])
+if drop <= 0 then return 0 end
+local dropped = redis.call('LRANGE', KEYS[1], 0, drop)
+local marker = dropped[1]
+local floor = string.sub(marker, 2, 9)
+for place = 2, #dropped do
+  if less(floor, dropped[place]) then floor = dropped[place] end
+end
+redis.call('LTRIM', KEYS[1], drop, -1)
+redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10, 17))
+return drop
+"
+);
+
+// Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
+// epoch, fields and values. Returns whether it is.
+script!(
+    MARK,
+    r"
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"
+);
+
+// Takes a partition over. KEYS: marks. ARGV: who. Returns who had it, if that one
+// has not let it go, and the marks.
+script!(
+    CLAIM,
+    r"
+local before = redis.call('HGETALL', KEYS[1])
+redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'released', '0')
+return {redis.call('HGET', KEYS[1], 'epoch'), before}
+"
+);
