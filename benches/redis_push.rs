@@ -6,9 +6,9 @@
 //! … -- --test                                                     everything once
 //! ```
 //!
-//! Against servers, what is measured is the CPU time of this process, not the time
-//! that passes: user and system, with the network stack's part in it. Without a
-//! server only packing and scanning are measured.
+//! What is measured is the CPU time of this process, not the time that passes: user
+//! and system, with the network stack's part in it. Without a server only packing
+//! and scanning are measured.
 
 use std::{env, hint::black_box, time::Duration};
 
@@ -29,7 +29,7 @@ use roost::{
         },
     },
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 /// How many readers a call pushes to.
 const READERS: u64 = 50_000;
@@ -52,40 +52,45 @@ fn bytes(criterion: &mut Criterion) {
     let pushes = pushes(1);
     let mut out = Vec::new();
     group.bench_function("pack a push", |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            for (reader, ids) in pushes.iter() {
-                pack_push(&mut out, &HomeKey::of(reader), ids);
-            }
-            black_box(&out);
+        bencher.iter_custom(|calls| {
+            cpu_of(calls, || {
+                out.clear();
+                for (reader, ids) in pushes.iter() {
+                    pack_push(&mut out, &HomeKey::of(reader), ids);
+                }
+                black_box(&out);
+            })
         });
     });
     group.bench_function("find its slot", |bencher| {
-        bencher.iter(|| pushes.iter().map(|(reader, _)| home_slot(&HomeKey::of(reader))).max());
+        bencher.iter_custom(|calls| {
+            cpu_of(calls, || {
+                let slots = pushes.iter().map(|(reader, _)| home_slot(&HomeKey::of(reader)));
+                black_box(slots.max());
+            })
+        });
     });
     let replies: Vec<u8> =
         (0..READERS).flat_map(|n| format!(":{}\r\n", n % 880).into_bytes()).collect();
     group.bench_function("scan its reply", |bencher| {
-        bencher.iter(|| {
-            let (mut at, mut sum) = (0, 0);
-            while let Ok(Some((Reply::Integer(length), len))) = scan(&replies[at..]) {
-                sum += length;
-                at += len;
-            }
-            sum
+        bencher.iter_custom(|calls| {
+            cpu_of(calls, || {
+                let (mut at, mut sum) = (0, 0);
+                while let Ok(Some((Reply::Integer(length), len))) = scan(&replies[at..]) {
+                    sum += length;
+                    at += len;
+                }
+                black_box(sum);
+            })
         });
     });
     group.finish();
 }
 
-/// What a call costs this process.
-fn cpu_of(runtime: &Runtime, calls: u64, mut call: impl AsyncFnMut()) -> Duration {
+/// What calls cost this process.
+fn cpu_of(calls: u64, mut call: impl FnMut()) -> Duration {
     let begin = ProcessTime::now();
-    runtime.block_on(async {
-        for _ in 0..calls {
-            call().await;
-        }
-    });
+    (0..calls).for_each(|_| call());
     begin.elapsed()
 }
 
@@ -107,8 +112,8 @@ fn against_a_server(criterion: &mut Criterion) {
             let pushes = pushes(ids_each);
             group.bench_function("roost", |bencher| {
                 bencher.iter_custom(|calls| {
-                    cpu_of(&runtime, calls, async || {
-                        let report = pusher.push(&pushes).await.unwrap();
+                    cpu_of(calls, || {
+                        let report = runtime.block_on(pusher.push(&pushes)).unwrap();
                         assert_eq!(report.outcome.skipped, READERS * ids_each);
                     })
                 });
@@ -119,7 +124,7 @@ fn against_a_server(criterion: &mut Criterion) {
                     runtime.block_on(client.get_multiplexed_async_connection()).unwrap();
                 group.bench_function("redis crate", |bencher| {
                     bencher.iter_custom(|calls| {
-                        cpu_of(&runtime, calls, async || push_by_rival(&connection, &pushes).await)
+                        cpu_of(calls, || runtime.block_on(push_by_rival(&connection, &pushes)))
                     });
                 });
             }
