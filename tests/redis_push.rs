@@ -19,3 +19,5 @@ mod model;
 mod proxy;
 #[path = "redis_push/services.rs"]
 mod services;
+#[path = "redis_push/tls.rs"]
+mod tls;

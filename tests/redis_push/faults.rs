@@ -23,18 +23,12 @@ use roost::{
 
 use super::{
     proxy::{Fault, Proxy},
-    services::{self, Readers},
+    services::{self, Readers, address},
 };
 
 const READERS: u64 = 20_000;
 
-/// `host:port` of a plain URL.
-fn address(url: &str) -> String {
-    url.trim_start_matches("redis://").trim_end_matches('/').to_owned()
-}
-
-/// Pushes one post to each reader, and what was unwritten once more: what is
-/// unknown for good, and what is known of the others.
+/// What became of pushes, and which ones were not made.
 async fn push_all(pusher: &Pusher, pushes: &Pushes<UserId>) -> (PushReport, Vec<usize>) {
     match pusher.push(pushes).await {
         Ok(report) => (report, Vec::new()),
@@ -132,18 +126,18 @@ async fn a_server_that_is_away_is_named_and_found_again() {
     readers.wake(&mut redis).await;
     // An address that nobody listens at, until the proxy does.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = free.local_addr().unwrap();
+    let away = free.local_addr().unwrap();
     drop(free);
     let settings = PushSettings { retry_for: Duration::from_millis(100), ..services::settings() };
-    let pusher = Pusher::new(services::config(&format!("redis://{address}")), settings);
+    let pusher = Pusher::new(services::config(&format!("redis://{away}")), settings);
     let pushes = readers.one_each(1);
     let error = pusher.push(&pushes).await.unwrap_err();
     assert!(matches!(error.error, NodeError::Unreachable { .. }) && !error.error.is_final());
-    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert!(error.to_string().contains(&away.to_string()), "{error}");
     assert_eq!(error.unwritten.len(), 30);
 
-    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-    let server = self::address(&url);
+    let listener = tokio::net::TcpListener::bind(away).await.unwrap();
+    let server = services::address(&url);
     tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
@@ -209,9 +203,13 @@ async fn connections_can_be_found_by_name_closed_and_kept_from_coming_back() {
     let settings = PushSettings {
         admission: Some(Arc::new(move || {
             let fenced = asked.load(Ordering::SeqCst);
-            Box::pin(
-                async move { if fenced { Err("epoch 9 has begun".to_owned()) } else { Ok(()) } },
-            )
+            Box::pin(async move {
+                if fenced {
+                    Err(NodeError::Fenced { reason: "epoch 9 has begun".to_owned() })
+                } else {
+                    Ok(())
+                }
+            })
         })),
         ..services::settings()
     };

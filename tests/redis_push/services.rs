@@ -36,6 +36,11 @@ fn service(variable: &str) -> Option<String> {
     urls
 }
 
+/// `host:port` of a plain URL.
+pub fn address(url: &str) -> String {
+    url.trim_start_matches("redis://").trim_end_matches('/').to_owned()
+}
+
 /// A pusher that gives up early enough for a test.
 pub fn pusher(urls: &str) -> Pusher {
     Pusher::new(config(urls), settings())

@@ -15,7 +15,7 @@ pub enum NodeError {
         /// What was said instead.
         reason: String,
     },
-    /// Its certificate is not to be trusted, or it does not speak TLS.
+    /// Its certificate is not to be trusted, or what it speaks is not TLS.
     #[error(
         "the TLS connection to Redis at {node} failed: {reason}; name the authority that signed \
          its certificate, or use redis:// if it does not speak TLS"

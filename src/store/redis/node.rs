@@ -107,7 +107,9 @@ impl NodeConnection {
             Ok(connection)
         };
         timeout(dial.connect_timeout, connect).await.unwrap_or_else(|_| {
-            Err(unreachable(format!("no answer within {} ms", dial.connect_timeout.as_millis())))
+            let over_tls = if dial.config.tls.is_some() { ", if it speaks TLS at all" } else { "" };
+            let waited_ms = dial.connect_timeout.as_millis();
+            Err(unreachable(format!("no answer within {waited_ms} ms{over_tls}")))
         })
     }
 
@@ -252,11 +254,17 @@ impl Stream {
         config: &RedisConfig,
     ) -> Result<Self, NodeError> {
         let Some(tls) = &config.tls else { return Ok(Self::Plain(tcp)) };
-        let failed = |reason: String| NodeError::Tls { node: node.clone(), reason };
         let name = ServerName::try_from(node.host.to_string())
-            .map_err(|error| failed(error.to_string()))?;
-        let connector = TlsConnector::from(Arc::clone(tls));
-        let tls = connector.connect(name, tcp).await.map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| NodeError::Tls { node: node.clone(), reason: error.to_string() })?;
+        let tls = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+        let tls = tls.map_err(|error| {
+            let (node, reason) = (node.clone(), error.to_string());
+            match error.kind() {
+                // What rustls itself objects to. The rest is the network's, and passes.
+                io::ErrorKind::InvalidData => NodeError::Tls { node, reason },
+                _ => NodeError::Unreachable { node, reason },
+            }
+        })?;
         Ok(Self::Tls(Box::new(tls)))
     }
 }

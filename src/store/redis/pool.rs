@@ -25,9 +25,10 @@ use super::{
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Asks whether this worker may still write, and why not.
+/// Asks whether this worker may still write: [`NodeError::Fenced`] if not, another
+/// error if nobody can tell now.
 pub type Admission =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send>> + Send + Sync>;
 
 #[derive(Debug)]
 pub(super) struct NodePool {
@@ -88,7 +89,7 @@ impl NodePool {
         self.note(connected.is_ok());
         let connection = connected?;
         if let Some(admission) = admission {
-            admission().await.map_err(|reason| NodeError::Fenced { reason })?;
+            admission().await?;
         }
         Ok(Lease { connection, pool: self, _permit: permit })
     }

@@ -23,8 +23,10 @@ const ARRAY_ELEMENTS_MAX: usize = 1 << 20;
 const VALUE_DEPTH_MAX: usize = 8;
 /// `i64::MIN` has this many bytes.
 const INTEGER_BYTES_MAX: usize = 20;
-/// A post id in a list.
-const ID_BYTES: usize = 8;
+/// All of a push before its ids, at the most.
+const PUSH_HEAD_BYTES: usize = 64;
+/// An id as an argument.
+const ID_BULK_BYTES: usize = 14;
 
 /// The key of a reader's home list: `h:` and the reader's id in decimal.
 ///
@@ -33,25 +35,28 @@ const ID_BYTES: usize = 8;
 /// some 8,000 beyond; and a raw byte may be a brace, which would change its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HomeKey {
-    bytes: [u8; Self::BYTES_MAX],
-    start: u8,
+    /// Longer than any, so that it can be copied by whole words.
+    bytes: [u8; Self::ROOM],
+    len: u8,
 }
 
 impl HomeKey {
-    /// The longest one.
-    const BYTES_MAX: usize = 22;
+    const ROOM: usize = 24;
 
     /// The key of `reader`'s home list.
+    #[inline]
     pub fn of(reader: UserId) -> Self {
-        let mut bytes = [0; Self::BYTES_MAX];
-        let start = write_decimal(&mut bytes, reader.0) - 2;
-        bytes[start..start + 2].copy_from_slice(b"h:");
-        Self { bytes, start: start as u8 }
+        let len = 2 + decimal_len(reader.0);
+        let mut bytes = [0; Self::ROOM];
+        bytes[..2].copy_from_slice(b"h:");
+        write_decimal(&mut bytes[2..len], reader.0);
+        Self { bytes, len: len as u8 }
     }
 
-    /// Its bytes.
+    /// Its bytes, none of which is a brace.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[usize::from(self.start)..]
+        &self.bytes[..usize::from(self.len)]
     }
 }
 
@@ -65,28 +70,31 @@ pub fn pack_command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
 
 /// Appends `RPUSHX key id…`, the ids as 8 big-endian bytes each, in the order
 /// given: the last one ends up at the tail, where the newest belongs.
+#[inline]
 pub fn pack_push(out: &mut Vec<u8>, key: &HomeKey, ids: &[PostId]) {
-    let key = key.as_bytes();
-    out.reserve(64 + ids.len() * (ID_BYTES + 6));
+    out.reserve(PUSH_HEAD_BYTES + ids.len() * ID_BULK_BYTES + 2);
     match ids {
-        [_] => out.extend_from_slice(b"*3\r\n$6\r\nRPUSHX\r\n$"),
-        _ => {
-            pack_header(out, b'*', 2 + ids.len());
-            out.extend_from_slice(b"$6\r\nRPUSHX\r\n$");
-        }
+        [_] => out.extend_from_slice(b"*3\r\n"),
+        _ => pack_header(out, b'*', 2 + ids.len()),
     }
-    match key.len() {
-        short @ 0..10 => out.extend_from_slice(&[b'0' + short as u8, b'\r', b'\n']),
+    // Copies of known sizes into one piece are twice as fast as a copy a part.
+    let mut head = *b"$6\r\nRPUSHX\r\n$00\r\n........................";
+    let at = match key.len {
+        short @ 0..10 => {
+            head[13..16].copy_from_slice(&[b'0' + short, b'\r', b'\n']);
+            16
+        }
         long => {
-            let long = long as u8;
-            out.extend_from_slice(&[b'0' + long / 10, b'0' + long % 10, b'\r', b'\n']);
+            head[13..15].copy_from_slice(&[b'0' + long / 10, b'0' + long % 10]);
+            17
         }
-    }
-    out.extend_from_slice(key);
+    };
+    head[at..at + HomeKey::ROOM].copy_from_slice(&key.bytes);
+    out.extend_from_slice(&head[..at + usize::from(key.len)]);
     for id in ids {
-        let mut value = *b"\r\n$8\r\n........";
-        value[6..].copy_from_slice(&id.0.to_be_bytes());
-        out.extend_from_slice(&value);
+        let mut bulk = *b"\r\n$8\r\n........";
+        bulk[6..].copy_from_slice(&id.0.to_be_bytes());
+        out.extend_from_slice(&bulk);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -99,23 +107,29 @@ fn pack_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 
 fn pack_header(out: &mut Vec<u8>, kind: u8, count: usize) {
     let mut digits = [0; INTEGER_BYTES_MAX];
-    let start = write_decimal(&mut digits, count as u64);
+    let digits = &mut digits[..decimal_len(count as u64)];
+    write_decimal(digits, count as u64);
     out.push(kind);
-    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(digits);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a number at the end of `digits`, which is long enough; says where it
-/// begins.
-fn write_decimal(digits: &mut [u8], mut number: u64) -> usize {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return start;
-        }
+fn decimal_len(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Writes a number into `digits`, which is as long as it is: two digits a
+/// division, from the end.
+#[inline]
+fn write_decimal(digits: &mut [u8], mut number: u64) {
+    let mut pairs = digits.rchunks_exact_mut(2);
+    for pair in &mut pairs {
+        let two = (number % 100) as u8;
+        number /= 100;
+        pair.copy_from_slice(&[b'0' + two / 10, b'0' + two % 10]);
+    }
+    if let [first] = pairs.into_remainder() {
+        *first = b'0' + number as u8;
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::resp::Value;
+use super::resp::{HomeKey, Value};
 
 /// How many slots there are.
 pub const SLOTS: u16 = 16_384;
@@ -56,28 +56,51 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// CRC-16/XMODEM: polynomial 0x1021, from 0, not reflected.
+/// The slot of a reader's home list, whose key has no braces.
 #[inline]
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes
-        .iter()
-        .fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+pub fn home_slot(key: &HomeKey) -> u16 {
+    crc16(key.as_bytes()) % SLOTS
 }
 
-const CRC16_TABLE: [u16; 256] = {
-    let mut table = [0; 256];
+/// CRC-16/XMODEM: polynomial 0x1021, from 0, not reflected. Four bytes a step:
+/// the remainders of bytes with zeros behind them add up.
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    let [t0, t1, t2, t3] = &CRC16_TABLES;
+    let mut fours = bytes.chunks_exact(4);
+    let mut crc = 0_u16;
+    for four in &mut fours {
+        let [high, low] = crc.to_be_bytes();
+        crc = t3[usize::from(four[0] ^ high)]
+            ^ t2[usize::from(four[1] ^ low)]
+            ^ t1[usize::from(four[2])]
+            ^ t0[usize::from(four[3])];
+    }
+    fours.remainder().iter().fold(crc, |crc, &byte| {
+        let [high, _] = crc.to_be_bytes();
+        (crc << 8) ^ t0[usize::from(high ^ byte)]
+    })
+}
+
+/// The remainder of each byte with 0, 1, 2 and 3 zero bytes behind it.
+const CRC16_TABLES: [[u16; 256]; 4] = {
+    let mut tables = [[0; 256]; 4];
     let mut byte = 0;
     while byte < 256 {
         let mut crc = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-            bit += 1;
+        let mut zeros = 0;
+        while zeros < 4 {
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+                bit += 1;
+            }
+            tables[zeros][byte] = crc;
+            zeros += 1;
         }
-        table[byte] = crc;
         byte += 1;
     }
-    table
+    tables
 };
 
 /// Which node serves which slot.
@@ -125,20 +148,15 @@ impl SlotMap {
         self.by_slot.is_empty()
     }
 
-    /// The place in [`SlotMap::nodes`] of the node that serves the slot of `key`,
-    /// or the slot where no node does.
-    ///
-    /// # Errors
-    /// The slot, where no node serves it.
+    /// The place in [`SlotMap::nodes`] of the node that serves `slot`, if any does.
     #[inline]
-    pub fn place(&self, key: &[u8]) -> Result<usize, u16> {
+    pub fn place(&self, slot: u16) -> Option<usize> {
         if self.is_standalone() {
-            return Ok(0);
+            return Some(0);
         }
-        let slot = key_slot(key);
-        match self.by_slot[usize::from(slot)] {
-            UNASSIGNED => Err(slot),
-            place => Ok(usize::from(place)),
+        match self.by_slot.get(usize::from(slot)) {
+            None | Some(&UNASSIGNED) => None,
+            Some(place) => Some(usize::from(*place)),
         }
     }
 
@@ -234,6 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::UserId;
 
     fn asked() -> NodeAddress {
         NodeAddress::new("10.0.0.9", 7000)
@@ -273,12 +292,10 @@ mod tests {
         let mut map = SlotMap::from_cluster_slots(&reply, &asked()).unwrap();
         let known = [NodeAddress::new("10.0.0.1", 7001), NodeAddress::new("10.0.0.9", 7002)];
         assert_eq!(map.nodes(), known);
-        assert_eq!(map.place(b"foo"), Ok(1));
-        let homeless =
-            (0..).map(|n| format!("k{n}")).find(|key| key_slot(key.as_bytes()) == 12_500);
-        assert_eq!(map.place(homeless.unwrap().as_bytes()), Err(12_500));
+        assert_eq!(map.place(12_182), Some(1));
+        assert_eq!(map.place(12_500), None);
         map.assign(12_182, NodeAddress::new("10.0.0.4", 7004));
-        assert_eq!(map.place(b"foo"), Ok(2));
+        assert_eq!(map.place(12_182), Some(2));
     }
 
     #[test]
@@ -317,6 +334,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_slot_of_a_home_list_is_that_of_its_key(reader in any::<u64>()) {
+            let key = format!("h:{reader}");
+            // Bit by bit, as the specification defines it.
+            let crc = key.bytes().fold(0_u16, |crc, byte| {
+                (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+                    if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+                })
+            });
+            prop_assert_eq!(home_slot(&HomeKey::of(UserId(reader))), crc % SLOTS);
+            prop_assert_eq!(key_slot(key.as_bytes()), crc % SLOTS);
+        }
+
         #[test]
         fn an_error_of_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             Redirect::parse(&bytes, &asked());

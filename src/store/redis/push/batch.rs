@@ -11,7 +11,7 @@ use crate::{
             error::NodeError,
             pool::Lease,
             resp::{self, HomeKey, Reply},
-            slots::{NodeAddress, Redirect, SlotMap},
+            slots::{NodeAddress, Redirect, SlotMap, home_slot},
         },
     },
 };
@@ -74,36 +74,42 @@ impl Retry {
     /// Shares them out by node. Those that no node serves are left over.
     pub(super) fn batches(self, map: &SlotMap, pushes: &Pushes<UserId>) -> (Vec<Batch>, Self) {
         let in_cluster = !map.is_standalone();
-        let room = self.places.len() / map.nodes().len().max(1);
-        let mut batches: Vec<Batch> = map
-            .nodes()
-            .iter()
-            .map(|node| Batch {
-                node: node.clone(),
-                places: Vec::with_capacity(room + room / 8),
-                asking: false,
-                in_cluster,
-            })
-            .collect();
-        let mut homeless = Self::default();
-        for push in self.places {
-            match map.place(HomeKey::of(pushes.reader(push as usize)).as_bytes()) {
-                Ok(place) => batches[place].places.push(push),
-                Err(slot) => {
-                    homeless.places.push(push);
-                    homeless.must_wait = true;
-                    homeless.reason.get_or_insert(NodeError::NoNode { slot });
-                }
-            }
-        }
-        batches.retain(|batch| !batch.places.is_empty());
-        batches.extend(self.asked.into_iter().map(|(node, places)| Batch {
-            node,
+        let batch = |node: &NodeAddress, places: Vec<u32>, asking: bool| Batch {
+            node: node.clone(),
             places,
-            asking: true,
+            asking,
             in_cluster,
-        }));
+        };
+        let mut homeless = Self::default();
+        let by_node = match map.nodes() {
+            [_] if !in_cluster => vec![self.places],
+            nodes => {
+                let room = self.places.len() / nodes.len().max(1);
+                let mut by_node: Vec<Vec<u32>> =
+                    nodes.iter().map(|_| Vec::with_capacity(room + room / 8)).collect();
+                for place in self.places {
+                    let slot = home_slot(&HomeKey::of(pushes.reader(place as usize)));
+                    match map.place(slot) {
+                        Some(node) => by_node[node].push(place),
+                        None => homeless.leave(place, slot),
+                    }
+                }
+                by_node
+            }
+        };
+        let by_node = map.nodes().iter().zip(by_node);
+        let mut batches: Vec<Batch> = by_node
+            .filter(|(_, places)| !places.is_empty())
+            .map(|(node, places)| batch(node, places, false))
+            .collect();
+        batches.extend(self.asked.into_iter().map(|(node, places)| batch(&node, places, true)));
         (batches, homeless)
+    }
+
+    fn leave(&mut self, place: u32, slot: u16) {
+        self.places.push(place);
+        self.must_wait = true;
+        self.reason.get_or_insert(NodeError::NoNode { slot });
     }
 
     fn ask(&mut self, node: NodeAddress, place: u32) {

@@ -1,0 +1,88 @@
+//! Pushes over TLS, to a server that is the standalone one behind a TLS proxy.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use roost::store::redis::{config::RedisConfig, error::NodeError, push::Pusher};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::services::{self, Readers};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/redis_push/tls").join(name)
+}
+
+/// Takes TLS connections and passes on what is in them.
+async fn tls_before(server: String) -> SocketAddr {
+    let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+fn pusher(url: &str, ca: &str) -> Pusher {
+    let config = RedisConfig::from_urls(url, Some(&file(ca))).unwrap();
+    Pusher::new(Arc::new(config), services::settings())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_pass_through_tls() {
+    let Some(url) = services::standalone() else { return };
+    let mut redis = services::look(&url).await;
+    let server = tls_before(services::address(&url)).await;
+    let readers = Readers::new(20_000);
+    readers.wake(&mut redis).await;
+    for host in ["127.0.0.1", "localhost"] {
+        let pusher = pusher(&format!("rediss://{host}:{}", server.port()), "ca.pem");
+        for post in 1..4 {
+            let report = pusher.push(&readers.one_each(post)).await.unwrap();
+            assert!(report.unknown.is_empty());
+            assert_eq!(report.outcome.pushes + report.outcome.skipped, 20_000);
+        }
+    }
+    let lists = readers.lists(&mut redis).await;
+    assert!(lists.values().all(|list| *list == [1, 2, 3, 1, 2, 3]));
+    readers.clear(&mut redis).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_trusted_is_said() {
+    let Some(url) = services::standalone() else { return };
+    let server = tls_before(services::address(&url)).await;
+    let error = pusher(&format!("rediss://{server}"), "other_ca.pem").check().await.unwrap_err();
+    assert!(matches!(error, NodeError::Tls { .. }) && error.is_final(), "{error}");
+    assert!(error.to_string().contains("name the authority"), "{error}");
+
+    // Redis waits for the end of a line that never comes, or closes.
+    let plain = format!("rediss://{}", services::address(&url));
+    let error = pusher(&plain, "ca.pem").check().await.unwrap_err();
+    assert!(matches!(error, NodeError::Tls { .. } | NodeError::Unreachable { .. }), "{error}");
+}
