@@ -5,6 +5,8 @@
 mod by_hand;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "common/process.rs"]
+mod process;
 #[path = "commands/program.rs"]
 mod program;
 #[path = "commands/serve.rs"]

@@ -1,11 +1,14 @@
 //! The load generator against the real server: what it publishes can be verified,
 //! survives crashes, and is not published twice.
 
+#[path = "common/process.rs"]
+mod process;
+
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -21,6 +24,8 @@ use roost::{
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use self::process::{Process, free_address, serve_on};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synthetic_load_with_churn_verifies_and_is_not_published_twice() {
@@ -234,26 +239,10 @@ impl InProcess {
     }
 }
 
-/// A Roost in a process of its own. Dropping it is `kill -9`.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Dead already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn serve(data_dir: &Path, address: SocketAddr) -> Server {
-    let child = Command::new(env!("CARGO_BIN_EXE_roost"))
-        .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-        .arg(data_dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    let server = Server(child);
+/// A Roost in a process of its own.
+async fn serve(data_dir: &Path, address: SocketAddr) -> Process {
+    let mut command = serve_on(data_dir, address);
+    let server = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let target = Target::new(format!("http://{address}"));
     let mut status = StatusServiceClient::new(target.connect_lazily().expect("an address"));
     for _ in 0..600 {
@@ -284,9 +273,4 @@ async fn wait_until(address: SocketAddr, holds: impl Fn(FanoutCounters) -> bool)
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address")
 }
