@@ -11,6 +11,7 @@ mod error;
 mod follow;
 pub mod graph_import;
 mod import;
+pub(crate) mod page;
 mod post;
 pub mod progress;
 pub(crate) mod text_file;

@@ -23,7 +23,7 @@ use super::{
     LoadError,
     board::Board,
     graph::{Graph, UserIndex},
-    population::{Purpose, below, generator},
+    random::{Purpose, below, generator},
     retry::retried,
 };
 use crate::proto::v1::{

@@ -10,7 +10,7 @@ use std::{
 
 use futures::StreamExt;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{self, JoinSet},
     time,
 };
@@ -36,6 +36,7 @@ use crate::{
     client::{
         ClientError, Target, graph_import,
         progress::{REPORT_EVERY, Reporter},
+        text_file::{OnLine, with_progress},
     },
     proto::v1::{
         GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest,
@@ -488,21 +489,7 @@ async fn plan(
     text_chars_max: usize,
     reporter: &mut impl Reporter,
 ) -> Result<Workload, LoadError> {
-    reporter.begin("planning the load", None);
-    let (lines, watched) = watch::channel(0);
     let settings = settings.clone();
-    let mut planning = task::spawn_blocking(move || {
-        Workload::plan(&settings, text_chars_max, |count| {
-            lines.send_replace(count);
-        })
-    });
-    let workload = loop {
-        tokio::select! {
-            workload = &mut planning => break workload?,
-            () = time::sleep(REPORT_EVERY) => reporter.advance(*watched.borrow()),
-        }
-    };
-    reporter.advance(*watched.borrow());
-    reporter.end();
-    workload
+    let planning = move |on_line: &mut OnLine| Workload::plan(&settings, text_chars_max, on_line);
+    with_progress("planning the load", reporter, planning).await?
 }
