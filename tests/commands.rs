@@ -3,6 +3,8 @@
 
 #[path = "commands/by_hand.rs"]
 mod by_hand;
+#[path = "commands/ctrl_c.rs"]
+mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
 #[path = "common/process.rs"]

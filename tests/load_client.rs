@@ -6,7 +6,7 @@ mod process;
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -23,9 +23,13 @@ use roost::{
     },
 };
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::process::{Process, free_address, serve_on};
+
+/// The longest wait for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synthetic_load_with_churn_verifies_and_is_not_published_twice() {
@@ -129,7 +133,9 @@ async fn a_trace_verifies_though_the_server_is_killed_in_the_middle() {
 async fn a_stopped_load_reports_what_it_did_and_goes_on_later() {
     let roost = InProcess::start().await;
     let mut settings = Settings::synthetic(roost.target(), 300);
-    settings.actions_per_second = Some(400.0);
+    settings.source = Source::Synthetic { users: 300, posts: Some(20_000) };
+    // Deletions of posts that are in the lanes when they stop.
+    settings.churn_percent = 10;
     settings.verify = true;
     let stop = CancellationToken::new();
     let stopping = tokio::spawn({
@@ -140,14 +146,36 @@ async fn a_stopped_load_reports_what_it_did_and_goes_on_later() {
             stop.cancel();
         }
     });
-    let stopped = load::run(settings.clone(), &mut Silent, stop).await.expect("a part of a load");
+    let stopped = timeout(DEADLINE, load::run(settings.clone(), &mut Silent, stop))
+        .await
+        .expect("it hangs")
+        .expect("a part of a load");
     stopping.await.expect("stopped");
     assert!(stopped.interrupted && stopped.verification.is_none());
-    assert!(stopped.posts < 300, "{} posts", stopped.posts);
+    assert!(stopped.posts < 20_000, "{} posts", stopped.posts);
 
-    settings.actions_per_second = None;
     assert_verified(&load(settings).await.expect("the rest"), 300);
     roost.stop().await;
+}
+
+#[tokio::test]
+async fn a_load_stopped_before_anything_is_sent_ends_at_once() {
+    // It takes connections and answers nothing.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let target = format!("http://{}", silent.local_addr().expect("its address"));
+    let settings = Settings::synthetic(Target::new(target), 10);
+    let stop = CancellationToken::new();
+    let stopping = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stop.cancel();
+        }
+    });
+    let stopped = timeout(DEADLINE, load::run(settings, &mut Silent, stop)).await;
+    stopping.await.expect("stopped");
+    let error = stopped.expect("it hangs").expect_err("nothing to report");
+    assert!(matches!(error, LoadError::Interrupted), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

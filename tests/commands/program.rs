@@ -100,12 +100,17 @@ impl Running {
 
     /// Sends it a signal, named as `kill` names it.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.0.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+        signal(&self.process.0, name);
     }
 
     pub fn id(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// Waits for its end: how it ended, and what it printed that nobody has read.
+    pub fn rest(mut self) -> (ExitStatus, String) {
+        let status = wait(&mut self.process.0);
+        (status, self.stdout.iter().map(|line| line + "\n").collect())
     }
 
     pub fn wait(mut self) -> ExitStatus {
@@ -128,7 +133,13 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn wait(child: &mut Child) -> ExitStatus {
+/// Sends a process a signal, named as `kill` names it.
+pub fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+}
+
+pub fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
