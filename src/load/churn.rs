@@ -269,7 +269,7 @@ pub(super) async fn work(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::population::Population;
+    use crate::{client::Target, load::population::Population};
 
     fn plan(seed: u64, count: u32) -> (Vec<Churn>, Changes) {
         let graph = Arc::new(Graph::Synthetic(Population::new(1, 500)));
@@ -312,5 +312,26 @@ mod tests {
             assert_eq!(changes.follow(follower, followee), Some(follows));
         }
         assert!(kinds.iter().all(|kind| *kind > 400), "{kinds:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_worker_waits_for_no_post() {
+        let shared = Churning {
+            graph: Arc::new(Graph::Synthetic(Population::new(1, 2))),
+            board: Arc::new(Board::new(1)),
+            counts: ChurnCounts::default(),
+            patience: Duration::ZERO,
+            stop: CancellationToken::new(),
+        };
+        let stop = shared.stop.clone();
+        let channel = Target::new("http://unused").connect_lazily().expect("an address");
+        let (lane, queue) = mpsc::channel(1);
+        lane.send(Churn::Delete(0)).await.expect("there is room");
+        let working = tokio::spawn(work(Arc::new(shared), channel, queue));
+        // It has taken the deletion of a post that nobody will send.
+        let _room = lane.reserve().await.expect("it works");
+        stop.cancel();
+        let done = tokio::time::timeout(Duration::from_secs(60), working).await;
+        done.expect("it hangs").expect("no panic").expect("no error");
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::process::Process;
-pub use crate::process::{free_address, roost, serve_on};
+pub use crate::process::{free_address, roost, serve_on, signal};
 
 /// The longest wait for something that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -131,12 +131,6 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
-}
-
-/// Sends a process a signal, named as `kill` names it.
-pub fn signal(child: &Child, name: &str) {
-    let kill = format!("kill -{name} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
 }
 
 pub fn wait(child: &mut Child) -> ExitStatus {

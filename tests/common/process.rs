@@ -26,6 +26,12 @@ pub fn serve_on(data_dir: &Path, address: SocketAddr) -> Command {
     command
 }
 
+/// Sends a process a signal, named as `kill` names it.
+pub fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+}
+
 /// An address where nobody listens.
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
