@@ -43,6 +43,7 @@ const CAP: usize = 800;
 
 /// What one case drains.
 struct Case {
+    /// Says which authors post; how many followers they have on average is printed.
     name: &'static str,
     users: u32,
     /// Authors have at least so many followers.
@@ -202,13 +203,13 @@ fn drain(criterion: &mut Criterion) {
     let size = |full: u32| if smoke { full.min(1_000) } else { full };
     let cases = [
         Case {
-            name: "70 followers",
+            name: "every author",
             users: size(100_000),
             followers_min: 0,
             posts: size(20_000) as usize,
         },
         Case {
-            name: "about 400 followers",
+            name: "authors of 115 followers or more",
             users: size(100_000),
             followers_min: 115,
             posts: size(10_000) as usize,

@@ -149,6 +149,11 @@ impl FanoutError {
             Self::Event { .. } => true,
         }
     }
+
+    /// Whether another process has the partition, as far as the store knows.
+    fn is_fenced(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Fenced { .. }))
+    }
 }
 
 /// The worker of one partition.
@@ -207,14 +212,37 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         while !stop.is_cancelled() {
             match self.step().await {
                 Ok(Step::Worked) => tokio::task::yield_now().await,
-                Ok(Step::Idle) => self.wait_for_events(&stop).await?,
+                Ok(Step::Idle) => {
+                    if let Err(error) = self.wait_for_events(&stop).await {
+                        let place = (self.partition, Some(self.next_offset));
+                        wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
+                    }
+                }
+                // Whoever has the partition now begins where this one stands.
+                Err(error) if error.is_fenced() => return Err(error),
                 Err(error) => {
                     let place = (self.partition, Some(self.next_offset));
                     wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
                 }
             }
         }
-        self.commit().await
+        match self.end().await {
+            Err(error) if !error.is_final() => {
+                tracing::warn!(
+                    partition = self.partition,
+                    %error,
+                    "what was delivered last is not committed, and will be delivered again"
+                );
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Commits what is delivered, and lets the partition go.
+    async fn end(&mut self) -> Result<(), FanoutError> {
+        self.commit().await?;
+        Ok(self.store.release(self.partition).await?)
     }
 
     /// Reads and applies a batch, if there is one and room for it, and delivers a

@@ -66,7 +66,8 @@ pub trait Ledger: Accounts {
     ///
     /// Before anything of it holds, the store remembers how far the events go
     /// ([`Resume::attempted`]). A worker that resumes must apply the events up to
-    /// there in one call.
+    /// there in one call. Whoever has not resumed the partition is refused where
+    /// several processes share a store.
     fn apply(
         &self,
         partition: u32,
@@ -87,6 +88,10 @@ pub trait Ledger: Accounts {
         partition: u32,
         offset: u64,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Says that whoever takes `partition` over next need not fear that this process
+    /// still writes: nothing of it is under way.
+    fn release(&self, partition: u32) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes everything applied so far survive a loss of power.
     fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -3,8 +3,12 @@
 
 #[path = "commands/by_hand.rs"]
 mod by_hand;
+#[path = "commands/ctrl_c.rs"]
+mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "common/process.rs"]
+mod process;
 #[path = "commands/program.rs"]
 mod program;
 #[path = "commands/serve.rs"]

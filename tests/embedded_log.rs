@@ -1,5 +1,8 @@
 //! What the embedded event log makes of damaged files and of `kill -9`.
 
+#[path = "common/seed.rs"]
+mod seed;
+
 use std::{
     collections::HashMap,
     fs,
@@ -15,6 +18,8 @@ use roost::event_log::{
     EventLog, LogError, Record,
     embedded::{EmbeddedLog, Settings},
 };
+
+use self::seed::seed;
 
 /// A log of one partition, and the files that it consists of.
 struct Damaged {
@@ -215,9 +220,7 @@ async fn a_missing_segment_is_corrupt() {
 async fn garbage_at_the_end_is_cut_off() {
     let damaged = Damaged::new(1 << 20, &[2, 1]).await;
     let (path, contents) = damaged.last();
-    let seed = rand::random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed());
     let random: Vec<u8> = (0..5000).map(|_| rng.random()).collect();
     let earlier_frame = contents[..damaged.frame_ends[0]].to_vec();
     for garbage in [vec![0], vec![0; 4096], vec![0xF5; 4096], random, earlier_frame[1..].to_vec()] {
@@ -322,9 +325,7 @@ fn child_settings() -> Settings {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    let seed = rand::random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed());
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = HashMap::new();
     for round in 0..5 {

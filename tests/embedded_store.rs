@@ -1,5 +1,8 @@
 //! What only the embedded store promises: what its disk and its memory cost.
 
+#[path = "common/seed.rs"]
+mod seed;
+
 use std::collections::BTreeSet;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -12,6 +15,8 @@ use roost::{
     },
 };
 use tempfile::TempDir;
+
+use self::seed::seed;
 
 const PARTITION: u32 = 0;
 const AUTHOR: UserId = UserId(1);
@@ -51,7 +56,7 @@ async fn all_readers_sleep_after_reopening() {
 #[tokio::test]
 async fn followers_survive_thousands_of_changes() {
     const CHANGES: u64 = 3_000;
-    let mut rng = seeded();
+    let mut rng = StdRng::seed_from_u64(seed());
     let events: Vec<Event> = (0..CHANGES)
         .map(|_| {
             let first = rng.random_range(2..400);
@@ -90,7 +95,7 @@ async fn followers_survive_thousands_of_changes() {
 /// The whole of it, from several places, into a store that already has its end.
 #[tokio::test]
 async fn a_replay_of_follow_changes_ends_where_it_ended_before() {
-    let mut rng = seeded();
+    let mut rng = StdRng::seed_from_u64(seed());
     let events: Vec<Event> = (0..2_000)
         .map(|_| {
             let user = UserId(rng.random_range(2..300));
@@ -168,12 +173,6 @@ async fn the_size_follows_every_change() {
 
 fn open(dir: &TempDir) -> EmbeddedStore {
     EmbeddedStore::open(dir.path(), Settings::default()).unwrap()
-}
-
-fn seeded() -> StdRng {
-    let seed = rand::random();
-    println!("seed {seed}");
-    StdRng::seed_from_u64(seed)
 }
 
 async fn apply(store: &EmbeddedStore, first_offset: u64, events: &[Event]) {

@@ -1,5 +1,9 @@
 //! What every event log does, written once and run on each backend.
 
+#[path = "common/behaviours.rs"]
+mod behaviours;
+#[path = "common/seed.rs"]
+mod seed;
 mod services;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -13,6 +17,8 @@ use roost::event_log::{
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+use self::{behaviours::behaviours, seed::seed};
 
 const PARTITIONS: u32 = 3;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -69,27 +75,16 @@ fn kafka() -> Option<Kafka> {
     Some(Kafka(services::kafka_settings(PARTITIONS)?))
 }
 
-macro_rules! behaviours {
-    ($($name:ident)*) => {
-        behaviours!(@on embedded $($name)*);
-        behaviours!(@on embedded_in_small_pieces $($name)*);
-        behaviours!(@on kafka $($name)*);
-    };
-    (@on $backend:ident $($name:ident)*) => {
-        mod $backend {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    let Some(backend) = super::$backend() else { return };
-                    let behaviour = super::$name(backend);
-                    tokio::time::timeout(super::DEADLINE, behaviour).await.expect("it hangs");
-                }
-            )*
-        }
+/// The backends that all behaviours run on, a line each.
+macro_rules! on_every_backend {
+    ($($behaviours:tt)*) => {
+        behaviours!(embedded: $($behaviours)*);
+        behaviours!(embedded_in_small_pieces: $($behaviours)*);
+        behaviours!(kafka: $($behaviours)*);
     };
 }
 
-behaviours! {
+on_every_backend! {
     a_new_log_is_empty
     offsets_are_consecutive_from_0_in_each_partition
     records_are_read_in_the_order_of_appending
@@ -292,9 +287,7 @@ async fn a_commit_never_goes_back_nor_beyond_the_end(backend: impl Backend) {
 }
 
 async fn it_is_what_a_plain_list_would_be(backend: impl Backend) {
-    let seed = rand::random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed());
     let mut log = backend.open().await;
     let mut model: Vec<Vec<Bytes>> = vec![Vec::new(); PARTITIONS as usize];
     let mut next_byte = 0u8;

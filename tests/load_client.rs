@@ -1,11 +1,14 @@
 //! The load generator against the real server: what it publishes can be verified,
 //! survives crashes, and is not published twice.
 
+#[path = "common/process.rs"]
+mod process;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -14,13 +17,19 @@ use roost::{
     client::{ClientError, ImportArgs, Target, progress::Silent},
     load::{self, LoadError, Report, Settings, Source},
     proto::v1::{
-        FanoutCounters, FollowRequest, GetAccountRequest, GetStatusRequest, PublishPostRequest,
+        FollowRequest, GetAccountRequest, GetStatusRequest, PublishPostRequest,
         graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,
         status_service_client::StatusServiceClient,
     },
 };
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use self::process::{Process, free_address, serve_on, signal};
+
+/// The longest wait for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synthetic_load_with_churn_verifies_and_is_not_published_twice() {
@@ -124,25 +133,74 @@ async fn a_trace_verifies_though_the_server_is_killed_in_the_middle() {
 async fn a_stopped_load_reports_what_it_did_and_goes_on_later() {
     let roost = InProcess::start().await;
     let mut settings = Settings::synthetic(roost.target(), 300);
-    settings.actions_per_second = Some(400.0);
+    settings.source = Source::Synthetic { users: 300, posts: Some(6_000) };
+    settings.churn_percent = 10;
     settings.verify = true;
     let stop = CancellationToken::new();
     let stopping = tokio::spawn({
         let (stop, address) = (stop.clone(), roost.app.address());
         async move {
-            // The import is some 300 events: then posts are coming.
-            wait_for_posts(address).await;
+            // The import is some 300 events.
+            wait_for_events(address, 1_500).await;
             stop.cancel();
         }
     });
-    let stopped = load::run(settings.clone(), &mut Silent, stop).await.expect("a part of a load");
+    let stopped = timeout(DEADLINE, load::run(settings.clone(), &mut Silent, stop))
+        .await
+        .expect("it hangs")
+        .expect("a part of a load");
     stopping.await.expect("stopped");
     assert!(stopped.interrupted && stopped.verification.is_none());
-    assert!(stopped.posts < 300, "{} posts", stopped.posts);
+    assert!(stopped.posts < 6_000, "{} posts", stopped.posts);
 
-    settings.actions_per_second = None;
     assert_verified(&load(settings).await.expect("the rest"), 300);
     roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_is_stopped_though_the_server_answers_nothing() {
+    let dir = TempDir::new().expect("a directory");
+    let address = free_address();
+    let server = serve(dir.path(), address).await;
+    let mut settings = Settings::synthetic(Target::new(format!("http://{address}")), 300);
+    settings.source = Source::Synthetic { users: 300, posts: Some(200_000) };
+    settings.churn_percent = 10;
+    let stop = CancellationToken::new();
+    let freezing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            wait_for_events(address, 1_500).await;
+            signal(&server.0, "STOP");
+            // Until all lanes are full and all workers wait.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+            server
+        }
+    });
+    let stopped = timeout(DEADLINE, load::run(settings, &mut Silent, stop)).await;
+    let stopped = stopped.expect("it hangs").expect("a part of a load");
+    assert!(stopped.interrupted && stopped.posts > 0 && stopped.missed_posts == 0);
+    drop(freezing.await.expect("frozen"));
+}
+
+#[tokio::test]
+async fn a_load_stopped_before_anything_is_sent_ends_at_once() {
+    // It takes connections and answers nothing.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let target = format!("http://{}", silent.local_addr().expect("its address"));
+    let settings = Settings::synthetic(Target::new(target), 10);
+    let stop = CancellationToken::new();
+    let stopping = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stop.cancel();
+        }
+    });
+    let stopped = timeout(DEADLINE, load::run(settings, &mut Silent, stop)).await;
+    stopping.await.expect("stopped");
+    let error = stopped.expect("it hangs").expect_err("nothing to report");
+    assert!(matches!(error, LoadError::Interrupted), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,26 +292,10 @@ impl InProcess {
     }
 }
 
-/// A Roost in a process of its own. Dropping it is `kill -9`.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Dead already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn serve(data_dir: &Path, address: SocketAddr) -> Server {
-    let child = Command::new(env!("CARGO_BIN_EXE_roost"))
-        .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-        .arg(data_dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    let server = Server(child);
+/// A Roost in a process of its own.
+async fn serve(data_dir: &Path, address: SocketAddr) -> Process {
+    let mut command = serve_on(data_dir, address);
+    let server = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let target = Target::new(format!("http://{address}"));
     let mut status = StatusServiceClient::new(target.connect_lazily().expect("an address"));
     for _ in 0..600 {
@@ -267,26 +309,13 @@ async fn serve(data_dir: &Path, address: SocketAddr) -> Server {
 }
 
 async fn wait_for_events(address: SocketAddr, count: u64) {
-    wait_until(address, |fanout| fanout.events >= count).await;
-}
-
-async fn wait_for_posts(address: SocketAddr) {
-    wait_until(address, |fanout| fanout.deliveries > 0).await;
-}
-
-async fn wait_until(address: SocketAddr, holds: impl Fn(FanoutCounters) -> bool) {
     let target = Target::new(format!("http://{address}"));
     let mut status = StatusServiceClient::new(target.connect_lazily().expect("an address"));
     loop {
         let now = status.get_status(GetStatusRequest {}).await.expect("a status").into_inner();
-        if holds(now.fanout.unwrap_or_default()) {
+        if now.fanout.unwrap_or_default().events >= count {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address")
 }

@@ -39,32 +39,42 @@ impl DemoArgs {
         // Removed when it is dropped, which is after the Roost in it has stopped.
         let temporary = TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?;
         let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().to_owned());
-        let app = App::start(Settings::new(data_dir, self.listen)).await?;
-        let url = format!("http://{}", app.address());
-        println!("roost listens on {}", app.address());
-
         let stop = CancellationToken::new();
-        let on_signal = tokio::spawn({
+        tokio::spawn({
             let stop = stop.clone();
             async move {
                 stop_signal().await;
                 stop.cancel();
             }
         });
+        let mut app = tokio::select! {
+            app = App::start(Settings::new(data_dir, self.listen)) => app?,
+            // Nothing is served yet, so there is nothing to drain.
+            () = stop.cancelled() => return Ok(()),
+        };
+        let url = format!("http://{}", app.address());
+        println!("roost listens on {}", app.address());
+
         let settings = load::Settings::synthetic(Target::new(url.clone()), self.users);
-        let loaded = load::run(settings, &mut TerminalReporter::default(), stop.clone()).await;
-        match &loaded {
-            Ok(report) if !report.interrupted => {
-                println!("\n{report}\n{}", how_to_try(&url));
-                run_until(app, stop.cancelled()).await?;
+        let mut reporter = TerminalReporter::default();
+        let loaded = tokio::select! {
+            loaded = load::run(settings, &mut reporter, stop.clone()) => {
+                loaded.map_err(CliError::from)
             }
-            _ => app.stop().await?,
-        }
-        on_signal.abort();
+            error = app.failed() => Err(error.into()),
+        };
         match loaded {
-            Ok(_) | Err(LoadError::Interrupted) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(report) if !report.interrupted => println!("\n{report}\n{}", how_to_try(&url)),
+            // Then there is nothing to show, and nothing below waits for `stop`.
+            Ok(_) | Err(CliError::Load(LoadError::Interrupted)) => {}
+            Err(error) => {
+                // What failed first says more than what fails on the way out.
+                let _ = app.stop().await;
+                return Err(error);
+            }
         }
+        run_until(app, stop.cancelled()).await?;
+        Ok(())
     }
 }
 

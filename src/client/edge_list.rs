@@ -6,12 +6,12 @@
 
 use std::path::PathBuf;
 
-use tokio::{sync::watch, task};
+use tokio::task;
 
 pub use super::text_file::FileError;
 use super::{
-    progress::{REPORT_EVERY, Reporter},
-    text_file::{TextFile, fields, number},
+    progress::Reporter,
+    text_file::{OnLine, TextFile, fields, number, with_progress},
 };
 use crate::domain::UserId;
 
@@ -56,11 +56,12 @@ pub enum EdgeListError {
 /// `on_line` is told the number of lines read, now and then.
 ///
 /// # Errors
-/// If the file cannot be read, or a line is not two ids of at least 1.
+/// If the file cannot be read, a line is not two ids of at least 1, or `on_line`
+/// fails.
 pub fn read(
     path: PathBuf,
     id_offset: u64,
-    mut on_line: impl FnMut(u64),
+    mut on_line: impl FnMut(u64) -> Result<(), FileError>,
 ) -> Result<EdgeList, FileError> {
     let mut file = TextFile::open(&path)?;
     let mut list = EdgeList::default();
@@ -72,10 +73,10 @@ pub fn read(
             Err(problem) => return Err(file.broken(problem)),
         }
         if file.line_number().is_multiple_of(LINES_BETWEEN_REPORTS) {
-            on_line(file.line_number());
+            on_line(file.line_number())?;
         }
     }
-    on_line(file.line_number());
+    on_line(file.line_number())?;
     list.fingerprint = file.fingerprint();
     let read_count = list.edges.len();
     list.edges.sort_unstable();
@@ -93,22 +94,8 @@ pub async fn read_with_progress(
     id_offset: u64,
     reporter: &mut impl Reporter,
 ) -> Result<EdgeList, EdgeListError> {
-    reporter.begin("reading lines", None);
-    let (lines, watched) = watch::channel(0);
-    let mut reading = task::spawn_blocking(move || {
-        read(path, id_offset, |count| {
-            lines.send_replace(count);
-        })
-    });
-    let list = loop {
-        tokio::select! {
-            list = &mut reading => break list?,
-            () = tokio::time::sleep(REPORT_EVERY) => reporter.advance(*watched.borrow()),
-        }
-    };
-    reporter.advance(*watched.borrow());
-    reporter.end();
-    Ok(list?)
+    let reading = move |on_line: &mut OnLine| read(path, id_offset, on_line);
+    Ok(with_progress("reading lines", reporter, reading).await??)
 }
 
 /// `None` for a line that holds no edge.
@@ -145,7 +132,7 @@ mod tests {
     };
 
     fn read_bytes(content: &[u8], id_offset: u64) -> Result<EdgeList, FileError> {
-        read(file_of(content).path().to_owned(), id_offset, |_| {})
+        read(file_of(content).path().to_owned(), id_offset, |_| Ok(()))
     }
 
     fn edge(follower: u64, followee: u64) -> Edge {

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClientError, Target,
+    ClientError, Interrupt, Target,
     edge_list::{self, EdgeList},
     graph_import::{self, follower_lists},
     progress::{Reporter, TerminalReporter},
@@ -19,7 +18,8 @@ use super::{
 /// begin with # are skipped. The whole file is checked before anything is sent.
 /// Importing a file twice changes nothing.
 ///
-/// Ctrl-C ends the import once what was sent is durable, and exits with 0.
+/// Ctrl-C ends the import once what was sent is durable, and exits with 0; a second
+/// one does not wait for that, and exits with 130.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
     /// The edge list, plain or gzip
@@ -49,21 +49,11 @@ impl ImportArgs {
         let EdgeList { edges, self_follow_count, duplicate_count, .. } = list;
         let edge_count = edges.len() as u64;
         reporter.begin("importing follows", Some(edge_count));
-        let stop = CancellationToken::new();
-        let imported = {
-            let import =
-                graph_import::import(channel, follower_lists(edges), &mut reporter, stop.clone());
-            tokio::pin!(import);
-            tokio::select! {
-                imported = &mut import => imported,
-                Ok(()) = tokio::signal::ctrl_c() => {
-                    stop.cancel();
-                    import.await
-                }
-            }?
-        };
+        let interrupt = Interrupt::listen();
+        let (lists, stop) = (follower_lists(edges), interrupt.stop.clone());
+        let imported = graph_import::import(channel, lists, &mut reporter, stop).await?;
         reporter.end();
-        if stop.is_cancelled() && imported < edge_count {
+        if interrupt.stop.is_cancelled() && imported < edge_count {
             println!(
                 "stopped: {imported} of {edge_count} follows are imported; the same command \
                  imports the rest"

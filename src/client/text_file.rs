@@ -8,6 +8,9 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
+use tokio::{sync::watch, task, time};
+
+use super::progress::{REPORT_EVERY, Reporter};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const READ_BUFFER_BYTES: usize = 1 << 20;
@@ -49,6 +52,9 @@ pub enum FileError {
         /// The line, escaped and cut.
         quote: String,
     },
+    /// Reading was ended by who had asked for it.
+    #[error("nobody waits for the file any more")]
+    Abandoned,
 }
 
 /// A file that is read line by line. All of it blocks: not for async threads.
@@ -121,6 +127,35 @@ impl TextFile {
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint.0
     }
+}
+
+/// Is told how many lines have been read. It fails once nobody waits for them.
+pub(crate) type OnLine = dyn FnMut(u64) -> Result<(), FileError>;
+
+/// Reads on a thread for blocking work, with its progress reported. Whoever drops
+/// this ends the reading.
+///
+/// # Errors
+/// If the thread dies.
+pub(crate) async fn with_progress<T: Send + 'static>(
+    phase: &str,
+    reporter: &mut impl Reporter,
+    read: impl FnOnce(&mut OnLine) -> T + Send + 'static,
+) -> Result<T, task::JoinError> {
+    reporter.begin(phase, None);
+    let (lines, watched) = watch::channel(0);
+    let mut reading = task::spawn_blocking(move || {
+        read(&mut move |count| lines.send(count).map_err(|_| FileError::Abandoned))
+    });
+    let done = loop {
+        tokio::select! {
+            done = &mut reading => break done?,
+            () = time::sleep(REPORT_EVERY) => reporter.advance(*watched.borrow()),
+        }
+    };
+    reporter.advance(*watched.borrow());
+    reporter.end();
+    Ok(done)
 }
 
 /// FNV-1a, 64 bits: stable for ever, and no secret is at stake.

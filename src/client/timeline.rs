@@ -6,15 +6,14 @@ use std::{
 };
 
 use clap::Args;
-use tonic::transport::Channel;
 
-use super::{ClientError, Target};
+use super::{
+    ClientError, Target,
+    page::{PageRequest, TimelineKind},
+};
 use crate::{
     domain::{PostId, UserId},
-    proto::v1::{
-        Floor, FloorReason, ListAuthorTimelineRequest, ListHomeTimelineRequest, Post,
-        timeline_service_client::TimelineServiceClient,
-    },
+    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
 };
 
 /// The largest page that the API gives.
@@ -44,10 +43,18 @@ impl TimelineArgs {
     /// If the server cannot be reached or refuses, or stdout is closed.
     pub async fn run(self) -> Result<(), ClientError> {
         let mut timelines = TimelineServiceClient::new(self.target.connect().await?);
+        let kind = if self.author { TimelineKind::Author } else { TimelineKind::Home };
         let mut left = self.limit;
         let mut page_token = String::new();
         loop {
-            let page = self.page(&mut timelines, left.min(PAGE_SIZE_MAX), page_token).await?;
+            let request = PageRequest {
+                kind,
+                user: self.user,
+                page_size: left.clamp(1, PAGE_SIZE_MAX) as i32,
+                page_token,
+                ids_only: false,
+            };
+            let page = request.send(&mut timelines).await?.into_inner();
             // The page is read; only now does stdout come into play.
             let now = SystemTime::now();
             let mut out = io::stdout().lock();
@@ -64,45 +71,6 @@ impl TimelineArgs {
             page_token = page.next_page_token;
         }
     }
-
-    async fn page(
-        &self,
-        timelines: &mut TimelineServiceClient<Channel>,
-        page_size: u32,
-        page_token: String,
-    ) -> Result<Page, ClientError> {
-        let page_size = page_size.max(1) as i32;
-        Ok(if self.author {
-            let page = timelines
-                .list_author_timeline(ListAuthorTimelineRequest {
-                    author_id: self.user.0,
-                    page_size,
-                    page_token,
-                    ids_only: false,
-                })
-                .await?
-                .into_inner();
-            Page { posts: page.posts, next_page_token: page.next_page_token, floor: page.floor }
-        } else {
-            let page = timelines
-                .list_home_timeline(ListHomeTimelineRequest {
-                    user_id: self.user.0,
-                    page_size,
-                    page_token,
-                    ids_only: false,
-                })
-                .await?
-                .into_inner();
-            Page { posts: page.posts, next_page_token: page.next_page_token, floor: page.floor }
-        })
-    }
-}
-
-/// What home and author timelines have in common.
-struct Page {
-    posts: Vec<Post>,
-    next_page_token: String,
-    floor: Option<Floor>,
 }
 
 fn line_of(post: &Post, now: SystemTime) -> String {

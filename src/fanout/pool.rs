@@ -143,13 +143,15 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
             while !stop.is_cancelled() {
                 let (log, store) = (Arc::clone(&log), Arc::clone(&store));
                 let (progress, counters) = (Arc::clone(&progress), Arc::clone(&counters));
-                match Worker::resume(log, store, progress, counters, partition, settings).await {
-                    Ok(worker) => return worker.run(stop).await,
-                    Err(error) => {
-                        wait_to_retry(error, (partition, None), settings.retry_delay, &stop)
-                            .await?;
-                    }
-                }
+                let worker = Worker::resume(log, store, progress, counters, partition, settings);
+                let ended = match worker.await {
+                    Ok(worker) => worker.run(stop.clone()).await,
+                    Err(error) => Err(error),
+                };
+                let Err(error) = ended else { return Ok(()) };
+                // The log says that the partition is this process's until it says
+                // otherwise: so it is taken over again.
+                wait_to_retry(error, (partition, None), settings.retry_delay, &stop).await?;
             }
             Ok(())
         }

@@ -3,10 +3,9 @@
 use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use super::{LoadError, Report, Settings, Source, run};
-use crate::client::{ClientError, Target, progress::TerminalReporter};
+use crate::client::{ClientError, Interrupt, Target, progress::TerminalReporter};
 
 /// How many accounts a synthetic population has unless told otherwise.
 const USERS_DEFAULT: u32 = 10_000;
@@ -19,7 +18,8 @@ const USERS_DEFAULT: u32 = 10_000;
 /// publishes nothing twice and goes on where a broken run stopped.
 ///
 /// Ctrl-C stops publishing, prints the summary of what was done, and exits with 0;
-/// with --verify, which then has not been done, with 1.
+/// with --verify, which then has not been done, with 1. A second Ctrl-C prints
+/// nothing more and exits with 130.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
     /// Accounts of the synthetic population, 2 to 10,000,000 [default: 10000]
@@ -105,18 +105,16 @@ impl LoadArgs {
     pub async fn run(self) -> Result<(), LoadError> {
         let json = self.json.clone();
         let verify = self.verify;
-        let stop = CancellationToken::new();
-        let on_ctrl_c = tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    stop.cancel();
-                }
+        let interrupt = Interrupt::listen();
+        let stop = interrupt.stop.clone();
+        let report = match run(self.into(), &mut TerminalReporter::default(), stop).await {
+            Err(LoadError::Interrupted) if !verify => {
+                writeln!(std::io::stdout().lock(), "stopped before anything was sent")
+                    .map_err(ClientError::from)?;
+                return Ok(());
             }
-        });
-        let report = run(self.into(), &mut TerminalReporter::default(), stop).await;
-        on_ctrl_c.abort();
-        let report = report?;
+            done => done?,
+        };
         writeln!(std::io::stdout().lock(), "{report}").map_err(ClientError::from)?;
         if let Some(path) = json {
             write_json(&report, path).await?;

@@ -17,13 +17,14 @@ use hashbrown::HashMap;
 use rand::rngs::Xoshiro256PlusPlus;
 use roaring::RoaringBitmap;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, transport::Channel};
 
 use super::{
     LoadError,
     board::Board,
     graph::{Graph, UserIndex},
-    population::{Purpose, below, generator},
+    random::{Purpose, below, generator},
     retry::retried,
 };
 use crate::proto::v1::{
@@ -196,25 +197,34 @@ pub(super) struct ChurnCounts {
     pub(super) deletions: AtomicU64,
 }
 
-/// Makes the changes that come out of `queue`, one after the other.
+/// What all workers of a load share.
+pub(super) struct Churning {
+    pub(super) graph: Arc<Graph>,
+    pub(super) board: Arc<Board>,
+    pub(super) counts: ChurnCounts,
+    pub(super) patience: Duration,
+    pub(super) stop: CancellationToken,
+}
+
+/// Makes the changes that come out of `queue`, one after the other. Ctrl-C ends
+/// its waits, for the queue and for a post that nobody may send any more, and no
+/// call that is under way.
 pub(super) async fn work(
-    graph: Arc<Graph>,
-    board: Arc<Board>,
-    counts: Arc<ChurnCounts>,
+    shared: Arc<Churning>,
     channel: Channel,
-    patience: Duration,
     mut queue: mpsc::Receiver<Churn>,
 ) -> Result<(), LoadError> {
+    let Churning { graph, board, counts, patience, stop } = &*shared;
     let follows = GraphServiceClient::new(channel.clone());
     let posts = PostServiceClient::new(channel);
-    while let Some(churn) = queue.recv().await {
+    while let Some(Some(churn)) = stop.run_until_cancelled(queue.recv()).await {
         match churn {
             Churn::Follow { follower, followee } => {
                 let request = FollowRequest {
                     follower_id: graph.id(follower).0,
                     followee_id: graph.id(followee).0,
                 };
-                retried(patience, || {
+                retried(*patience, || {
                     let mut follows = follows.clone();
                     async move { follows.follow(request).await }
                 })
@@ -226,7 +236,7 @@ pub(super) async fn work(
                     follower_id: graph.id(follower).0,
                     followee_id: graph.id(followee).0,
                 };
-                retried(patience, || {
+                retried(*patience, || {
                     let mut follows = follows.clone();
                     async move { follows.unfollow(request).await }
                 })
@@ -234,8 +244,9 @@ pub(super) async fn work(
                 counts.unfollows.fetch_add(1, Ordering::Relaxed);
             }
             Churn::Delete(number) => {
-                let request = DeletePostRequest { post_id: board.wait(number).await.0 };
-                retried(patience, || {
+                let Some(post) = stop.run_until_cancelled(board.wait(number)).await else { break };
+                let request = DeletePostRequest { post_id: post.0 };
+                retried(*patience, || {
                     let mut posts = posts.clone();
                     async move {
                         match posts.delete_post(request).await {
@@ -258,7 +269,7 @@ pub(super) async fn work(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::population::Population;
+    use crate::{client::Target, load::population::Population};
 
     fn plan(seed: u64, count: u32) -> (Vec<Churn>, Changes) {
         let graph = Arc::new(Graph::Synthetic(Population::new(1, 500)));
@@ -301,5 +312,26 @@ mod tests {
             assert_eq!(changes.follow(follower, followee), Some(follows));
         }
         assert!(kinds.iter().all(|kind| *kind > 400), "{kinds:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_worker_waits_for_no_post() {
+        let shared = Churning {
+            graph: Arc::new(Graph::Synthetic(Population::new(1, 2))),
+            board: Arc::new(Board::new(1)),
+            counts: ChurnCounts::default(),
+            patience: Duration::ZERO,
+            stop: CancellationToken::new(),
+        };
+        let stop = shared.stop.clone();
+        let channel = Target::new("http://unused").connect_lazily().expect("an address");
+        let (lane, queue) = mpsc::channel(1);
+        lane.send(Churn::Delete(0)).await.expect("there is room");
+        let working = tokio::spawn(work(Arc::new(shared), channel, queue));
+        // It has taken the deletion of a post that nobody will send.
+        let _room = lane.reserve().await.expect("it works");
+        stop.cancel();
+        let done = tokio::time::timeout(Duration::from_secs(60), working).await;
+        done.expect("it hangs").expect("no panic").expect("no error");
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadError,
     churn::{Churn, ChurnPlan, SharedChanges},
-    publish::Assignment,
+    publish::Due,
     workload::Workload,
 };
 
@@ -22,7 +22,7 @@ use super::{
 pub(super) struct Dispatcher {
     pub(super) workload: Arc<Workload>,
     pub(super) changes: SharedChanges,
-    pub(super) lanes: Vec<mpsc::Sender<Assignment>>,
+    pub(super) lanes: Vec<mpsc::Sender<Due>>,
     pub(super) churn_lanes: Vec<mpsc::Sender<Churn>>,
     pub(super) churn_percent: u8,
     pub(super) actions_per_second: Option<f64>,
@@ -66,7 +66,7 @@ impl Dispatcher {
                 time::sleep_until(due.into()).await;
             }
             let lane = mixed(self.workload.author(number).into()) as usize % self.lanes.len();
-            if self.lanes[lane].send(Assignment { number, due }).await.is_err() {
+            if self.lanes[lane].send(Due { number, at: due }).await.is_err() {
                 return;
             }
             action += 1;

@@ -19,7 +19,7 @@ use super::{
     churn::SharedChanges,
     graph::{Graph, UserIndex},
     latency::Latencies,
-    population::{Purpose, below, generator, unit},
+    random::{Purpose, below, generator, unit},
     workload::Workload,
 };
 use crate::{

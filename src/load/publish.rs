@@ -46,10 +46,10 @@ const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(5);
 
 /// A post that is to be published next on its stream.
 #[derive(Clone, Copy)]
-pub(super) struct Assignment {
+pub(super) struct Due {
     pub(super) number: u32,
-    /// When it was due; `None` is as soon as there is room for it.
-    pub(super) due: Option<Instant>,
+    /// When; `None` is as soon as there is room for it.
+    pub(super) at: Option<Instant>,
 }
 
 /// What all streams of a load share.
@@ -79,7 +79,7 @@ struct Pending {
 pub(super) async fn publish(
     shared: Arc<Publishing>,
     channel: Channel,
-    queue: mpsc::Receiver<Assignment>,
+    queue: mpsc::Receiver<Due>,
 ) -> Result<(), LoadError> {
     let stop = shared.stop.clone();
     let mut lane = Lane {
@@ -98,10 +98,10 @@ pub(super) async fn publish(
 
 struct Lane {
     shared: Arc<Publishing>,
-    queue: mpsc::Receiver<Assignment>,
+    queue: mpsc::Receiver<Due>,
     queue_is_open: bool,
     /// The next post, which refers to one that is not acknowledged yet.
-    waiting: Option<(Assignment, u32)>,
+    waiting: Option<(Due, u32)>,
     pending: VecDeque<Pending>,
     backoff: Backoff,
 }
@@ -174,8 +174,8 @@ impl Lane {
         }
     }
 
-    fn send(&mut self, requests: &mpsc::Sender<PublishPostRequest>, next: Assignment) {
-        let since = next.due.unwrap_or_else(Instant::now);
+    fn send(&mut self, requests: &mpsc::Sender<PublishPostRequest>, next: Due) {
+        let since = next.at.unwrap_or_else(Instant::now);
         self.pending.push_back(Pending { number: next.number, since });
         // There is room for the whole window. A closed channel means a broken
         // connection, of which the answers tell; then this is sent again.
@@ -224,7 +224,7 @@ impl Lane {
 }
 
 /// The post that waits, once it need not any more.
-async fn awaited(board: &Board, waiting: Option<(Assignment, u32)>) -> Option<Assignment> {
+async fn awaited(board: &Board, waiting: Option<(Due, u32)>) -> Option<Due> {
     let (next, other) = waiting?;
     board.wait(other).await;
     Some(next)

@@ -10,7 +10,7 @@ use std::{
 
 use futures::StreamExt;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{self, JoinSet},
     time,
 };
@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use super::{
     LoadError, Report, Settings,
     board::Board,
-    churn::{self, ChurnCounts, SharedChanges},
+    churn::{self, ChurnCounts, Churning, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
     latency::Latencies,
@@ -36,6 +36,7 @@ use crate::{
     client::{
         ClientError, Target, graph_import,
         progress::{REPORT_EVERY, Reporter},
+        text_file::{OnLine, with_progress},
     },
     proto::v1::{
         GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest,
@@ -52,13 +53,16 @@ const CHURN_QUEUE_LENGTH: usize = 64;
 const STATUS_EVERY: Duration = Duration::from_millis(50);
 /// How long the watchers of posts have after everything has been delivered.
 const LAST_SIGHTINGS_WAIT: Duration = Duration::from_secs(10);
+/// How long the streams and workers have after Ctrl-C, whatever they wait for.
+const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs a load: imports the graph, wakes the readers, publishes while probing,
 /// waits until everything is delivered, and compares every timeline with the model
 /// if that is asked for.
 ///
 /// Cancelling `stop` ends publishing and returns a report of what was done, with
-/// `interrupted` set. A timeline that differs from the model is no error; the
+/// `interrupted` set; before anything is sent there is nothing to report, which is
+/// [`LoadError::Interrupted`]. A timeline that differs from the model is no error; the
 /// report's `verification` says so.
 ///
 /// # Errors
@@ -73,22 +77,29 @@ pub async fn run(
 ) -> Result<Report, LoadError> {
     settings.check()?;
     let target = Target::new(settings.target.clone());
-    // A server that is not there is told before long work begins.
-    let status = StatusServiceClient::new(target.connect().await?);
-    let first = retried(settings.retry_for, || {
-        let mut status = status.clone();
-        async move { status.get_status(GetStatusRequest {}).await }
-    })
-    .await?;
-    let workload = Arc::new(plan(&settings, first.post_text_limit as usize, reporter).await?);
+    let getting_ready = async {
+        // A server that is not there is told before long work begins.
+        let status = StatusServiceClient::new(target.connect().await?);
+        let first = get_status(&status, settings.retry_for).await?;
+        let workload = plan(&settings, first.post_text_limit as usize, reporter).await?;
+        Ok((status, first, Arc::new(workload)))
+    };
+    let (status, first, workload) = interruptible(&stop, getting_ready).await?;
     let channels = (0..settings.streams)
         .map(|_| target.connect_lazily())
         .collect::<Result<Vec<Channel>, ClientError>>()?;
+    let board = Arc::new(Board::new(workload.post_count()));
     let load = Load {
-        board: Arc::new(Board::new(workload.post_count())),
+        churning: Arc::new(Churning {
+            graph: Arc::clone(&workload.graph),
+            board: Arc::clone(&board),
+            counts: ChurnCounts::default(),
+            patience: settings.retry_for,
+            stop: stop.clone(),
+        }),
+        board,
         workload,
         changes: SharedChanges::default(),
-        churn_counts: Arc::default(),
         sightings: Arc::new(Sightings {
             latencies: Latencies::new(),
             missed_count: AtomicU32::new(0),
@@ -127,7 +138,7 @@ struct Load {
     workload: Arc<Workload>,
     board: Arc<Board>,
     changes: SharedChanges,
-    churn_counts: Arc<ChurnCounts>,
+    churning: Arc<Churning>,
     sightings: Arc<Sightings>,
     reads: Arc<Reads>,
     status: StatusServiceClient<Channel>,
@@ -157,10 +168,7 @@ impl Load {
         &self,
         phase: impl Future<Output = Result<T, LoadError>>,
     ) -> Result<T, LoadError> {
-        tokio::select! {
-            done = phase => done,
-            () = self.stop.cancelled() => Err(LoadError::Interrupted),
-        }
+        interruptible(&self.stop, phase).await
     }
 
     async fn import_graph(&self, reporter: &mut impl Reporter) -> Result<u64, LoadError> {
@@ -232,7 +240,7 @@ impl Load {
         reporter: &mut impl Reporter,
     ) -> Result<(), LoadError> {
         let mut meter = DeliveryMeter::default();
-        meter.look(&self.look().await?);
+        meter.look(&self.interruptible(self.look()).await?);
 
         let (sightings, watched) = mpsc::channel(SIGHTINGS_AT_ONCE);
         let delivered = CancellationToken::new();
@@ -280,7 +288,11 @@ impl Load {
         };
         report.delivered_seconds = begin.elapsed().as_secs_f64();
         published.cancel();
-        delivered.cancel();
+        match done {
+            Ok(()) => delivered.cancel(),
+            // What is not delivered yet is not missed.
+            Err(_) => watching.abort(),
+        }
 
         report.latencies.publish = publishing.latencies.quantiles();
         report.unwatched_posts = publishing.unwatched_count.load(Ordering::Relaxed);
@@ -314,14 +326,8 @@ impl Load {
         if self.settings.churn_percent > 0 {
             for worker in 0..CHURN_WORKERS {
                 let (lane, queue) = mpsc::channel(CHURN_QUEUE_LENGTH);
-                tasks.spawn(churn::work(
-                    Arc::clone(&self.workload.graph),
-                    Arc::clone(&self.board),
-                    Arc::clone(&self.churn_counts),
-                    self.channels[worker % self.channels.len()].clone(),
-                    self.settings.retry_for,
-                    queue,
-                ));
+                let channel = self.channels[worker % self.channels.len()].clone();
+                tasks.spawn(churn::work(Arc::clone(&self.churning), channel, queue));
                 churn_lanes.push(lane);
             }
         }
@@ -338,6 +344,11 @@ impl Load {
 
         reporter.begin("publishing", Some(self.workload.post_count().into()));
         let mut ticks = time::interval(REPORT_EVERY);
+        let late = async {
+            self.stop.cancelled().await;
+            time::sleep(STOP_WAIT).await;
+        };
+        tokio::pin!(late);
         loop {
             tokio::select! {
                 done = tasks.join_next() => match done {
@@ -355,7 +366,7 @@ impl Load {
                         meter.look(now.get_ref());
                     }
                 }
-                () = async { self.stop.cancelled().await; time::sleep(LAST_SIGHTINGS_WAIT).await } => break,
+                () = &mut late => break,
             }
         }
         reporter.advance(self.board.acked_count().into());
@@ -391,11 +402,7 @@ impl Load {
     }
 
     async fn look(&self) -> Result<GetStatusResponse, LoadError> {
-        retried(self.settings.retry_for, || {
-            let mut status = self.status.clone();
-            async move { status.get_status(GetStatusRequest {}).await }
-        })
-        .await
+        get_status(&self.status, self.settings.retry_for).await
     }
 
     async fn verify(
@@ -437,9 +444,10 @@ impl Load {
     }
 
     fn fill_in(&self, report: &mut Report, meter: &DeliveryMeter) {
-        report.churn_follows = self.churn_counts.follows.load(Ordering::Relaxed);
-        report.churn_unfollows = self.churn_counts.unfollows.load(Ordering::Relaxed);
-        report.churn_deletions = self.churn_counts.deletions.load(Ordering::Relaxed);
+        let churned = &self.churning.counts;
+        report.churn_follows = churned.follows.load(Ordering::Relaxed);
+        report.churn_unfollows = churned.unfollows.load(Ordering::Relaxed);
+        report.churn_deletions = churned.deletions.load(Ordering::Relaxed);
         report.deliveries = meter.deliveries();
         report.skipped_deliveries = meter.skipped();
         report.pushes = meter.pushes();
@@ -483,26 +491,30 @@ impl Load {
     }
 }
 
+async fn interruptible<T>(
+    stop: &CancellationToken,
+    phase: impl Future<Output = Result<T, LoadError>>,
+) -> Result<T, LoadError> {
+    stop.run_until_cancelled(phase).await.unwrap_or(Err(LoadError::Interrupted))
+}
+
+async fn get_status(
+    status: &StatusServiceClient<Channel>,
+    patience: Duration,
+) -> Result<GetStatusResponse, LoadError> {
+    retried(patience, || {
+        let mut status = status.clone();
+        async move { status.get_status(GetStatusRequest {}).await }
+    })
+    .await
+}
+
 async fn plan(
     settings: &Settings,
     text_chars_max: usize,
     reporter: &mut impl Reporter,
 ) -> Result<Workload, LoadError> {
-    reporter.begin("planning the load", None);
-    let (lines, watched) = watch::channel(0);
     let settings = settings.clone();
-    let mut planning = task::spawn_blocking(move || {
-        Workload::plan(&settings, text_chars_max, |count| {
-            lines.send_replace(count);
-        })
-    });
-    let workload = loop {
-        tokio::select! {
-            workload = &mut planning => break workload?,
-            () = time::sleep(REPORT_EVERY) => reporter.advance(*watched.borrow()),
-        }
-    };
-    reporter.advance(*watched.borrow());
-    reporter.end();
-    workload
+    let planning = move |on_line: &mut OnLine| Workload::plan(&settings, text_chars_max, on_line);
+    with_progress("planning the load", reporter, planning).await?
 }

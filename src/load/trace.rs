@@ -70,7 +70,10 @@ pub(super) enum TraceKind {
 }
 
 /// Reads and checks a whole trace. Blocks.
-pub(super) fn read(path: PathBuf, mut on_line: impl FnMut(u64)) -> Result<Trace, TraceError> {
+pub(super) fn read(
+    path: PathBuf,
+    mut on_line: impl FnMut(u64) -> Result<(), FileError>,
+) -> Result<Trace, TraceError> {
     let mut file = TextFile::open(&path)?;
     let mut actions = Vec::new();
     while let Some(line) = file.next_line()? {
@@ -80,10 +83,10 @@ pub(super) fn read(path: PathBuf, mut on_line: impl FnMut(u64)) -> Result<Trace,
             Err(problem) => return Err(file.broken(problem).into()),
         }
         if file.line_number().is_multiple_of(LINES_BETWEEN_REPORTS) {
-            on_line(file.line_number());
+            on_line(file.line_number())?;
         }
     }
-    on_line(file.line_number());
+    on_line(file.line_number())?;
     if actions.is_empty() {
         return Err(TraceError::Empty { path });
     }
@@ -167,7 +170,7 @@ mod tests {
     use crate::client::text_file::tests::file_of;
 
     fn read_text(text: &str) -> Result<Trace, TraceError> {
-        read(file_of(text.as_bytes()).path().to_owned(), |_| {})
+        read(file_of(text.as_bytes()).path().to_owned(), |_| Ok(()))
     }
 
     #[test]

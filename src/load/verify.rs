@@ -1,7 +1,7 @@
 //! Compares what a server shows with the model: every home timeline by ids, and
 //! for a sample of the accounts everything that a page says.
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use hashbrown::HashSet;
@@ -13,20 +13,20 @@ use tonic::{Code, Response, Status, transport::Channel};
 use super::{
     LoadError,
     board::Board,
+    difference::{compare, floor_problem},
     graph::UserIndex,
     model::Model,
-    population::{Purpose, below, generator},
+    random::{Purpose, below, generator},
     retry::retried,
     workload::Workload,
 };
 use crate::{
-    client::progress::{REPORT_EVERY, Reporter},
-    domain::PostId,
-    proto::v1::{
-        Floor, FloorReason, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
-        ListHomeTimelineRequest, ListHomeTimelineResponse, Post,
-        timeline_service_client::TimelineServiceClient,
+    client::{
+        page::{Page, PageRequest, TimelineKind},
+        progress::{REPORT_EVERY, Reporter},
     },
+    domain::PostId,
+    proto::v1::{Floor, Post, timeline_service_client::TimelineServiceClient},
 };
 
 /// The largest page that the API gives.
@@ -52,89 +52,11 @@ pub struct Verification {
     /// Accounts whose home and author timelines were also compared in small pages,
     /// with the posts, and with what the floor claims.
     pub sampled_users: u64,
-    /// How many timelines differ from the model.
+    /// How many problems were found. A timeline that differs from the model counts
+    /// once for each way in which it was read.
     pub difference_count: u64,
     /// The first of them.
     pub differences: Vec<String>,
-}
-
-/// A difference between a timeline and the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Where the two first differ, from 0, the newest.
-    pub position: usize,
-    /// What the model has there; `None` where it has ended.
-    pub expected: Option<PostId>,
-    /// What the server has there; `None` where it has ended.
-    pub got: Option<PostId>,
-    /// What that means.
-    pub kind: DifferenceKind,
-}
-
-/// In which way a timeline is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DifferenceKind {
-    /// The expected post is nowhere in the timeline.
-    Missing,
-    /// The post should not be in the timeline.
-    Extra,
-    /// The expected post is further down.
-    OutOfOrder,
-    /// The post was there already.
-    Duplicate,
-}
-
-/// The first difference between two timelines, newest first; `None` if they are
-/// equal.
-pub fn compare(expected: &[PostId], got: &[PostId]) -> Option<Difference> {
-    let common = expected.iter().zip(got).take_while(|(e, g)| e == g).count();
-    let (e, g) = (expected.get(common).copied(), got.get(common).copied());
-    let kind = match (e, g) {
-        (None, None) => return None,
-        (_, Some(g)) if got[..common].contains(&g) => DifferenceKind::Duplicate,
-        (_, Some(g)) if !expected[common..].contains(&g) => DifferenceKind::Extra,
-        (Some(e), _) if got[common..].contains(&e) => DifferenceKind::OutOfOrder,
-        _ => DifferenceKind::Missing,
-    };
-    Some(Difference { position: common, expected: e, got: g, kind })
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = |id: Option<PostId>| id.map_or("the end".to_owned(), |id| format!("post {id}"));
-        let kind = match self.kind {
-            DifferenceKind::Missing => "missing",
-            DifferenceKind::Extra => "extra",
-            DifferenceKind::OutOfOrder => "out of order",
-            DifferenceKind::Duplicate => "duplicate",
-        };
-        let (expected, got) = (id(self.expected), id(self.got));
-        write!(f, "{kind} at position {}: expected {expected}, got {got}", self.position)
-    }
-}
-
-/// What is wrong with the floor of a home timeline; `None` if it tells the truth.
-///
-/// `candidates` is everything that belongs to the timeline, beyond the cap too.
-fn floor_problem(candidates: &[PostId], got: &[PostId], floor: Option<&Floor>) -> Option<String> {
-    let Some(floor) = floor else { return Some("has no floor".to_owned()) };
-    let down_to = floor.complete_down_to_id;
-    let claimed = candidates.iter().take_while(|id| id.0 >= down_to).count();
-    match floor.reason() {
-        FloorReason::Unspecified => Some("has a floor without a reason".to_owned()),
-        FloorReason::Beginning if down_to != 0 => {
-            Some(format!("is complete to the beginning, but only down to {down_to}"))
-        }
-        FloorReason::Cap if down_to == 0 => Some("is capped, but at 0".to_owned()),
-        FloorReason::Cap if got.last().is_some_and(|oldest| oldest.0 < down_to) => {
-            Some(format!("goes below its floor {down_to}"))
-        }
-        _ if claimed > got.len() => Some(format!(
-            "claims to be complete down to {down_to}, which would be {claimed} posts, and has {}",
-            got.len()
-        )),
-        _ => None,
-    }
 }
 
 /// What is to be compared, and with what.
@@ -212,7 +134,7 @@ impl Verifier {
 
     /// The whole home timeline by ids, in the largest pages.
     async fn check_ids(&self, user: UserIndex, expected: &[PostId]) -> Result<Findings, LoadError> {
-        let home = self.read_home(user, PAGE_SIZE_MAX, true).await?;
+        let home = self.read(user, TimelineKind::Home, PAGE_SIZE_MAX, true).await?;
         let problem = compare(expected, &home.ids);
         Ok(Findings {
             entries: home.ids.len() as u64,
@@ -236,14 +158,14 @@ impl Verifier {
             problems.push(format!("{what} of {}: {problem}", self.name(user)));
         };
 
-        let paged = self.read_home(user, SMALL_PAGE_SIZE, true).await?;
+        let paged = self.read(user, TimelineKind::Home, SMALL_PAGE_SIZE, true).await?;
         if let Some(difference) = compare(expected, &paged.ids) {
             found("home timeline in small pages", difference.to_string());
         }
         if let Some(problem) = floor_problem(&candidates, &paged.ids, paged.floor.as_ref()) {
             found("home timeline", problem);
         }
-        let hydrated = self.read_home(user, HYDRATED_PAGE_SIZE, false).await?;
+        let hydrated = self.read(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false).await?;
         if let Some(difference) = compare(expected, &hydrated.ids) {
             found("home timeline with posts", difference.to_string());
         }
@@ -251,7 +173,7 @@ impl Verifier {
             found("home timeline with posts", problem);
         }
         for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
-            let own = self.read_author(user, page_size, ids_only).await?;
+            let own = self.read(user, TimelineKind::Author, page_size, ids_only).await?;
             if let Some(difference) = compare(self.model.author(user), &own.ids) {
                 found("author timeline", difference.to_string());
             }
@@ -288,9 +210,11 @@ impl Verifier {
         })
     }
 
-    async fn read_home(
+    /// All pages of a timeline.
+    async fn read(
         &self,
         user: UserIndex,
+        kind: TimelineKind,
         page_size: i32,
         ids_only: bool,
     ) -> Result<Timeline, LoadError> {
@@ -298,59 +222,33 @@ impl Verifier {
         let mut timeline = Timeline::default();
         let mut page_token = String::new();
         loop {
-            let request = ListHomeTimelineRequest {
-                user_id: self.workload.graph.id(user).0,
+            let request = PageRequest {
+                kind,
+                user: self.workload.graph.id(user),
                 page_size,
                 page_token,
                 ids_only,
             };
-            let page: ListHomeTimelineResponse = retried(self.patience, || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.list_home_timeline(request).await }
-            })
-            .await?;
-            timeline.add(page.post_ids, page.posts, page.floor)?;
-            if page.next_page_token.is_empty() {
-                return Ok(timeline);
-            }
-            page_token = page.next_page_token;
-        }
-    }
-
-    async fn read_author(
-        &self,
-        user: UserIndex,
-        page_size: i32,
-        ids_only: bool,
-    ) -> Result<Timeline, LoadError> {
-        let client = TimelineServiceClient::new(self.channel(user));
-        let mut timeline = Timeline::default();
-        let mut page_token = String::new();
-        loop {
-            let request = ListAuthorTimelineRequest {
-                author_id: self.workload.graph.id(user).0,
-                page_size,
-                page_token,
-                ids_only,
-            };
-            let page: ListAuthorTimelineResponse = retried(self.patience, || {
+            let page = retried(self.patience, || {
                 let (mut client, request) = (client.clone(), request.clone());
                 async move {
-                    match client.list_author_timeline(request).await {
+                    match request.send(&mut client).await {
                         // An account that nobody has named yet has posted nothing.
-                        Err(status) if status.code() == Code::NotFound => {
-                            Ok(Response::new(ListAuthorTimelineResponse::default()))
+                        Err(status)
+                            if kind == TimelineKind::Author && status.code() == Code::NotFound =>
+                        {
+                            Ok(Response::new(Page::default()))
                         }
                         other => other,
                     }
                 }
             })
             .await?;
-            timeline.add(page.post_ids, page.posts, page.floor)?;
-            if page.next_page_token.is_empty() {
+            page_token = page.next_page_token.clone();
+            timeline.add(page)?;
+            if page_token.is_empty() {
                 return Ok(timeline);
             }
-            page_token = page.next_page_token;
         }
     }
 
@@ -385,13 +283,8 @@ struct Timeline {
 const EMPTY_PAGES_MAX: u32 = 100;
 
 impl Timeline {
-    fn add(
-        &mut self,
-        ids: Vec<u64>,
-        posts: Vec<Post>,
-        floor: Option<Floor>,
-    ) -> Result<(), LoadError> {
-        if ids.is_empty() {
+    fn add(&mut self, page: Page) -> Result<(), LoadError> {
+        if page.post_ids.is_empty() {
             self.pages_without_posts += 1;
             if self.pages_without_posts > EMPTY_PAGES_MAX {
                 return Err(
@@ -401,10 +294,10 @@ impl Timeline {
         } else {
             self.pages_without_posts = 0;
         }
-        self.ids.extend(ids.into_iter().map(PostId));
-        self.posts.extend(posts);
+        self.ids.extend(page.post_ids.into_iter().map(PostId));
+        self.posts.extend(page.posts);
         // Of the whole timeline: any page has it.
-        self.floor = floor;
+        self.floor = page.floor;
         Ok(())
     }
 }
@@ -458,54 +351,6 @@ fn sample(seed: u64, user_count: u32) -> Vec<UserIndex> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ids(ids: &[u64]) -> Vec<PostId> {
-        ids.iter().copied().map(PostId).collect()
-    }
-
-    fn kind(expected: &[u64], got: &[u64]) -> Option<(DifferenceKind, usize)> {
-        compare(&ids(expected), &ids(got)).map(|difference| (difference.kind, difference.position))
-    }
-
-    #[test]
-    fn every_kind_of_difference_is_found_and_named() {
-        use DifferenceKind::{Duplicate, Extra, Missing, OutOfOrder};
-        assert_eq!(kind(&[], &[]), None);
-        assert_eq!(kind(&[9, 8, 7], &[9, 8, 7]), None);
-        assert_eq!(kind(&[9, 8, 7], &[9, 7]), Some((Missing, 1)));
-        assert_eq!(kind(&[9, 8, 7], &[9, 8]), Some((Missing, 2)));
-        assert_eq!(kind(&[9], &[]), Some((Missing, 0)));
-        assert_eq!(kind(&[9, 7], &[9, 8, 7]), Some((Extra, 1)));
-        assert_eq!(kind(&[9, 7], &[9, 7, 5]), Some((Extra, 2)));
-        assert_eq!(kind(&[9, 8, 7], &[9, 9, 8, 7]), Some((Duplicate, 1)));
-        assert_eq!(kind(&[9, 8, 7], &[9, 8, 7, 8]), Some((Duplicate, 3)));
-        assert_eq!(kind(&[9, 8, 7], &[9, 7, 8]), Some((OutOfOrder, 1)));
-    }
-
-    #[test]
-    fn a_difference_reads_well() {
-        let difference = compare(&ids(&[9, 8]), &ids(&[9])).expect("different");
-        assert_eq!(difference.to_string(), "missing at position 1: expected post 8, got the end");
-    }
-
-    #[test]
-    fn a_floor_must_tell_the_truth() {
-        let floor = |complete_down_to_id, reason: FloorReason| Floor {
-            complete_down_to_id,
-            reason: reason.into(),
-        };
-        let candidates = ids(&[9, 8, 7, 6]);
-        let problem =
-            |got: &[u64], floor: Floor| floor_problem(&candidates, &ids(got), Some(&floor));
-        assert_eq!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Beginning)), None);
-        assert_eq!(problem(&[9, 8], floor(8, FloorReason::Cap)), None);
-        assert!(problem(&[9, 8], floor(0, FloorReason::Beginning)).is_some());
-        assert!(problem(&[9, 8], floor(7, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8], floor(9, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8], floor(0, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Unspecified)).is_some());
-        assert!(floor_problem(&candidates, &candidates, None).is_some());
-    }
 
     #[test]
     fn the_sample_has_no_account_twice() {

@@ -8,14 +8,15 @@ use std::{sync::Arc, time::Duration};
 use super::{
     LoadError,
     graph::{Graph, ListedGraph, UserIndex},
-    population::{Population, Purpose, below, generator},
+    population::Population,
+    random::{Purpose, below, generator},
     settings::{Settings, Source},
     trace::{self, TraceKind, TracePost},
 };
 use crate::{
     client::{
         edge_list::{self, EdgeListError},
-        text_file::Fingerprint,
+        text_file::{FileError, Fingerprint},
     },
     domain::PostId,
     proto::v1::{Origin, PublishPostRequest},
@@ -56,11 +57,12 @@ enum Posts {
 
 impl Workload {
     /// Reads the input and plans the load. Blocks, for seconds if the input is
-    /// large; `on_line` is told how many lines of it have been read.
+    /// large; `on_line` is told how many lines of it have been read, and
+    /// fails where nobody waits for them any more.
     pub(super) fn plan(
         settings: &Settings,
         text_chars_max: usize,
-        on_line: impl FnMut(u64),
+        on_line: impl FnMut(u64) -> Result<(), FileError>,
     ) -> Result<Self, LoadError> {
         let (graph, posts, skipped_follow_count, fingerprint) = match &settings.source {
             Source::Synthetic { users, posts } => {
@@ -212,7 +214,7 @@ pub(super) mod tests {
     pub(crate) fn synthetic(users: u32, posts: u32) -> Workload {
         let mut settings = Settings::synthetic(Target::new("http://unused"), users);
         settings.source = Source::Synthetic { users, posts: Some(posts) };
-        Workload::plan(&settings, 140, |_| {}).expect("a plan")
+        Workload::plan(&settings, 140, |_| Ok(())).expect("a plan")
     }
 
     #[test]
@@ -234,7 +236,7 @@ pub(super) mod tests {
         let file = file_of(b"10 20 100 MT\n30 10 102 RT\n20 10 104 RE\n");
         let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
         settings.source = Source::Trace { file: file.path().to_owned(), speed: Some(2.0) };
-        let load = Workload::plan(&settings, 140, |_| {}).expect("a plan");
+        let load = Workload::plan(&settings, 140, |_| Ok(())).expect("a plan");
         assert_eq!(
             (load.reference(0), load.reference(1), load.reference(2)),
             (None, Some(0), Some(0))
@@ -252,7 +254,7 @@ pub(super) mod tests {
         let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
         settings.source =
             Source::EdgeList { file: file.path().to_owned(), id_offset: 0, posts: None };
-        let load = Workload::plan(&settings, 140, |_| {}).expect("a plan");
+        let load = Workload::plan(&settings, 140, |_| Ok(())).expect("a plan");
         assert_eq!(load.post_count(), 72);
     }
 }

@@ -221,6 +221,10 @@ impl Ledger for EmbeddedStore {
         Ok(())
     }
 
+    async fn release(&self, _: u32) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn sync(&self) -> Result<(), StoreError> {
         self.run_blocking(|inner| inner.disk.sync()).await
     }

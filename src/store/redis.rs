@@ -290,7 +290,9 @@ fn damaged(what: &str) -> StoreError {
 
 impl From<NodeError> for StoreError {
     fn from(error: NodeError) -> Self {
-        Self::Redis { reason: error.to_string(), is_final: error.is_final() }
+        // Who is fenced off from one partition goes on with the others.
+        let is_fenced = matches!(error, NodeError::Fenced { .. });
+        Self::Redis { reason: error.to_string(), is_final: error.is_final() && !is_fenced }
     }
 }
 

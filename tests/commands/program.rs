@@ -2,10 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{self, Receiver},
@@ -13,29 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::process::Process;
+pub use crate::process::{free_address, roost, serve_on, signal};
+
 /// The longest wait for something that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-
-/// The program, with nothing of this environment that it would heed.
-pub fn roost(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
-    command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
-    for variable in ["TARGET", "DATA_DIR", "LISTEN", "PARTITIONS"] {
-        command.env_remove(format!("ROOST_{variable}"));
-    }
-    command
-}
 
 /// `roost serve` on this directory and a free port.
 pub fn serve(data_dir: &Path) -> Command {
     serve_on(data_dir, SocketAddr::from(([127, 0, 0, 1], 0)))
-}
-
-/// `roost serve` on this directory and address.
-pub fn serve_on(data_dir: &Path, address: SocketAddr) -> Command {
-    let mut command = roost(["serve", "--listen", &address.to_string(), "--data-dir"]);
-    command.arg(data_dir);
-    command
 }
 
 /// Runs a command to its end, which must be exit code 1 and one line on stderr.
@@ -67,23 +52,14 @@ pub fn output(command: &mut Command) -> String {
 
 /// A program that runs. Dropping it is `kill -9`.
 pub struct Running {
-    child: Child,
+    process: Process,
     stdout: Receiver<String>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Dead already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = child.expect("the program starts");
-        let pipe = child.stdout.take().expect("its output");
+        let mut process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let pipe = process.0.stdout.take().expect("its output");
         let (lines, stdout) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -91,7 +67,7 @@ impl Running {
                 let _ = lines.send(line);
             }
         });
-        Self { child, stdout }
+        Self { process, stdout }
     }
 
     /// A `roost serve` on this directory, once it serves, and where.
@@ -124,23 +100,22 @@ impl Running {
 
     /// Sends it a signal, named as `kill` names it.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+        signal(&self.process.0, name);
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
+    }
+
+    /// Waits for its end: how it ended, and what it printed that nobody has read.
+    pub fn rest(mut self) -> (ExitStatus, String) {
+        let status = wait(&mut self.process.0);
+        (status, self.stdout.iter().map(|line| line + "\n").collect())
     }
 
     pub fn wait(mut self) -> ExitStatus {
-        wait(&mut self.child)
+        wait(&mut self.process.0)
     }
-}
-
-/// An address where nobody listens.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 /// Every file below a directory, with what it holds.
@@ -158,7 +133,7 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn wait(child: &mut Child) -> ExitStatus {
+pub fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("a child") {

@@ -6,7 +6,7 @@
 
 pub mod proxy;
 
-use roost::event_log::kafka::Settings;
+use roost::{event_log::kafka::Settings, store::redis::config::RedisConfig};
 
 /// The settings of a log on the Kafka of `ROOST_TEST_KAFKA`, in a topic and a group
 /// of its own. `None`, and a line that says so, where there is no Kafka.
@@ -35,4 +35,14 @@ pub fn address(variable: &str, service: &str) -> Option<String> {
     assert!(!required, "{variable} is not set, run deploy/services up {service}");
     println!("skipped: {variable} is not set, run deploy/services up {service}");
     None
+}
+
+/// Empties every node of a Redis.
+pub async fn empty_redis(config: &RedisConfig) {
+    for info in config.connection_infos() {
+        let client = redis::Client::open(info.clone()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        // A replica refuses, and has nothing of its own.
+        let _: Result<(), _> = redis::cmd("FLUSHALL").query_async(&mut connection).await;
+    }
 }

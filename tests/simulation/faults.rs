@@ -235,6 +235,10 @@ impl Ledger for FaultyStore {
         between_points!(self, self.store.delivered(partition, offset))
     }
 
+    async fn release(&self, partition: u32) -> Result<(), StoreError> {
+        between_points!(self, self.store.release(partition))
+    }
+
     async fn sync(&self) -> Result<(), StoreError> {
         let applied = (0..PARTITIONS).map(|partition| (partition, self.store.applied(partition)));
         let applied: Vec<_> = applied.collect();

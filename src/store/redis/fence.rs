@@ -18,6 +18,7 @@ use super::{
     resp,
     topology::Topology,
 };
+use crate::store::StoreError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,16 +36,20 @@ pub(super) fn admission(control: Control, claims: Claims) -> Admission {
                 .iter()
                 .map(|(partition, _)| Call::of("HGET", &[&keys::partition(*partition), b"epoch"]))
                 .collect();
-            let epochs: Vec<Value> = control.run(calls).await.map_err(|error| error.to_string())?;
+            let epochs: Vec<Value> = control.run(calls).await.map_err(fenced)?;
             for ((partition, epoch), found) in claimed.into_iter().zip(epochs) {
                 if bytes(found) != Some(epoch) {
                     lock(&claims).remove(&partition);
-                    return Err(format!("partition {partition} is another worker's now"));
+                    return Err(fenced(StoreError::Fenced { partition }));
                 }
             }
             Ok(())
         })
     })
+}
+
+fn fenced(error: StoreError) -> NodeError {
+    NodeError::Fenced { reason: error.to_string() }
 }
 
 /// Closes every connection over which `worker` pushes, on every node.

@@ -84,11 +84,6 @@ impl Followers {
         ids.filter(|id| **id > after).take(count_max).map(|id| UserId(*id)).collect()
     }
 
-    pub(super) fn contains(&self, follower: UserId) -> bool {
-        let block = self.blocks.range(..=follower.0).next_back();
-        block.is_some_and(|(_, block)| block.binary_search(&follower.0).is_ok())
-    }
-
     /// Memory that they take, about.
     pub(super) fn size_bytes(&self) -> usize {
         128 + self.len * 8 + self.blocks.len() * 64
@@ -131,7 +126,7 @@ mod tests {
                 prop_assert!(block.len() <= BLOCK_LEN_MAX * 8);
                 read.add_block(*name, block).unwrap();
             }
-            prop_assert_eq!(&read, &followers);
+            prop_assert_eq!(read.after(None, usize::MAX), followers.after(None, usize::MAX));
             prop_assert_eq!(read.len(), expected.len());
             let after = after.map(UserId);
             let page: Vec<UserId> = expected
@@ -141,7 +136,6 @@ mod tests {
                 .take(count_max)
                 .collect();
             prop_assert_eq!(read.after(after, count_max), page);
-            prop_assert!(expected.iter().all(|id| read.contains(*id)));
         }
     }
 

@@ -42,13 +42,7 @@ impl Ledger for RedisStore {
         events: Arc<[Event]>,
     ) -> Result<Vec<PostId>, StoreError> {
         let inner = &self.inner;
-        let claim = match inner.claim_of(partition) {
-            Some(claim) => claim,
-            None => {
-                self.resume(partition).await?;
-                inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?
-            }
-        };
+        let claim = inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?;
         let known_len = claim.applied.saturating_sub(first_offset).min(events.len() as u64);
         let (known, new) = events.split_at(known_len as usize);
         let mut absent = inner.find_deleted(known).await?;
@@ -92,6 +86,13 @@ impl Ledger for RedisStore {
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
         let claim = self.inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?;
         self.inner.mark(partition, &claim.epoch, &[("delivered", offset)]).await
+    }
+
+    async fn release(&self, partition: u32) -> Result<(), StoreError> {
+        let Some(claim) = self.inner.claim_of(partition) else { return Ok(()) };
+        self.inner.mark(partition, &claim.epoch, &[("released", 1)]).await?;
+        self.inner.claims().remove(&partition);
+        Ok(())
     }
 
     /// How much outlives a loss of power is the business of Redis.

@@ -1,0 +1,75 @@
+//! A page of a timeline, of either kind.
+
+use tonic::{Response, Status, transport::Channel};
+
+use crate::{
+    domain::UserId,
+    proto::v1::{
+        Floor, ListAuthorTimelineRequest, ListAuthorTimelineResponse, ListHomeTimelineRequest,
+        ListHomeTimelineResponse, Post, timeline_service_client::TimelineServiceClient,
+    },
+};
+
+/// Which of the timelines of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimelineKind {
+    /// What the account reads.
+    Home,
+    /// What the account has posted itself.
+    Author,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct PageRequest {
+    pub(crate) kind: TimelineKind,
+    pub(crate) user: UserId,
+    pub(crate) page_size: i32,
+    pub(crate) page_token: String,
+    pub(crate) ids_only: bool,
+}
+
+/// What home and author timelines have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) post_ids: Vec<u64>,
+    pub(crate) posts: Vec<Post>,
+    pub(crate) next_page_token: String,
+    pub(crate) floor: Option<Floor>,
+}
+
+impl PageRequest {
+    pub(crate) async fn send(
+        self,
+        timelines: &mut TimelineServiceClient<Channel>,
+    ) -> Result<Response<Page>, Status> {
+        let Self { kind, user, page_size, page_token, ids_only } = self;
+        match kind {
+            TimelineKind::Home => {
+                let user_id = user.0;
+                let request = ListHomeTimelineRequest { user_id, page_size, page_token, ids_only };
+                Ok(timelines.list_home_timeline(request).await?.map(Page::from))
+            }
+            TimelineKind::Author => {
+                let author_id = user.0;
+                let request =
+                    ListAuthorTimelineRequest { author_id, page_size, page_token, ids_only };
+                Ok(timelines.list_author_timeline(request).await?.map(Page::from))
+            }
+        }
+    }
+}
+
+impl From<ListHomeTimelineResponse> for Page {
+    fn from(response: ListHomeTimelineResponse) -> Self {
+        let ListHomeTimelineResponse { post_ids, posts, next_page_token, floor } = response;
+        Self { post_ids, posts, next_page_token, floor }
+    }
+}
+
+impl From<ListAuthorTimelineResponse> for Page {
+    fn from(response: ListAuthorTimelineResponse) -> Self {
+        let ListAuthorTimelineResponse { post_ids, posts, next_page_token, floor } = response;
+        Self { post_ids, posts, next_page_token, floor }
+    }
+}
