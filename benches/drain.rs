@@ -128,7 +128,7 @@ impl Bench {
             .iter()
             .map(|author| Event::PostPublished {
                 post: Post {
-                    id: self.ids.next(PostId::EPOCH_UNIX_MS + 1),
+                    id: self.ids.next(PostId::EPOCH_UNIX_MS + 1).expect("an id"),
                     author: self.authors[*author].0,
                     text: "x".repeat(140),
                     origin: Origin::Shared,

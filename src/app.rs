@@ -10,27 +10,26 @@
 mod engine;
 mod server;
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{engine::Engine, server::Server};
 use crate::{
     data_dir::DataDirError,
-    event_log::{LogError, codec::CodecError},
+    event_log::{LogError, codec::CodecError, kafka},
     fanout::FanoutError,
-    store::{self, StoreError},
+    store::{self, StoreError, redis::config::RedisConfig},
     writes,
 };
 
 /// How a Roost runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where everything is kept. Made where it does not exist.
-    pub data_dir: PathBuf,
+    /// Where everything is kept.
+    pub backend: Backend,
+    /// What this process does.
+    pub roles: Roles,
     /// The address of the gRPC API. Port 0 lets the system choose one.
     pub listen: SocketAddr,
-    /// How many partitions the event log has. `None` takes what is there, or the
-    /// default for a new one; another number than what is there is an error.
-    pub partitions: Option<u32>,
     /// CAP: how many posts a home timeline shows.
     pub home_timeline_cap: usize,
     /// The longest text of a post, in Unicode scalar values.
@@ -41,14 +40,50 @@ pub struct Settings {
     pub drain_max: Duration,
 }
 
+/// Where everything is kept.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// On the local disk, and nothing beside this process.
+    Embedded {
+        /// Made where it does not exist.
+        data_dir: PathBuf,
+        /// How many partitions the event log has. `None` takes what is there, or the
+        /// default for a new one; another number than what is there is an error.
+        partitions: Option<u32>,
+    },
+    /// In Kafka and Redis, which any number of processes share.
+    Shared {
+        /// The event log.
+        kafka: Box<kafka::Settings>,
+        /// The store.
+        redis: Arc<RedisConfig>,
+    },
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// It answers calls.
+    pub api: bool,
+    /// It fans out.
+    pub worker: bool,
+}
+
+impl Default for Roles {
+    /// Everything.
+    fn default() -> Self {
+        Self { api: true, worker: true }
+    }
+}
+
 impl Settings {
     /// The defaults, for this data directory and address.
     pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
         let worker_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            data_dir,
+            backend: Backend::Embedded { data_dir, partitions: None },
+            roles: Roles::default(),
             listen,
-            partitions: None,
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
             worker_threads,
@@ -137,7 +172,7 @@ impl App {
         let server = Server::start(&settings).await?;
         match Engine::start(&settings, &server.gate).await {
             Ok(engine) => {
-                server.gate.open(engine.routes()?).await;
+                server.gate.open(engine.routes(&settings)?).await;
                 Ok(Self { server, engine, drain_max: settings.drain_max })
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod config;
 mod demo;
 mod serve;
 
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::{demo::DemoArgs, serve::ServeArgs};
+use self::{config::ConfigError, demo::DemoArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
     client::{
@@ -52,6 +53,8 @@ enum Command {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     App(#[from] AppError),
     #[error(transparent)]

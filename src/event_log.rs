@@ -86,6 +86,10 @@ pub trait EventLog: Send + Sync + 'static {
         offset: u64,
     ) -> impl Future<Output = Result<(), LogError>> + Send;
 
+    /// Takes no more, and waits until everything that was taken is durable. From then
+    /// on appends answer [`LogError::Closed`].
+    fn close(&self) -> impl Future<Output = ()> + Send;
+
     /// Joins the workers that share the partitions among them, and says from then
     /// on which of them are this process's. To be called once.
     fn join(&self) -> Assignments;

@@ -107,7 +107,10 @@ impl From<WriteError> for Status {
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
-            WriteError::Behind | WriteError::Repeated | WriteError::Closing => unavailable(message),
+            WriteError::Behind
+            | WriteError::Repeated
+            | WriteError::NoNode
+            | WriteError::Closing => unavailable(message),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Giving out post ids.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use crate::domain::PostId;
 
@@ -20,6 +23,8 @@ pub struct PostIds {
     /// Milliseconds since the epoch of the ids, and the sequence number, of the
     /// id given out last, as one number.
     last: Mutex<u64>,
+    /// Until when the node's number is this process's; `None` is for ever.
+    valid_until: Mutex<Option<Instant>>,
 }
 
 impl PostIds {
@@ -32,24 +37,39 @@ impl PostIds {
             // Whatever its sequence number was.
             ((ms + 1) << SEQUENCE_BITS) - 1
         });
-        Self { node: node & NODE_MAX, last: Mutex::new(last) }
+        Self { node: node & NODE_MAX, last: Mutex::new(last), valid_until: Mutex::new(None) }
     }
 
     /// The next id, for a clock that says `unix_ms` milliseconds since 1970.
     ///
     /// Where the clock stands still or runs backwards, the time of the last id is
     /// used on; where 4,096 ids have one millisecond, the next one is borrowed.
-    pub fn next(&self, unix_ms: u64) -> PostId {
+    /// `None` while the node's number may be another process's.
+    pub fn next(&self, unix_ms: u64) -> Option<PostId> {
+        let valid_until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if valid_until.is_some_and(|end| Instant::now() >= end) {
+            return None;
+        }
         let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).clamp(1, MS_MAX) << SEQUENCE_BITS;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = now.max(*last + 1);
         let ms = *last >> SEQUENCE_BITS;
         let sequence = *last & ((1 << SEQUENCE_BITS) - 1);
-        PostId(
+        Some(PostId(
             (ms << PostId::NODE_AND_SEQUENCE_BITS)
                 | (u64::from(self.node) << SEQUENCE_BITS)
                 | sequence,
-        )
+        ))
+    }
+
+    /// The node's number, 0 to [`NODE_MAX`].
+    pub fn node(&self) -> u16 {
+        self.node
+    }
+
+    /// Gives out ids until then and no longer, unless this is called again.
+    pub fn set_valid_until(&self, end: Instant) {
+        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 }
 
@@ -70,7 +90,7 @@ mod tests {
             let ids = PostIds::new(node, None);
             let mut last = PostId(0);
             for unix_ms in clock {
-                let id = ids.next(unix_ms);
+                let id = ids.next(unix_ms).unwrap();
                 prop_assert!(id > last);
                 prop_assert_eq!((id.0 >> 12) & 1_023, u64::from(node));
                 last = id;
@@ -80,14 +100,14 @@ mod tests {
         #[test]
         fn ids_go_on_above_the_greatest_one(greatest in 1..1_u64 << 62, unix_ms: u32) {
             let ids = PostIds::new(0, Some(PostId(greatest)));
-            prop_assert!(ids.next(u64::from(unix_ms)).0 > greatest);
+            prop_assert!(ids.next(u64::from(unix_ms)).unwrap().0 > greatest);
         }
     }
 
     #[test]
     fn an_id_says_when_it_was_given_out() {
         let unix_ms = PostId::EPOCH_UNIX_MS + 123_456;
-        let id = PostIds::new(3, None).next(unix_ms);
+        let id = PostIds::new(3, None).next(unix_ms).unwrap();
         assert_eq!(id.created_at(), UNIX_EPOCH + Duration::from_millis(unix_ms));
     }
 
@@ -95,7 +115,16 @@ mod tests {
     fn a_full_millisecond_borrows_the_next() {
         let ids = PostIds::new(0, None);
         let unix_ms = PostId::EPOCH_UNIX_MS + 10;
-        let times: Vec<u64> = (0..4_097).map(|_| ids.next(unix_ms).0 >> 22).collect();
+        let times: Vec<u64> = (0..4_097).map(|_| ids.next(unix_ms).unwrap().0 >> 22).collect();
         assert_eq!((times[4_095], times[4_096]), (10, 11));
+    }
+
+    #[test]
+    fn a_node_number_that_is_no_longer_ones_own_makes_no_ids() {
+        let ids = PostIds::new(3, None);
+        ids.set_valid_until(Instant::now() + Duration::from_secs(3_600));
+        assert!(ids.next(PostId::EPOCH_UNIX_MS).is_some());
+        ids.set_valid_until(Instant::now());
+        assert_eq!(ids.next(PostId::EPOCH_UNIX_MS), None);
     }
 }

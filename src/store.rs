@@ -261,6 +261,9 @@ pub trait Lookups: Accounts {
         account: Self::Account,
     ) -> impl Future<Output = Result<FollowCounts, StoreError>> + Send;
 
+    /// How far the workers of every partition have come, without taking it over.
+    fn marks(&self) -> impl Future<Output = Result<Vec<Resume>, StoreError>> + Send;
+
     /// The greatest post id ever applied, or `None`.
     fn greatest_post(&self) -> impl Future<Output = Result<Option<PostId>, StoreError>> + Send;
 

@@ -88,7 +88,7 @@ struct Inner<L, S> {
     log: Arc<L>,
     store: Arc<S>,
     progress: Arc<Progress>,
-    ids: PostIds,
+    ids: Arc<PostIds>,
     clock: Clock,
     requests: Requests,
     /// One permit for each byte under way.
@@ -118,6 +118,10 @@ pub enum WriteError {
     /// same request id.
     #[error(transparent)]
     Log(#[from] Arc<LogError>),
+    /// This process has lost its node number, and would give out ids that another one
+    /// gives out too. Nothing was written.
+    #[error("this server has no node number at the moment; try again, or on another")]
+    NoNode,
     /// The store could not be asked. Nothing was written.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
@@ -149,7 +153,7 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         log: Arc<L>,
         store: Arc<S>,
         progress: Arc<Progress>,
-        ids: PostIds,
+        ids: Arc<PostIds>,
         clock: Clock,
         settings: Settings,
     ) -> Self {
@@ -169,10 +173,15 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         drafts: Vec<Draft>,
     ) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
         let inner = Arc::clone(&self.inner);
-        let drafts: Vec<(PostId, Draft)> =
-            drafts.into_iter().map(|draft| (inner.ids.next((inner.clock)()), draft)).collect();
+        let count = drafts.len();
+        let drafts: Option<Vec<(PostId, Draft)>> = drafts
+            .into_iter()
+            .map(|draft| Some((inner.ids.next((inner.clock)())?, draft)))
+            .collect();
         async move {
-            let count = drafts.len();
+            let Some(drafts) = drafts else {
+                return (0..count).map(|_| Err(WriteError::NoNode)).collect();
+            };
             let bytes = drafts.iter().map(|(_, draft)| draft.size_bytes()).sum();
             let permit = inner.start_write(bytes).await;
             let task = tokio::spawn(async move {

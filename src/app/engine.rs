@@ -1,6 +1,7 @@
 //! The engine: the log, the store, and the workers between them.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,98 +14,182 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{AppError, Settings};
+use super::{AppError, Backend, Settings};
 use crate::{
     data_dir::DataDir,
     domain::{Event, PostId},
     event_log::{
         EventLog, codec,
         embedded::{self as embedded_log, EmbeddedLog},
+        kafka::KafkaLog,
     },
-    fanout::{self, Counters, FanoutError, Progress, WorkerPool},
+    fanout::{self, Counters, FanoutError, Position, Progress, WorkerPool},
     grpc::{self, Api, Gate, Limits},
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
-        Lookups,
+        Resume, Store,
         embedded::{self as embedded_store, EmbeddedStore},
+        redis::{self as redis_store, RedisStore},
     },
     writes::{self, Clock, Writes},
 };
 
 /// How often a start says how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store is asked how far the workers of other processes have come.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The log, the store, and the workers between them.
-pub(super) struct Engine {
-    settings: Settings,
-    log: Arc<EmbeddedLog>,
-    store: Arc<EmbeddedStore>,
+pub(super) enum Engine {
+    Embedded(Parts<EmbeddedLog, EmbeddedStore>),
+    Shared(Parts<KafkaLog, RedisStore>),
+}
+
+/// What an engine is made of.
+pub(super) struct Parts<L, S> {
+    log: Arc<L>,
+    store: Arc<S>,
+    ids: Arc<PostIds>,
     progress: Arc<Progress>,
     counters: Arc<Counters>,
-    /// The greatest post id given out before the start.
-    greatest_post: Option<PostId>,
-    stop_workers: CancellationToken,
-    /// `None` once `failed` has told how they ended.
+    stop: CancellationToken,
+    /// `None` where there are none, and once `failed` has told how they ended.
     workers: Option<JoinHandle<Result<(), FanoutError>>>,
     _worker_threads: WorkerThreads,
+    /// What goes on beside the workers, and ends with `stop`.
+    beside: Vec<JoinHandle<()>>,
     // Last, so that the lock is given back when all else is gone.
-    _data_dir: DataDir,
+    _data_dir: Option<DataDir>,
 }
 
 impl Engine {
-    /// Opens everything, and applies what is in the log.
+    /// Opens everything, and waits until what is in the log is applied.
     pub(super) async fn start(settings: &Settings, gate: &Gate) -> Result<Self, AppError> {
-        let opened = tokio::task::spawn_blocking({
-            let settings = settings.clone();
-            move || open(&settings)
-        });
-        let (data_dir, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
-        let ends = ends(settings, &log, &store).await?;
-        let greatest_post = greatest_post(&log, &store).await?;
-        let progress = Arc::new(Progress::new(log.partitions()));
-        let counters = Arc::new(Counters::default());
-        let worker_threads = WorkerThreads::start(settings.worker_threads)?;
-        let stop_workers = CancellationToken::new();
-        let pool = WorkerPool {
-            log: Arc::clone(&log),
-            store: Arc::clone(&store),
-            progress: Arc::clone(&progress),
-            counters: Arc::clone(&counters),
-            settings: fanout::Settings::default(),
-        };
-        let workers = worker_threads.handle.spawn(pool.run(stop_workers.clone()));
-        let mut engine = Self {
-            settings: settings.clone(),
-            log,
-            store,
-            progress,
-            counters,
-            greatest_post,
-            stop_workers,
-            workers: Some(workers),
-            _worker_threads: worker_threads,
-            _data_dir: data_dir,
-        };
-        // A request id is looked up in the store, and a read must not show what
-        // was taken away before: so nobody is served before all that was
-        // acknowledged holds.
-        if let Err(error) = engine.catch_up(&ends, gate).await {
-            // What failed first says more than what fails on the way out.
-            let _ = engine.stop().await;
-            return Err(error);
+        match &settings.backend {
+            Backend::Embedded { data_dir, partitions } => {
+                let opened = tokio::task::spawn_blocking({
+                    let (data_dir, partitions) = (data_dir.clone(), *partitions);
+                    let home_timeline_cap = settings.home_timeline_cap;
+                    move || open(&data_dir, partitions, home_timeline_cap)
+                });
+                let (lock, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
+                check_end(data_dir, &log, &store).await?;
+                let ids = PostIds::new(0, greatest_post(&*log, &*store).await?);
+                let mut parts = Parts::new(log, store, ids, settings)?;
+                parts._data_dir = Some(lock);
+                Ok(Self::Embedded(parts.caught_up(settings, gate).await?))
+            }
+            Backend::Shared { kafka, redis } => {
+                let log = Arc::new(KafkaLog::open(kafka.as_ref().clone()).await?);
+                let name = kafka.topic.clone();
+                let mut store =
+                    redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
+                store.home_timeline_cap = settings.home_timeline_cap;
+                let store = Arc::new(RedisStore::open(store).await?);
+                let greatest = greatest_post(&*log, &*store).await?;
+                let ids = store.lease_node(greatest).await?;
+                let mut parts = Parts::new(log, store, ids, settings)?;
+                parts.beside = vec![
+                    tokio::spawn(
+                        RedisStore::clone(&parts.store)
+                            .keep_node(Arc::clone(&parts.ids), parts.stop.clone()),
+                    ),
+                    tokio::spawn(follow(
+                        Arc::clone(&parts.store),
+                        Arc::clone(&parts.progress),
+                        parts.stop.clone(),
+                    )),
+                ];
+                Ok(Self::Shared(parts.caught_up(settings, gate).await?))
+            }
         }
-        Ok(engine)
     }
 
     /// What answers from it.
-    pub(super) fn routes(&self) -> Result<Routes, AppError> {
-        let text_chars_max = self.settings.text_chars_max;
+    pub(super) fn routes(&self, settings: &Settings) -> Result<Routes, AppError> {
+        match self {
+            Self::Embedded(parts) => parts.routes(settings),
+            Self::Shared(parts) => parts.routes(settings),
+        }
+    }
+
+    /// Waits until a part of it has failed.
+    pub(super) async fn failed(&mut self) -> AppError {
+        match self {
+            Self::Embedded(parts) => parts.failed().await,
+            Self::Shared(parts) => parts.failed().await,
+        }
+    }
+
+    /// Commits what the workers have done, and closes the log.
+    pub(super) async fn stop(self) -> Result<(), AppError> {
+        match self {
+            Self::Embedded(parts) => parts.stop().await,
+            Self::Shared(parts) => parts.stop().await,
+        }
+    }
+}
+
+impl<L: EventLog, S: Store> Parts<L, S> {
+    /// Starts the workers, if this process has that role.
+    fn new(
+        log: Arc<L>,
+        store: Arc<S>,
+        ids: PostIds,
+        settings: &Settings,
+    ) -> Result<Self, AppError> {
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let counters = Arc::new(Counters::default());
+        let worker_threads = WorkerThreads::start(settings.worker_threads)?;
+        let stop = CancellationToken::new();
+        let workers = settings.roles.worker.then(|| {
+            let pool = WorkerPool {
+                log: Arc::clone(&log),
+                store: Arc::clone(&store),
+                progress: Arc::clone(&progress),
+                counters: Arc::clone(&counters),
+                settings: fanout::Settings::default(),
+            };
+            worker_threads.handle.spawn(pool.run(stop.clone()))
+        });
+        Ok(Self {
+            log,
+            store,
+            ids: Arc::new(ids),
+            progress,
+            counters,
+            stop,
+            workers,
+            _worker_threads: worker_threads,
+            beside: Vec::new(),
+            _data_dir: None,
+        })
+    }
+
+    /// A request id is looked up in the store, and a read must not show what was
+    /// taken away before: so nobody is served before all that was acknowledged holds.
+    async fn caught_up(mut self, settings: &Settings, gate: &Gate) -> Result<Self, AppError> {
+        if settings.roles.api
+            && let Err(error) = self.catch_up(gate).await
+        {
+            // What failed first says more than what fails on the way out.
+            let _ = self.stop().await;
+            return Err(error);
+        }
+        Ok(self)
+    }
+
+    fn routes(&self, settings: &Settings) -> Result<Routes, AppError> {
+        if !settings.roles.api {
+            return Ok(Routes::default());
+        }
+        let text_chars_max = settings.text_chars_max;
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
-            PostIds::new(0, self.greatest_post),
+            Arc::clone(&self.ids),
             system_clock(),
             writes::Settings { text_chars_max, ..Default::default() },
         );
@@ -115,13 +200,12 @@ impl Engine {
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),
             counters: Arc::clone(&self.counters),
-            limits: Limits { home_timeline_cap: self.settings.home_timeline_cap, text_chars_max },
+            limits: Limits { home_timeline_cap: settings.home_timeline_cap, text_chars_max },
         };
         Ok(grpc::routes(api)?)
     }
 
-    /// Waits until a part of it has failed.
-    pub(super) async fn failed(&mut self) -> AppError {
+    async fn failed(&mut self) -> AppError {
         let Some(workers) = &mut self.workers else { return future::pending().await };
         let ended = workers.await;
         self.workers = None;
@@ -131,25 +215,29 @@ impl Engine {
         }
     }
 
-    /// Commits what the workers have done, and closes the log.
-    pub(super) async fn stop(mut self) -> Result<(), AppError> {
-        self.stop_workers.cancel();
+    async fn stop(mut self) -> Result<(), AppError> {
+        self.stop.cancel();
         let result = match self.workers.take() {
             Some(workers) => workers.await.map_err(|_| AppError::Panicked),
             None => Ok(Ok(())),
         };
+        future::join_all(self.beside).await;
         self.log.close().await;
         Ok(result??)
     }
 
-    async fn catch_up(&mut self, ends: &[u64], gate: &Gate) -> Result<(), AppError> {
+    async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
+        let mut ends = Vec::new();
+        for partition in 0..self.log.partitions() {
+            ends.push(self.log.end(partition).await?);
+        }
         let progress = Arc::clone(&self.progress);
         let left = || -> u64 {
-            let partitions = (0..).zip(ends);
+            let partitions = (0..).zip(&ends);
             partitions.map(|(at, end)| end.saturating_sub(progress.position(at).applied)).sum()
         };
         let applied = future::join_all(
-            (0..).zip(ends).map(|(partition, end)| progress.wait_applied(partition, *end)),
+            (0..).zip(&ends).map(|(partition, end)| progress.wait_applied(partition, *end)),
         );
         tokio::pin!(applied);
         let mut tell = tokio::time::interval(PROGRESS_INTERVAL);
@@ -167,6 +255,31 @@ impl Engine {
     }
 }
 
+/// Learns from the store how far the workers of other processes have come.
+async fn follow<S: Store>(store: Arc<S>, progress: Arc<Progress>, stop: CancellationToken) {
+    let mut away = false;
+    while !stop.is_cancelled() {
+        let marks = store.marks().await;
+        match &marks {
+            Ok(marks) => {
+                for (partition, marks) in (0..).zip(marks) {
+                    let Resume { applied, delivered, .. } = *marks;
+                    progress.advance(partition, Position { applied, delivered });
+                }
+            }
+            // Once, and not fifty times a second.
+            Err(error) if !away => tracing::warn!(%error, "the store does not answer"),
+            Err(_) => {}
+        }
+        away = marks.is_err();
+        let pause = if away { PROGRESS_INTERVAL } else { FOLLOW_INTERVAL };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
 /// Threads for the workers alone, whose rounds are long: calls do not wait for
 /// them. Dropping it ends them without waiting.
 struct WorkerThreads {
@@ -180,7 +293,7 @@ impl WorkerThreads {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(count)
             .thread_name("roost-fanout")
-            .enable_time()
+            .enable_all()
             .build()
             .map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
             .map_err(AppError::Threads)
@@ -195,50 +308,53 @@ impl Drop for WorkerThreads {
     }
 }
 
-fn open(settings: &Settings) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedStore>), AppError> {
-    let data_dir = DataDir::open(&settings.data_dir)?;
-    let log_settings =
-        embedded_log::Settings { partitions: settings.partitions, ..Default::default() };
+fn open(
+    data_dir: &Path,
+    partitions: Option<u32>,
+    home_timeline_cap: usize,
+) -> Result<(DataDir, Arc<EmbeddedLog>, Arc<EmbeddedStore>), AppError> {
+    let data_dir = DataDir::open(data_dir)?;
+    let log_settings = embedded_log::Settings { partitions, ..Default::default() };
     let log = EmbeddedLog::open(&data_dir.log_dir(), log_settings)?;
-    let store_settings = embedded_store::Settings {
-        home_timeline_cap: settings.home_timeline_cap,
-        ..Default::default()
-    };
+    let store_settings = embedded_store::Settings { home_timeline_cap, ..Default::default() };
     let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
     Ok((data_dir, Arc::new(log), Arc::new(store)))
 }
 
-/// Where each partition ends, which is never before what the store holds.
-async fn ends(
-    settings: &Settings,
+/// No partition may end before what the store holds.
+async fn check_end(
+    data_dir: &Path,
     log: &EmbeddedLog,
     store: &EmbeddedStore,
-) -> Result<Vec<u64>, AppError> {
-    let mut ends = Vec::new();
+) -> Result<(), AppError> {
     for partition in 0..log.partitions() {
         let (end, applied) = (log.end(partition).await?, store.applied(partition));
         if applied > end {
-            let data_dir = settings.data_dir.display().to_string();
+            let data_dir = data_dir.display().to_string();
             return Err(AppError::LogBehindStore { data_dir, partition, end, applied });
         }
-        ends.push(end);
     }
-    Ok(ends)
+    Ok(())
 }
 
 /// The greatest post id given out so far, as far as anything durable tells: the
 /// store knows it up to where its events end, the log from there on.
 async fn greatest_post(
-    log: &EmbeddedLog,
-    store: &EmbeddedStore,
+    log: &impl EventLog,
+    store: &impl Store,
 ) -> Result<Option<PostId>, AppError> {
     const BATCH_BYTES_MAX: usize = 1 << 20;
     let mut greatest = store.greatest_post().await?;
+    let marks = store.marks().await?;
     for partition in 0..log.partitions() {
-        let mut offset = store.applied(partition);
-        loop {
+        let mut offset = marks.get(partition as usize).map_or(0, |marks| marks.applied);
+        let end = log.end(partition).await?;
+        while offset < end {
             let records = log.read(partition, offset, BATCH_BYTES_MAX).await?;
-            let Some(last) = records.last() else { break };
+            let Some(last) = records.last() else {
+                log.wait_past(partition, offset).await?;
+                continue;
+            };
             offset = last.offset + 1;
             for record in records {
                 if let Event::PostPublished { post, .. } = codec::decode(&record.payload)? {

@@ -1,15 +1,10 @@
 //! `roost serve`.
 
-use std::{net::SocketAddr, path::PathBuf};
-
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{
-    app::{App, AppError, Settings},
-    store::HOME_TIMELINE_CAP_DEFAULT,
-    writes::TEXT_CHARS_MAX_DEFAULT,
-};
+use super::{CliError, config::ServeFlags};
+use crate::app::{App, AppError};
 
 /// Where `serve` listens if nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
@@ -18,40 +13,13 @@ pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 /// Everything acknowledged is on disk by then, and is after `kill -9` too.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where everything is kept; made if it does not exist
-    #[arg(long, value_name = "DIR", env = "ROOST_DATA_DIR", default_value = "./roost-data")]
-    data_dir: PathBuf,
-    /// The address of the gRPC API
-    #[arg(long, value_name = "ADDRESS", env = "ROOST_LISTEN", default_value = DEFAULT_LISTEN)]
-    listen: SocketAddr,
-    /// How many posts a home timeline shows
-    #[arg(
-        long, value_name = "COUNT", env = "ROOST_HOME_TIMELINE_CAP", default_value_t = HOME_TIMELINE_CAP_DEFAULT as u32,
-        value_parser = clap::value_parser!(u32).range(1..=100_000),
-    )]
-    home_timeline_cap: u32,
-    /// The longest text of a post, in characters (Unicode scalar values)
-    #[arg(
-        long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT", default_value_t = TEXT_CHARS_MAX_DEFAULT as u32,
-        value_parser = clap::value_parser!(u32).range(1..=100_000),
-    )]
-    post_text_limit: u32,
-    /// Partitions of the event log; fixed once it is made [default: 4 for a new one]
-    #[arg(
-        long, value_name = "COUNT", env = "ROOST_PARTITIONS",
-        value_parser = clap::value_parser!(u32).range(1..=1_024),
-    )]
-    partitions: Option<u32>,
+    #[command(flatten)]
+    flags: ServeFlags,
 }
 
 impl ServeArgs {
-    pub(super) async fn run(self) -> Result<(), AppError> {
-        let settings = Settings {
-            home_timeline_cap: self.home_timeline_cap as usize,
-            text_chars_max: self.post_text_limit as usize,
-            partitions: self.partitions,
-            ..Settings::new(self.data_dir, self.listen)
-        };
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let settings = self.flags.settings()?;
         let stop = stop_signal();
         tokio::pin!(stop);
         let app = tokio::select! {
@@ -60,7 +28,7 @@ impl ServeArgs {
             () = &mut stop => return Ok(()),
         };
         println!("roost listens on {}; stop it with Ctrl-C", app.address());
-        run_until(app, stop).await
+        Ok(run_until(app, stop).await?)
     }
 }
 

@@ -93,7 +93,7 @@ impl Settings {
 
 /// A durable log in a directory of its own.
 ///
-/// Dropping it makes what is queued durable, which blocks; [`close`](Self::close)
+/// Dropping it makes what is queued durable, which blocks; [`close`](EventLog::close)
 /// does the same and does not.
 #[derive(Debug)]
 pub struct EmbeddedLog {
@@ -148,17 +148,6 @@ impl EmbeddedLog {
         Ok(Self { partitions: opened.into() })
     }
 
-    /// Accepts nothing more, and waits until everything queued is durable.
-    /// From then on appends answer [`LogError::Closed`]; reading goes on.
-    pub async fn close(&self) {
-        self.partitions.iter().for_each(Partition::close);
-        let partitions = self.partitions.clone();
-        let join = move || partitions.iter().for_each(Partition::join);
-        if tokio::task::spawn_blocking(join).await.is_err() {
-            tracing::error!("the event log was not closed in order");
-        }
-    }
-
     fn partition(&self, partition: u32) -> &Partition {
         &self.partitions[partition as usize]
     }
@@ -203,6 +192,15 @@ impl EventLog for EmbeddedLog {
 
     async fn commit(&self, partition: u32, offset: u64) -> Result<(), LogError> {
         self.partition(partition).commit(offset).await
+    }
+
+    async fn close(&self) {
+        self.partitions.iter().for_each(Partition::close);
+        let partitions = self.partitions.clone();
+        let join = move || partitions.iter().for_each(Partition::join);
+        if tokio::task::spawn_blocking(join).await.is_err() {
+            tracing::error!("the event log was not closed in order");
+        }
     }
 
     fn join(&self) -> Assignments {

@@ -150,7 +150,7 @@ impl Settings {
 ///
 /// Dropping it waits for nobody: what is on its way may or may not be appended, and
 /// the group notices only after its session time-out where the process ends at
-/// once. [`close`](Self::close) ends it in order.
+/// once. [`close`](EventLog::close) ends it in order.
 pub struct KafkaLog {
     partitions: u32,
     appender: Arc<Appender>,
@@ -196,22 +196,6 @@ impl KafkaLog {
             group: Arc::new(Group::start(settings, member, &trouble)?),
             closed: AtomicBool::new(false),
         })
-    }
-
-    /// Accepts nothing more, waits until everything on its way is acknowledged or has
-    /// failed, and leaves the group. From then on calls answer [`LogError::Closed`].
-    pub async fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let (appender, fetcher) = (Arc::clone(&self.appender), Arc::clone(&self.fetcher));
-        let group = Arc::clone(&self.group);
-        let close = move || {
-            appender.flush();
-            fetcher.close(true);
-            group.close(true);
-        };
-        if tokio::task::spawn_blocking(close).await.is_err() {
-            tracing::error!("the event log was not closed in order");
-        }
     }
 
     fn check_open(&self) -> Result<(), LogError> {
@@ -286,6 +270,20 @@ impl EventLog for KafkaLog {
         self.check_open()?;
         self.check_offset(partition, offset).await?;
         self.group.commit(partition, offset).await
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let (appender, fetcher) = (Arc::clone(&self.appender), Arc::clone(&self.fetcher));
+        let group = Arc::clone(&self.group);
+        let close = move || {
+            appender.flush();
+            fetcher.close(true);
+            group.close(true);
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
+            tracing::error!("the event log was not closed in order");
+        }
     }
 
     fn join(&self) -> Assignments {

@@ -230,6 +230,10 @@ mod tests {
             self.log.commit(partition, offset).await
         }
 
+        async fn close(&self) {
+            self.log.close().await;
+        }
+
         fn join(&self) -> Assignments {
             self.assignments.lock().unwrap().take().expect("it is joined once")
         }

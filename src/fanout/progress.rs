@@ -50,6 +50,19 @@ impl Progress {
         self.partitions[partition as usize].wait(|position| position.delivered >= offset).await;
     }
 
+    /// Takes note of how far a worker of another process has come; what is known
+    /// already of this one's stays.
+    pub fn advance(&self, partition: u32, position: Position) {
+        let known = self.position(partition);
+        self.publish(
+            partition,
+            Position {
+                applied: position.applied.max(known.applied),
+                delivered: position.delivered.max(known.delivered),
+            },
+        );
+    }
+
     pub(super) fn publish(&self, partition: u32, position: Position) {
         let partition = &self.partitions[partition as usize];
         let mut current = partition.position.lock().unwrap_or_else(PoisonError::into_inner);

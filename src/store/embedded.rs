@@ -397,6 +397,17 @@ impl Lookups for EmbeddedStore {
         Ok(self.inner.graph.counts(account))
     }
 
+    async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
+        let since_open = self.inner.lock_applied().keys().copied().max();
+        let last = self.inner.marks.keys().copied().max().max(since_open);
+        let count = last.map_or(0, |last| last + 1);
+        let mut marks = Vec::new();
+        for partition in 0..count {
+            marks.push(self.resume(partition).await?);
+        }
+        Ok(marks)
+    }
+
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
         let greatest = self.inner.greatest_post.load(Ordering::Relaxed);
         Ok((greatest > 0).then_some(PostId(greatest)))

@@ -24,6 +24,7 @@ mod keys;
 mod ledger;
 mod lookups;
 pub mod node;
+mod nodes;
 pub mod pool;
 pub mod push;
 pub mod resp;

@@ -390,6 +390,10 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.count_follows(account))
     }
 
+    async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
+        between_points!(self, self.store.marks())
+    }
+
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
         between_points!(self, self.store.greatest_post())
     }

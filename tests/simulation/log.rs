@@ -95,6 +95,8 @@ impl EventLog for SimLog {
         Ok(())
     }
 
+    async fn close(&self) {}
+
     fn join(&self) -> Assignments {
         Assignments::all(self.partitions())
     }

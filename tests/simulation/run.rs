@@ -199,7 +199,7 @@ impl Simulation {
             Arc::clone(&self.log),
             Arc::clone(&store),
             Arc::clone(&progress),
-            PostIds::new(0, greatest),
+            Arc::new(PostIds::new(0, greatest)),
             // Runs backwards now and then.
             Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
             writes::Settings::default(),
@@ -413,7 +413,7 @@ impl Client {
             request.clone()
         };
         let post = Post {
-            id: self.other_node.next(self.clock.load(Ordering::Relaxed)),
+            id: self.other_node.next(self.clock.load(Ordering::Relaxed)).unwrap(),
             author,
             text: "tweet".to_owned(),
             origin: Origin::Shared,

@@ -11,6 +11,7 @@
 //! | `fg:<account>` | set | whom it follows |
 //! | `k:<bucket>` | set | accounts that an event has named |
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
+//! | `roost:node:<n>` | string | which process has a node number |
 //! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
 //! | `roost:store` | hash | which log the store belongs to |
 
@@ -53,6 +54,10 @@ pub(super) fn following(account: UserId) -> Vec<u8> {
 
 pub(super) fn known(account: UserId) -> Vec<u8> {
     format!("k:{}", account.0 % KNOWN_BUCKETS).into_bytes()
+}
+
+pub(super) fn node(node: u16) -> Vec<u8> {
+    format!("roost:node:{node}").into_bytes()
 }
 
 pub(super) fn partition(partition: u32) -> Vec<u8> {

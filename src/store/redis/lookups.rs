@@ -1,9 +1,9 @@
 //! What the API and those who pull ask of Redis.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    RedisStore,
+    Inner, RedisStore,
     control::{Call, bytes, elements, integer},
     damaged, fields, keys,
     ledger::{COUNT, post_id},
@@ -12,7 +12,9 @@ use super::{
 use crate::{
     domain::{Post, PostId, UserId},
     event_log::codec,
-    store::{FollowCounts, FollowSide, Lookups, Moment, NewestPosts, StoreError, StoreSize},
+    store::{
+        FollowCounts, FollowSide, Lookups, Moment, NewestPosts, Resume, StoreError, StoreSize,
+    },
 };
 
 /// Ids of an author's list that are read at once.
@@ -143,18 +145,37 @@ impl Lookups for RedisStore {
         Ok(FollowCounts { followers, following })
     }
 
+    async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
+        let marks = self.inner.partition_marks().await?;
+        Ok(marks
+            .iter()
+            .map(|marks| Resume {
+                applied: number(marks, "applied"),
+                attempted: number(marks, "attempted"),
+                delivered: number(marks, "delivered"),
+            })
+            .collect())
+    }
+
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
-        let calls = (0..self.inner.settings.partitions)
-            .map(|partition| Call::of("HGETALL", &[&keys::partition(partition)]))
-            .collect();
-        let marks = self.inner.control.run(calls).await?;
-        let greatest = marks.into_iter().map(|marks| number(&fields(marks), "greatest_post")).max();
+        let marks = self.inner.partition_marks().await?;
+        let greatest = marks.iter().map(|marks| number(marks, "greatest_post")).max();
         Ok(greatest.filter(|id| *id > 0).map(PostId))
     }
 
     /// To count all of it would be to walk through all of it.
     async fn size(&self) -> Result<StoreSize, StoreError> {
         Ok(StoreSize::default())
+    }
+}
+
+impl Inner {
+    /// The marks of every partition.
+    async fn partition_marks(&self) -> Result<Vec<HashMap<Vec<u8>, Vec<u8>>>, StoreError> {
+        let calls = (0..self.settings.partitions)
+            .map(|partition| Call::of("HGETALL", &[&keys::partition(partition)]))
+            .collect();
+        Ok(self.control.run(calls).await?.into_iter().map(fields).collect())
     }
 }
 

@@ -1,0 +1,324 @@
+//! The settings of `roost serve`: from flags, from environment variables, from a
+//! TOML file, in this order of precedence; whatever is wrong with them is told at
+//! once.
+//!
+//! ```text
+//!  --listen  >  ROOST_LISTEN  >  listen = "…"  >  the default
+//! ```
+
+use std::{
+    collections::BTreeMap, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, path::Path,
+    path::PathBuf, str::FromStr, sync::Arc,
+};
+
+use clap::Args;
+use toml::{Table, Value};
+
+use super::serve::DEFAULT_LISTEN;
+use crate::{
+    app::{Backend, Roles, Settings},
+    event_log::kafka,
+    store::{HOME_TIMELINE_CAP_DEFAULT, redis::config::RedisConfig},
+    writes::TEXT_CHARS_MAX_DEFAULT,
+};
+
+const DEFAULT_DATA_DIR: &str = "./roost-data";
+
+/// What can be set. All of it is text here, so that everything that is wrong can be
+/// told at once.
+#[derive(Debug, Default, Args)]
+pub struct ServeFlags {
+    /// A TOML file with any of these settings: `data_dir = "…"`, `listen = "…"`, …;
+    /// flags and variables come before it
+    #[arg(long, value_name = "FILE", env = "ROOST_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where everything is kept; made if it does not exist [default: ./roost-data]
+    #[arg(long, value_name = "DIR", env = "ROOST_DATA_DIR")]
+    data_dir: Option<String>,
+    /// The address of the gRPC API [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDRESS", env = "ROOST_LISTEN")]
+    listen: Option<String>,
+    /// What this process does, `api`, `worker` or both: with Kafka and Redis there may
+    /// be any number of each [default: both]
+    #[arg(long, value_name = "ROLE", env = "ROOST_ROLE", value_delimiter = ',')]
+    role: Vec<String>,
+    /// How many posts a home timeline shows [default: 800]
+    #[arg(long, value_name = "COUNT", env = "ROOST_HOME_TIMELINE_CAP")]
+    home_timeline_cap: Option<String>,
+    /// The longest text of a post, in characters (Unicode scalar values) [default: 140]
+    #[arg(long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT")]
+    post_text_limit: Option<String>,
+    /// Partitions of the event log; fixed once it is made [default: 4 on disk, 16 in
+    /// Kafka, for a new one]
+    #[arg(long, value_name = "COUNT", env = "ROOST_PARTITIONS")]
+    partitions: Option<String>,
+    /// Keep the event log in Kafka: some of its brokers
+    #[arg(long, value_name = "HOST:PORT,…", env = "ROOST_KAFKA")]
+    kafka: Option<String>,
+    /// The topic of the event log [default: roost-events]
+    #[arg(long, value_name = "NAME", env = "ROOST_KAFKA_TOPIC")]
+    kafka_topic: Option<String>,
+    /// The consumer group of the workers [default: roost-workers]
+    #[arg(long, value_name = "NAME", env = "ROOST_KAFKA_GROUP")]
+    kafka_group: Option<String>,
+    /// A property of librdkafka, as for TLS and SASL; may be given several times. In
+    /// the file: a table `[kafka_property]`
+    #[arg(long, value_name = "KEY=VALUE", env = "ROOST_KAFKA_PROPERTY", value_delimiter = ',')]
+    kafka_property: Vec<String>,
+    /// Keep the store in Redis: redis://…, rediss://…; several URLs or `?cluster` for a
+    /// Cluster
+    #[arg(long, value_name = "URL,…", env = "ROOST_REDIS", hide_env_values = true)]
+    redis: Option<String>,
+    /// The authority that signed the certificate of Redis, in PEM
+    #[arg(long, value_name = "FILE", env = "ROOST_REDIS_CA")]
+    redis_ca: Option<String>,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings cannot be used: {}", .0.join("; "))]
+pub struct ConfigError(pub Vec<String>);
+
+impl ServeFlags {
+    /// The settings that these flags and their file make.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn settings(self) -> Result<Settings, ConfigError> {
+        let mut problems = Vec::new();
+        let file = match &self.config {
+            Some(path) => read_file(path, &mut problems),
+            None => Table::new(),
+        };
+        let settings = self.merge(file, &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
+    }
+
+    fn merge(self, mut file: Table, problems: &mut Vec<String>) -> Settings {
+        let mut text = |name: &str, flag: Option<String>| {
+            let in_file = file.remove(name);
+            flag.or_else(|| in_file.map(scalar))
+        };
+        let data_dir = text("data_dir", self.data_dir);
+        let listen = text("listen", self.listen);
+        let cap = text("home_timeline_cap", self.home_timeline_cap);
+        let text_limit = text("post_text_limit", self.post_text_limit);
+        let partitions = text("partitions", self.partitions);
+        let brokers = text("kafka", self.kafka);
+        let topic = text("kafka_topic", self.kafka_topic);
+        let group = text("kafka_group", self.kafka_group);
+        let redis = text("redis", self.redis);
+        let redis_ca = text("redis_ca", self.redis_ca);
+        let roles = text("role", (!self.role.is_empty()).then(|| self.role.join(",")));
+        let properties = match file.remove("kafka_property") {
+            _ if !self.kafka_property.is_empty() => pairs(&self.kafka_property, problems),
+            Some(Value::Table(table)) => {
+                table.into_iter().map(|(key, value)| (key, scalar(value))).collect()
+            }
+            Some(_) => {
+                problems.push("kafka_property must be a table of the file".to_owned());
+                BTreeMap::new()
+            }
+            None => BTreeMap::new(),
+        };
+        problems.extend(file.keys().map(|name| format!("there is no setting {name}")));
+
+        let listen = parse("listen", listen, DEFAULT_LISTEN, problems);
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
+        let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
+        let partitions = number("partitions", partitions, 1..=1_024, problems);
+        let roles = read_roles(roles.as_deref(), problems);
+        let backend = match (brokers, redis) {
+            (None, None) => {
+                if roles != Roles::default() {
+                    problems.push(
+                        "role: without kafka and redis one process does everything; leave it away"
+                            .to_owned(),
+                    );
+                }
+                let of_kafka = [("kafka_topic", &topic), ("kafka_group", &group)];
+                for (name, value) in of_kafka.into_iter().chain([("redis_ca", &redis_ca)]) {
+                    if value.is_some() {
+                        problems.push(format!("{name} is of no use without kafka and redis"));
+                    }
+                }
+                let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.to_owned());
+                Backend::Embedded { data_dir: data_dir.into(), partitions }
+            }
+            (brokers, redis) => {
+                if data_dir.is_some() {
+                    problems.push(
+                        "data_dir is of no use with kafka and redis, which keep everything"
+                            .to_owned(),
+                    );
+                }
+                let missing = [("kafka", brokers.is_none()), ("redis", redis.is_none())];
+                for (name, _) in missing.iter().filter(|(_, is_missing)| *is_missing) {
+                    problems.push(format!("{name} is not set; kafka and redis go together"));
+                }
+                let ca = redis_ca.as_deref().map(Path::new);
+                let redis = redis
+                    .map(|urls| RedisConfig::from_urls(&urls, ca))
+                    .and_then(|read| read.map_err(|error| problems.extend(error.problems)).ok());
+                let default = kafka::Settings::default();
+                let kafka = kafka::Settings {
+                    brokers: brokers.unwrap_or_default(),
+                    topic: topic.unwrap_or(default.topic),
+                    group: group.unwrap_or(default.group),
+                    partitions,
+                    properties,
+                    ..kafka::Settings::default()
+                };
+                match redis {
+                    Some(redis) => {
+                        Backend::Shared { kafka: Box::new(kafka), redis: Arc::new(redis) }
+                    }
+                    // It has said why.
+                    None => Backend::Embedded { data_dir: PathBuf::new(), partitions: None },
+                }
+            }
+        };
+        Settings {
+            backend,
+            roles,
+            home_timeline_cap: cap.map_or(HOME_TIMELINE_CAP_DEFAULT, |cap| cap as usize),
+            text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
+            ..Settings::new(PathBuf::new(), listen)
+        }
+    }
+}
+
+fn read_file(path: &Path, problems: &mut Vec<String>) -> Table {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(format!("the file {} cannot be read: {error}", path.display()));
+            return Table::new();
+        }
+    };
+    text.parse().unwrap_or_else(|error: toml::de::Error| {
+        problems.push(format!("the file {} is not TOML: {}", path.display(), error.message()));
+        Table::new()
+    })
+}
+
+/// A value of the file as it would stand in a flag.
+fn scalar(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Array(values) => values.into_iter().map(scalar).collect::<Vec<String>>().join(","),
+        value => value.to_string(),
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(
+    name: &str,
+    value: Option<String>,
+    default: &str,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    let text = value.as_deref().unwrap_or(default);
+    text.parse().map_err(|error| problems.push(format!("{name}: {text:?}: {error}"))).ok()
+}
+
+fn number(
+    name: &str,
+    value: Option<String>,
+    range: RangeInclusive<u32>,
+    problems: &mut Vec<String>,
+) -> Option<u32> {
+    let text = value?;
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Some(number),
+        _ => {
+            problems.push(format!(
+                "{name}: {text:?} is not a number from {} to {}",
+                range.start(),
+                range.end()
+            ));
+            None
+        }
+    }
+}
+
+fn read_roles(value: Option<&str>, problems: &mut Vec<String>) -> Roles {
+    let Some(text) = value else { return Roles::default() };
+    let mut roles = Roles { api: false, worker: false };
+    for role in text.split(',') {
+        match role.trim() {
+            "api" => roles.api = true,
+            "worker" => roles.worker = true,
+            other => problems.push(format!("role: {other:?} is neither api nor worker")),
+        }
+    }
+    roles
+}
+
+fn pairs(texts: &[String], problems: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut pairs = BTreeMap::new();
+    for text in texts {
+        match text.split_once('=') {
+            Some((key, value)) => {
+                pairs.insert(key.to_owned(), value.to_owned());
+            }
+            // It may hold a password.
+            None => problems.push("a kafka_property is not of the form KEY=VALUE".to_owned()),
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(flags: ServeFlags, file: &str) -> Result<Settings, Vec<String>> {
+        let mut problems = Vec::new();
+        let settings = flags.merge(file.parse().expect("TOML"), &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+        let flags = ServeFlags { listen: Some("127.0.0.1:7".to_owned()), ..ServeFlags::default() };
+        let file = "listen = '127.0.0.1:8'\nhome_timeline_cap = 100\n";
+        let settings = merged(flags, file).expect("good");
+        assert_eq!(settings.listen.port(), 7);
+        assert_eq!((settings.home_timeline_cap, settings.text_chars_max), (100, 140));
+        assert!(matches!(
+            settings.backend,
+            Backend::Embedded { data_dir, partitions: None } if data_dir == Path::new("./roost-data")
+        ));
+    }
+
+    #[test]
+    fn kafka_and_redis_are_read_from_a_file() {
+        let file = "role = ['worker']\nkafka = 'a:1,b:2'\nredis = 'redis://c'\npartitions = 8\n\
+                    [kafka_property]\n'security.protocol' = 'ssl'\n";
+        let settings = merged(ServeFlags::default(), file).expect("good");
+        assert_eq!(settings.roles, Roles { api: false, worker: true });
+        let Backend::Shared { kafka, redis } = settings.backend else { panic!("not shared") };
+        assert_eq!((kafka.brokers.as_str(), kafka.partitions), ("a:1,b:2", Some(8)));
+        assert_eq!(kafka.properties["security.protocol"], "ssl");
+        assert!(!redis.is_cluster());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let file = "listn = 1\nlisten = 'x'\nhome_timeline_cap = 0\nrole = 'boss'\n\
+                    kafka = 'a:1'\ndata_dir = 'd'\n";
+        let problems = merged(ServeFlags::default(), file).expect_err("bad");
+        for part in ["listn", "listen", "home_timeline_cap", "boss", "redis is not set", "data_dir"]
+        {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 6, "{problems:?}");
+    }
+
+    #[test]
+    fn a_role_alone_needs_what_processes_share() {
+        let problems = merged(ServeFlags::default(), "role = 'api'").expect_err("bad");
+        assert!(problems[0].contains("without kafka and redis"), "{problems:?}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Node numbers for post ids, leased in Redis: two API nodes never have the same.
+//!
+//! A lease is a key that expires. Its holder renews it long before, and gives out
+//! no more ids from a moment on that is before the key can have expired: by a clock
+//! that goes on while the process is stopped.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::{Script as Hashed, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RedisStore,
+    control::{Call, Script, integer},
+    keys,
+};
+use crate::{
+    domain::PostId,
+    post_id::{NODE_MAX, PostIds},
+    store::StoreError,
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// So long before its end a lease is no longer relied on.
+const MARGIN: Duration = Duration::from_secs(5);
+
+const RENEW_TEXT: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+";
+// Renews a lease, or takes one that has expired. KEYS: the lease. ARGV: who,
+// milliseconds.
+static RENEW: Script = Script::new(RENEW_TEXT, || Hashed::new(RENEW_TEXT).get_hash().to_owned());
+const GIVE_BACK_TEXT: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+// Gives a lease back. KEYS: the lease. ARGV: who.
+static GIVE_BACK: Script =
+    Script::new(GIVE_BACK_TEXT, || Hashed::new(GIVE_BACK_TEXT).get_hash().to_owned());
+
+impl RedisStore {
+    /// Leases a node number that nobody has, and gives out ids greater than
+    /// `greatest` with it.
+    ///
+    /// # Errors
+    /// If Redis cannot be asked, or all numbers are leased.
+    pub async fn lease_node(&self, greatest: Option<PostId>) -> Result<PostIds, StoreError> {
+        // Anywhere, so that many that start at once seldom meet.
+        let first = rand::random_range(0..=NODE_MAX);
+        for step in 0..=NODE_MAX {
+            let node = (first + step) & NODE_MAX;
+            let since = Instant::now();
+            if self.renew(node).await? {
+                let ids = PostIds::new(node, greatest);
+                ids.set_valid_until(since + LEASE - MARGIN);
+                return Ok(ids);
+            }
+        }
+        Err(StoreError::Redis {
+            reason: format!(
+                "all {} node numbers are leased; stop API nodes that are not needed, or wait {} s",
+                u32::from(NODE_MAX) + 1,
+                LEASE.as_secs()
+            ),
+            is_final: true,
+        })
+    }
+
+    /// Keeps the lease of these ids until it is told to stop, and gives it back then.
+    pub async fn keep_node(self, ids: Arc<PostIds>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+            }
+            let since = Instant::now();
+            match self.renew(ids.node()).await {
+                Ok(true) => ids.set_valid_until(since + LEASE - MARGIN),
+                Ok(false) => tracing::error!(
+                    node = ids.node(),
+                    "another process has this one's node number; posts are refused until it is free"
+                ),
+                Err(error) => {
+                    tracing::warn!(%error, "the lease of the node number was not renewed")
+                }
+            }
+        }
+        let key = keys::node(ids.node());
+        let call = GIVE_BACK.call(&[&key], &[self.inner.settings.worker.as_bytes()]);
+        if let Err(error) = self.inner.control.one(call).await {
+            tracing::warn!(%error, "the node number was not given back and stays taken for a while");
+        }
+    }
+
+    async fn renew(&self, node: u16) -> Result<bool, StoreError> {
+        let key = keys::node(node);
+        let millis = LEASE.as_millis().to_string();
+        let worker = self.inner.settings.worker.as_bytes();
+        let call: Call = RENEW.call(&[&key], &[worker, millis.as_bytes()]);
+        let reply: Value = self.inner.control.one(call).await?;
+        Ok(integer(&reply) == 1)
+    }
+}
