@@ -1,8 +1,11 @@
 //! The gRPC API as its documentation in `proto/` promises it: a whole Roost in
-//! this process, on a free port and a temporary directory.
+//! this process, on a free port and a temporary directory, or, with
+//! `ROOST_TEST_BACKEND=redis` or `cluster`, on Kafka and Redis.
 
 #[path = "api/bad_input.rs"]
 mod bad_input;
+#[path = "services/mod.rs"]
+mod external;
 #[path = "api/idempotency.rs"]
 mod idempotency;
 #[path = "api/paging.rs"]

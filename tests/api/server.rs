@@ -3,11 +3,13 @@
 use std::{
     fmt::Debug,
     net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use roost::{
-    app::{App, Settings},
+    app::{App, Backend, Settings},
     client::Target,
     proto::v1::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
@@ -16,10 +18,14 @@ use roost::{
         graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,
         status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
     },
+    store::redis::config::RedisConfig,
 };
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 use tonic::{Code, Response, Status, transport::Channel};
 use tonic_types::StatusExt;
+
+use crate::external;
 
 /// The longest wait for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -28,7 +34,35 @@ pub struct Roost {
     app: App,
     settings: Settings,
     channel: Channel,
-    data_dir: TempDir,
+    place: Place,
+}
+
+/// Where a Roost keeps everything, which goes when this is dropped.
+enum Place {
+    Directory(#[allow(dead_code, reason = "held until it is dropped")] TempDir),
+    /// The Redis is this test's until it is dropped.
+    Shared(#[allow(dead_code, reason = "held until it is dropped")] MutexGuard<'static, ()>),
+}
+
+/// An empty place: what `ROOST_TEST_BACKEND` says, or a directory.
+async fn empty_place() -> (Place, Backend) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let variable = match std::env::var("ROOST_TEST_BACKEND").as_deref() {
+        Err(_) | Ok("embedded") => {
+            let dir = TempDir::new().expect("a directory");
+            let backend = Backend::Embedded { data_dir: dir.path().join("data"), partitions: None };
+            return (Place::Directory(dir), backend);
+        }
+        Ok("redis") => "ROOST_TEST_REDIS",
+        Ok("cluster") => "ROOST_TEST_REDIS_CLUSTER",
+        Ok(other) => panic!("ROOST_TEST_BACKEND is {other}"),
+    };
+    let turn = TURN.lock().await;
+    let urls = std::env::var(variable).expect("the address of a Redis");
+    let redis = Arc::new(RedisConfig::from_urls(&urls, None).expect("an address"));
+    external::empty_redis(&redis).await;
+    let kafka = external::kafka_settings(4).expect("the address of a Kafka");
+    (Place::Shared(turn), Backend::Shared { kafka: Box::new(kafka), redis })
 }
 
 impl Roost {
@@ -37,26 +71,26 @@ impl Roost {
     }
 
     pub async fn start_with_cap(home_timeline_cap: usize) -> Self {
-        let data_dir = TempDir::new().expect("a directory");
+        let (place, backend) = empty_place().await;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings =
-            Settings { home_timeline_cap, ..Settings::new(data_dir.path().join("data"), listen) };
-        Self::open(settings, data_dir).await
+            Settings { home_timeline_cap, backend, ..Settings::new(PathBuf::new(), listen) };
+        Self::open(settings, place).await
     }
 
-    async fn open(settings: Settings, data_dir: TempDir) -> Self {
+    async fn open(settings: Settings, place: Place) -> Self {
         let app = App::start(settings.clone()).await.expect("started");
         let target = Target::new(format!("http://{}", app.address()));
         let channel = target.connect().await.expect("connected");
-        Self { app, settings, channel, data_dir }
+        Self { app, settings, channel, place }
     }
 
-    /// Stops it and starts another one on the same directory.
+    /// Stops it and starts another one in the same place.
     pub async fn restart(self) -> Self {
-        let Self { app, settings, channel, data_dir } = self;
+        let Self { app, settings, channel, place } = self;
         drop(channel);
         app.stop().await.expect("stopped");
-        Self::open(settings, data_dir).await
+        Self::open(settings, place).await
     }
 
     pub async fn stop(self) {
