@@ -142,6 +142,7 @@ async fn a_wrong_password_is_said_and_the_right_one_works() {
     is_refused(KafkaLog::open(with("guessed")).await, "Authentication failed");
 }
 
+#[cfg(feature = "kafka-tls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_certificate_is_said_and_the_right_one_works() {
     let Some(settings) = services::kafka_settings(1) else { return };
@@ -163,6 +164,16 @@ async fn a_wrong_certificate_is_said_and_the_right_one_works() {
     assert!(error.to_string().contains("SSL connection closed by peer"), "{error}");
     let error = KafkaLog::open(with(&[("ssl.ca.location", "/missing.pem")])).await.unwrap_err();
     assert!(matches!(error, LogError::Settings { .. }), "{error}");
+}
+
+#[cfg(not(feature = "kafka-tls"))]
+#[tokio::test]
+async fn a_build_without_tls_says_how_to_get_it() {
+    for property in [("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-256")] {
+        let settings = Settings { properties: properties(&[property]), ..Settings::default() };
+        let error = KafkaLog::open(settings).await.unwrap_err();
+        assert!(error.to_string().contains("--features kafka-tls"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,7 +142,25 @@ impl Settings {
         let reserved = reserved.map(|name| {
             format!("the property {name} is the log's own: it cannot be set to another value")
         });
-        texts.chain(numbers).chain(times).chain(reserved).collect()
+        let mut problems: Vec<String> = texts.chain(numbers).chain(times).chain(reserved).collect();
+        if !cfg!(feature = "kafka-tls") && self.needs_tls() {
+            problems.push(
+                "this roost was built without TLS and SCRAM for Kafka; build it with \
+                 `cargo build --release --features kafka-tls`"
+                    .to_owned(),
+            );
+        }
+        problems
+    }
+
+    /// Whether the properties ask for what only OpenSSL can do.
+    fn needs_tls(&self) -> bool {
+        let is = |name: &str, part: &str| {
+            self.properties.get(name).is_some_and(|value| value.to_lowercase().contains(part))
+        };
+        is("security.protocol", "ssl")
+            || is("sasl.mechanism", "scram")
+            || is("sasl.mechanisms", "scram")
     }
 }
 
