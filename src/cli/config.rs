@@ -7,8 +7,12 @@
 //! ```
 
 use std::{
-    collections::BTreeMap, fmt::Display, fs, net::SocketAddr, ops::RangeInclusive, path::Path,
-    path::PathBuf, str::FromStr, sync::Arc,
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -123,7 +127,7 @@ impl ServeFlags {
         };
         problems.extend(file.keys().map(|name| format!("there is no setting {name}")));
 
-        let listen = parse("listen", listen, DEFAULT_LISTEN, problems);
+        let listen = read_listen(listen.as_deref().unwrap_or(DEFAULT_LISTEN), problems);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
@@ -212,14 +216,12 @@ fn scalar(value: Value) -> String {
     }
 }
 
-fn parse<T: FromStr<Err: Display>>(
-    name: &str,
-    value: Option<String>,
-    default: &str,
-    problems: &mut Vec<String>,
-) -> Option<T> {
-    let text = value.as_deref().unwrap_or(default);
-    text.parse().map_err(|error| problems.push(format!("{name}: {text:?}: {error}"))).ok()
+fn read_listen(text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        problems.push(format!("listen: {text:?} is not of the form IP:PORT, as {DEFAULT_LISTEN}"));
+    }
+    address
 }
 
 fn number(

@@ -1,5 +1,7 @@
 //! `roost serve`.
 
+use std::io::{self, Write};
+
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,7 +29,8 @@ impl ServeArgs {
             // Nothing is served yet, so there is nothing to drain.
             () = &mut stop => return Ok(()),
         };
-        println!("roost listens on {}; stop it with Ctrl-C", app.address());
+        // It serves though nobody may read this.
+        let _ = writeln!(io::stdout(), "roost listens on {}; stop it with Ctrl-C", app.address());
         Ok(run_until(app, stop).await?)
     }
 }

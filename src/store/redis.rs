@@ -207,7 +207,7 @@ impl Inner {
                 let reason = format!(
                     "what is in this Redis has the {field} {found:?}, and this Roost has \
                      {value:?}: it belongs to another log; use another Redis, or empty this one \
-                     and let `roost rebuild` fill it from the log"
+                     and start again, which fills it from the log"
                 );
                 return Err(StoreError::Redis { reason, is_final: true });
             }
@@ -282,8 +282,8 @@ fn number(fields: &HashMap<Vec<u8>, Vec<u8>>, name: &str) -> u64 {
 fn damaged(what: &str) -> StoreError {
     StoreError::Redis {
         reason: format!(
-            "{what} in Redis is not what Roost has written; empty Redis and let `roost rebuild` \
-             fill it from the log"
+            "{what} in Redis is not what Roost has written; empty Redis and start again, which \
+             fills it from the log"
         ),
         is_final: true,
     }

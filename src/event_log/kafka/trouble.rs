@@ -108,18 +108,36 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// After this the same complaint is logged again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// The callbacks that every client has.
 #[derive(Debug)]
 pub struct Observer {
     /// What the client is for.
     role: &'static str,
     trouble: Arc<Trouble>,
+    /// What was said last, and when: a broker that is away is complained of many
+    /// times a second.
+    said: Mutex<Option<(String, Instant)>>,
 }
 
 impl Observer {
     /// Callbacks of a client that note in `trouble` what it meets.
     pub fn new(role: &'static str, trouble: &Arc<Trouble>) -> Self {
-        Self { role, trouble: Arc::clone(trouble) }
+        Self { role, trouble: Arc::clone(trouble), said: Mutex::default() }
+    }
+
+    /// Whether something was not said a moment ago.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = said
+            .as_ref()
+            .is_some_and(|(last, at)| last == reason && at.elapsed() < SAY_AGAIN_AFTER);
+        if !is_known {
+            *said = Some((reason.to_owned(), Instant::now()));
+        }
+        !is_known
     }
 }
 
@@ -134,7 +152,10 @@ impl ClientContext for Observer {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(role = self.role, "kafka: {}", one_line(reason));
+        let line = one_line(reason);
+        if self.is_news(&line) {
+            tracing::warn!(role = self.role, "kafka: {line}");
+        }
         self.trouble.note(error.rdkafka_error_code(), reason);
     }
 }
