@@ -12,6 +12,9 @@ mod server;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future;
+use tokio::task::JoinHandle;
+
 use self::{engine::Engine, server::Server};
 use crate::{
     data_dir::DataDirError,
@@ -200,5 +203,17 @@ impl App {
     pub async fn stop(self) -> Result<(), AppError> {
         self.server.stop(self.drain_max).await;
         self.engine.stop().await
+    }
+}
+
+/// Waits until a part has ended, which it should not, and says why; for ever where
+/// there is none, or where it has been said.
+async fn ended<E: Into<AppError>>(task: &mut Option<JoinHandle<Result<(), E>>>) -> AppError {
+    let Some(running) = task else { return future::pending().await };
+    let ended = running.await;
+    *task = None;
+    match ended {
+        Ok(Err(error)) => error.into(),
+        _ => AppError::Panicked,
     }
 }

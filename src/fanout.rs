@@ -210,14 +210,16 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// that fails is tried again, unless that cannot help.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FanoutError> {
         while !stop.is_cancelled() {
-            match self.step().await {
-                Ok(Step::Worked) => tokio::task::yield_now().await,
-                Ok(Step::Idle) => {
-                    if let Err(error) = self.wait_for_events(&stop).await {
-                        let place = (self.partition, Some(self.next_offset));
-                        wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
-                    }
+            let done = match self.step().await {
+                Ok(Step::Worked) => {
+                    tokio::task::yield_now().await;
+                    Ok(())
                 }
+                Ok(Step::Idle) => self.wait_for_events(&stop).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => {}
                 // Whoever has the partition now begins where this one stands.
                 Err(error) if error.is_fenced() => return Err(error),
                 Err(error) => {

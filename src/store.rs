@@ -18,7 +18,7 @@
 pub mod embedded;
 pub mod redis;
 
-use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
+use std::{fmt::Debug, future::Future, hash::Hash, ops::AddAssign, sync::Arc};
 
 use crate::domain::{Event, Post, PostId, UserId};
 
@@ -363,6 +363,14 @@ pub struct PushOutcome {
     pub skipped: u64,
     /// Live timelines written to.
     pub pushes: u64,
+}
+
+impl AddAssign for PushOutcome {
+    fn add_assign(&mut self, other: Self) {
+        self.deliveries += other.deliveries;
+        self.skipped += other.skipped;
+        self.pushes += other.pushes;
+    }
 }
 
 /// What a read of a home timeline found.

@@ -9,6 +9,8 @@
 //! Every test has readers of its own, whose ids nobody else has, and takes their
 //! lists away at the end.
 
+#[path = "services/mod.rs"]
+mod external;
 #[path = "redis_push/faults.rs"]
 mod faults;
 #[path = "redis_push/migration.rs"]

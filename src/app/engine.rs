@@ -206,13 +206,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
     }
 
     async fn failed(&mut self) -> AppError {
-        let Some(workers) = &mut self.workers else { return future::pending().await };
-        let ended = workers.await;
-        self.workers = None;
-        match ended {
-            Ok(Err(error)) => error.into(),
-            _ => AppError::Panicked,
-        }
+        super::ended(&mut self.workers).await
     }
 
     async fn stop(mut self) -> Result<(), AppError> {

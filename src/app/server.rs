@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use futures::future;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -43,13 +42,7 @@ impl Server {
 
     /// Waits until it has failed.
     pub(super) async fn failed(&mut self) -> AppError {
-        let Some(task) = &mut self.task else { return future::pending().await };
-        let ended = task.await;
-        self.task = None;
-        match ended {
-            Ok(Err(error)) => error.into(),
-            _ => AppError::Panicked,
-        }
+        super::ended(&mut self.task).await
     }
 
     /// Takes no more calls, and finishes those under way as far as there is time.

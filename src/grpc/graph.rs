@@ -121,12 +121,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
         user: UserId,
     ) -> Result<S::Account, Status> {
         check_user(field, user)?;
-        let account =
-            if self.store.exists(user).await? { self.store.account(user).await? } else { None };
-        account.ok_or_else(|| {
-            let message = format!("account {user} is unknown: no post and no follow has named it");
-            not_found("account", user.0, message)
-        })
+        if self.store.exists(user).await?
+            && let Some(account) = self.store.account(user).await?
+        {
+            return Ok(account);
+        }
+        let message = format!("account {user} is unknown: no post and no follow has named it");
+        Err(not_found("account", user.0, message))
     }
 
     async fn list_follows(

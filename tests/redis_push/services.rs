@@ -1,6 +1,6 @@
 //! The servers under test, and readers of one's own on them.
 
-use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use redis::{Client, aio::ConnectionLike, cluster::ClusterClient};
 use roost::{
@@ -16,24 +16,16 @@ use roost::{
     },
 };
 
+use crate::external;
+
 /// The URLs of one standalone server, or `None`, which is said.
 pub fn standalone() -> Option<String> {
-    service("ROOST_TEST_REDIS")
+    external::address("ROOST_TEST_REDIS", "redis")
 }
 
 /// The URLs of a Cluster, or `None`, which is said.
 pub fn cluster() -> Option<String> {
-    service("ROOST_TEST_REDIS_CLUSTER")
-}
-
-fn service(variable: &str) -> Option<String> {
-    let urls = env::var(variable).ok();
-    if urls.is_none() {
-        let required = env::var("ROOST_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-        assert!(!required, "{variable} is not set, and services are required");
-        println!("skipped: {variable} is not set");
-    }
-    urls
+    external::address("ROOST_TEST_REDIS_CLUSTER", "cluster")
 }
 
 /// `host:port` of a plain URL.

@@ -49,15 +49,15 @@ impl Script {
     pub(super) fn call(&'static self, keys: &[&[u8]], arguments: &[&[u8]]) -> Call {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.hash.as_str()).arg(keys.len()).arg(keys).arg(arguments);
-        Call { command, script: Some((self, keys.len())) }
+        Call { command, script: Some(self) }
     }
 }
 
 /// One command.
 pub(super) struct Call {
     command: Cmd,
-    /// The script that it runs, and how many keys that has.
-    script: Option<(&'static Script, usize)>,
+    /// The script that it runs, if it runs one.
+    script: Option<&'static Script>,
 }
 
 impl Call {
@@ -70,11 +70,9 @@ impl Call {
 
     /// The same with the script's text, for a server that does not know it.
     fn whole(&self) -> Option<Cmd> {
-        let (script, _) = self.script?;
         let mut command = redis::cmd("EVAL");
-        command.arg(script.text);
-        let arguments = self.command.args_iter().skip(2);
-        for argument in arguments {
+        command.arg(self.script?.text);
+        for argument in self.command.args_iter().skip(2) {
             if let redis::Arg::Simple(bytes) = argument {
                 command.arg(bytes);
             }

@@ -6,7 +6,7 @@ use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
     damaged, keys,
-    ledger::post_id,
+    ledger::{id_bytes, post_id, with_ids},
     push::PushReport,
     scripts,
 };
@@ -20,7 +20,6 @@ use crate::{
 
 /// Ids taken away that one rebuild remembers, at the most.
 const TAKEN_MAX: &[u8] = b"65536";
-const NO_FLOOR: [u8; 8] = [0; 8];
 const MARKER_BYTES: usize = 17;
 
 impl Homes for RedisStore {
@@ -61,7 +60,7 @@ impl Homes for RedisStore {
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
         let key = keys::home(reader);
-        let ttl = self.inner.settings.idle_max.as_secs().to_string();
+        let ttl = self.inner.ttl();
         let calls = vec![
             Call::of("LRANGE", &[&key, b"0", b"-1"]),
             Call::of("EXPIRE", &[&key, ttl.as_bytes()]),
@@ -90,7 +89,7 @@ impl Homes for RedisStore {
 
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
         let ticket = rand::random::<u64>().to_be_bytes();
-        let ttl = self.inner.settings.idle_max.as_secs().to_string();
+        let ttl = self.inner.ttl();
         let call = scripts::BEGIN_REBUILD
             .call(&[&keys::home(reader), &keys::taken(reader)], &[&ticket, ttl.as_bytes()]);
         let reply = self.inner.control.one(call).await?;
@@ -105,13 +104,12 @@ impl Homes for RedisStore {
         ticket: RebuildTicket,
         posts: NewestPosts,
     ) -> Result<bool, StoreError> {
-        let floor = posts.floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
-        let ids: Vec<[u8; 8]> = posts.ids.iter().map(|id| id.0.to_be_bytes()).collect();
+        let floor = floor_bytes(posts.floor);
+        let ids = id_bytes(&posts.ids);
         let ticket = ticket.0.to_be_bytes();
         let kept = self.inner.limits.kept.to_string();
-        let ttl = self.inner.settings.idle_max.as_secs().to_string();
-        let mut arguments: Vec<&[u8]> = vec![&ticket, &floor, kept.as_bytes(), ttl.as_bytes()];
-        arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+        let ttl = self.inner.ttl();
+        let arguments = with_ids([&ticket, &floor, kept.as_bytes(), ttl.as_bytes()], &ids);
         let call =
             scripts::FINISH_REBUILD.call(&[&keys::home(reader), &keys::taken(reader)], &arguments);
         Ok(integer(&self.inner.control.one(call).await?) == 1)
@@ -123,6 +121,11 @@ impl Homes for RedisStore {
 }
 
 impl Inner {
+    /// How many seconds a list lives that nobody reads.
+    fn ttl(&self) -> String {
+        self.settings.idle_max.as_secs().to_string()
+    }
+
     /// Does what a push leaves to do: writes what nobody knows to be written, and
     /// trims.
     async fn settle(
@@ -132,10 +135,7 @@ impl Inner {
     ) -> Result<PushOutcome, StoreError> {
         let mut outcome = report.outcome;
         if !report.unknown.is_empty() {
-            let again = self.push_again(&pushes.only(&report.unknown)).await?;
-            outcome.deliveries += again.deliveries;
-            outcome.skipped += again.skipped;
-            outcome.pushes += again.pushes;
+            outcome += self.push_again(&pushes.only(&report.unknown)).await?;
         }
         if !report.over_full.is_empty() {
             let kept = self.limits.kept.to_string();
@@ -166,12 +166,10 @@ impl Inner {
 
     /// Puts ids where they belong in a live list.
     fn merge(&self, reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
-        let floor = floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
-        let ids: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
-        let kept = self.limits.kept.to_string();
-        let ttl = self.settings.idle_max.as_secs().to_string();
-        let mut arguments: Vec<&[u8]> = vec![&floor, kept.as_bytes(), ttl.as_bytes()];
-        arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+        let floor = floor_bytes(floor);
+        let ids = id_bytes(ids);
+        let (kept, ttl) = (self.limits.kept.to_string(), self.ttl());
+        let arguments = with_ids([&floor, kept.as_bytes(), ttl.as_bytes()], &ids);
         scripts::MERGE.call(&[&keys::home(reader)], &arguments)
     }
 
@@ -214,20 +212,23 @@ impl Inner {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
-        let mut arguments = vec![keys::DELETED];
-        arguments.extend(names.iter().map(<[u8; 8]>::as_slice));
-        let deleted = elements(self.control.one(Call::of("HMGET", &arguments)).await?);
+        let names = id_bytes(ids);
+        let call = Call::of("HMGET", &with_ids([keys::DELETED], &names));
+        let deleted = elements(self.control.one(call).await?);
         let shown = ids.iter().zip(deleted).filter(|(_, deleted)| *deleted == Value::Nil);
         Ok(shown.map(|(id, _)| *id).collect())
     }
 }
 
+/// A floor as the scripts take it; no floor is below every id.
+fn floor_bytes(floor: Option<PostId>) -> [u8; 8] {
+    floor.map_or(0, |floor| floor.0).to_be_bytes()
+}
+
 /// Takes ids out of a live list, and whatever may be lost at or below a floor.
 fn take(reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
-    let floor = floor.map_or(NO_FLOOR, |floor| floor.0.to_be_bytes());
-    let ids: Vec<[u8; 8]> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
-    let mut arguments: Vec<&[u8]> = vec![&floor, TAKEN_MAX];
-    arguments.extend(ids.iter().map(<[u8; 8]>::as_slice));
+    let floor = floor_bytes(floor);
+    let ids = id_bytes(ids);
+    let arguments = with_ids([&floor, TAKEN_MAX], &ids);
     scripts::TAKE.call(&[&keys::home(reader), &keys::taken(reader)], &arguments)
 }

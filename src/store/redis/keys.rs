@@ -15,6 +15,7 @@
 //! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
 //! | `roost:store` | hash | which log the store belongs to |
 
+use super::resp::HomeKey;
 use crate::domain::{PostId, UserId};
 
 /// Accounts are noted in so many sets: small ones cost 8 bytes a member.
@@ -24,7 +25,7 @@ pub(super) const DELETED: &[u8] = b"roost:deleted";
 pub(super) const STORE: &[u8] = b"roost:store";
 
 pub(super) fn home(reader: UserId) -> Vec<u8> {
-    format!("h:{reader}").into_bytes()
+    HomeKey::of(reader).as_bytes().to_vec()
 }
 
 /// In the slot of the reader's home timeline.

@@ -7,7 +7,11 @@
 //! Every write of it changes nothing when it comes again, and a batch that broke
 //! off is applied again as a whole. So nobody sees what came and went within it.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use redis::Value;
 
@@ -76,11 +80,7 @@ impl Ledger for RedisStore {
         let applied = number(&before, "applied");
         let greatest_post = number(&before, "greatest_post");
         inner.claims().insert(partition, Claim { epoch, applied, greatest_post });
-        Ok(Resume {
-            applied,
-            attempted: number(&before, "attempted").max(applied),
-            delivered: number(&before, "delivered"),
-        })
+        Ok(resume_of(&before))
     }
 
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
@@ -194,9 +194,8 @@ impl Inner {
         }
         for (author, mut posts) in by_author {
             posts.sort_unstable();
-            let ids: Vec<[u8; 8]> = posts.iter().map(|id| id.0.to_be_bytes()).collect();
-            let ids: Vec<&[u8]> = ids.iter().map(<[u8; 8]>::as_slice).collect();
-            calls.push(scripts::INSERT_POSTS.call(&[&keys::author(author)], &ids));
+            let ids = id_bytes(&posts);
+            calls.push(scripts::INSERT_POSTS.call(&[&keys::author(author)], &with_ids([], &ids)));
         }
         for (post, author) in &fold.deleted {
             let id = post.0.to_be_bytes();
@@ -228,7 +227,7 @@ impl Inner {
     async fn change_followers(
         &self,
         followee: UserId,
-        changes: &std::collections::BTreeMap<UserId, bool>,
+        changes: &BTreeMap<UserId, bool>,
     ) -> Result<Option<Call>, StoreError> {
         let mut cached = self.followers(followee).await?;
         // Changed in place, and weighed again when it comes back: nobody else asks for
@@ -328,6 +327,29 @@ impl Inner {
         arguments.extend(old);
         self.control.one(Call::of("HDEL", &arguments)).await.map(drop)
     }
+}
+
+/// Where the marks of a partition say that a worker goes on.
+pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Resume {
+    let applied = number(marks, "applied");
+    Resume {
+        applied,
+        attempted: number(marks, "attempted").max(applied),
+        delivered: number(marks, "delivered"),
+    }
+}
+
+/// Ids as they stand in lists.
+pub(super) fn id_bytes(ids: &[PostId]) -> Vec<[u8; 8]> {
+    ids.iter().map(|id| id.0.to_be_bytes()).collect()
+}
+
+/// Arguments that end with ids.
+pub(super) fn with_ids<'a, const N: usize>(
+    first: [&'a [u8]; N],
+    ids: &'a [[u8; 8]],
+) -> Vec<&'a [u8]> {
+    first.into_iter().chain(ids.iter().map(<[u8; 8]>::as_slice)).collect()
 }
 
 /// An id of 8 bytes.

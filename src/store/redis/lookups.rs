@@ -6,7 +6,7 @@ use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
     damaged, fields, keys,
-    ledger::{COUNT, post_id},
+    ledger::{COUNT, post_id, resume_of},
     number,
 };
 use crate::{
@@ -146,15 +146,7 @@ impl Lookups for RedisStore {
     }
 
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
-        let marks = self.inner.partition_marks().await?;
-        Ok(marks
-            .iter()
-            .map(|marks| Resume {
-                applied: number(marks, "applied"),
-                attempted: number(marks, "attempted"),
-                delivered: number(marks, "delivered"),
-            })
-            .collect())
+        Ok(self.inner.partition_marks().await?.iter().map(resume_of).collect())
     }
 
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {

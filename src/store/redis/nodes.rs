@@ -9,14 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Script as Hashed, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    RedisStore,
-    control::{Call, Script, integer},
-    keys,
-};
+use super::{RedisStore, control::integer, keys, scripts};
 use crate::{
     domain::PostId,
     post_id::{NODE_MAX, PostIds},
@@ -27,22 +22,6 @@ const LEASE: Duration = Duration::from_secs(30);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// So long before its end a lease is no longer relied on.
 const MARGIN: Duration = Duration::from_secs(5);
-
-const RENEW_TEXT: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-return 0
-";
-// Renews a lease, or takes one that has expired. KEYS: the lease. ARGV: who,
-// milliseconds.
-static RENEW: Script = Script::new(RENEW_TEXT, || Hashed::new(RENEW_TEXT).get_hash().to_owned());
-const GIVE_BACK_TEXT: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-";
-// Gives a lease back. KEYS: the lease. ARGV: who.
-static GIVE_BACK: Script =
-    Script::new(GIVE_BACK_TEXT, || Hashed::new(GIVE_BACK_TEXT).get_hash().to_owned());
 
 impl RedisStore {
     /// Leases a node number that nobody has, and gives out ids greater than
@@ -92,7 +71,7 @@ impl RedisStore {
             }
         }
         let key = keys::node(ids.node());
-        let call = GIVE_BACK.call(&[&key], &[self.inner.settings.worker.as_bytes()]);
+        let call = scripts::GIVE_BACK_LEASE.call(&[&key], &[self.inner.settings.worker.as_bytes()]);
         if let Err(error) = self.inner.control.one(call).await {
             tracing::warn!(%error, "the node number was not given back and stays taken for a while");
         }
@@ -102,8 +81,8 @@ impl RedisStore {
         let key = keys::node(node);
         let millis = LEASE.as_millis().to_string();
         let worker = self.inner.settings.worker.as_bytes();
-        let call: Call = RENEW.call(&[&key], &[worker, millis.as_bytes()]);
-        let reply: Value = self.inner.control.one(call).await?;
+        let call = scripts::RENEW_LEASE.call(&[&key], &[worker, millis.as_bytes()]);
+        let reply = self.inner.control.one(call).await?;
         Ok(integer(&reply) == 1)
     }
 }

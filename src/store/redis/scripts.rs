@@ -1,4 +1,4 @@
-//! The scripts: what must happen to one list at once.
+//! The scripts: what must happen to one key at once.
 //!
 //! A home list begins with a marker and goes on with ids, the last one pushed at
 //! its end. Ids are 8 bytes, big-endian; the marker is 17:
@@ -24,10 +24,9 @@ macro_rules! script {
     };
 }
 
-/// Sorts the ids of a table and writes them behind a marker. `ids` has no
-/// repetitions; those at or below the floor, and those past `max`, are left out.
-macro_rules! with_rewrite {
-    ($text:expr) => {
+/// A script that can compare two ids.
+macro_rules! with_less {
+    ($($text:expr),+ $(,)?) => {
         concat!(
             r"
 local function less(a, b)
@@ -35,6 +34,18 @@ local function less(a, b)
   local bh, bl = struct.unpack('>I4I4', b)
   return ah < bh or (ah == bh and al < bl)
 end
+",
+            $($text),+
+        )
+    };
+}
+
+/// A script that can write a list anew: sorted, behind its marker. `ids` has no
+/// repetitions; those at or below the floor, and those past `max`, are left out.
+macro_rules! with_rewrite {
+    ($text:expr) => {
+        with_less!(
+            r"
 local function rewrite(home, marker, floor, ids, max, ttl)
   local high, low = {}, {}
   local kept = {}
@@ -68,12 +79,8 @@ end
 // Puts ids into an author's list, which ascends. KEYS: the list. ARGV: ids.
 script!(
     INSERT_POSTS,
-    r"
-local function less(a, b)
-  local ah, al = struct.unpack('>I4I4', a)
-  local bh, bl = struct.unpack('>I4I4', b)
-  return ah < bh or (ah == bh and al < bl)
-end
+    with_less!(
+        r"
 for _, id in ipairs(ARGV) do
   local last = redis.call('LINDEX', KEYS[1], -1)
   if not last or less(last, id) then
@@ -91,6 +98,7 @@ for _, id in ipairs(ARGV) do
 end
 return 1
 "
+    )
 );
 
 // Announces a rebuild, or joins the one under way. KEYS: home, taken. ARGV:
@@ -177,12 +185,8 @@ return new
 // floor, ids a rebuild may take away at most, ids.
 script!(
     TAKE,
-    r"
-local function less(a, b)
-  local ah, al = struct.unpack('>I4I4', a)
-  local bh, bl = struct.unpack('>I4I4', b)
-  return ah < bh or (ah == bh and al < bl)
-end
+    with_less!(
+        r"
 local marker = redis.call('LINDEX', KEYS[1], 0)
 if not marker then return 0 end
 if less(string.sub(marker, 2, 9), ARGV[1]) then
@@ -201,18 +205,15 @@ if string.sub(marker, 1, 1) == 'R' and #ARGV > 2 then
 end
 return 1
 "
+    )
 );
 
 // Drops the ids that were pushed first; the newest of them becomes the floor.
 // KEYS: home. ARGV: ids to keep.
 script!(
     TRIM,
-    r"
-local function less(a, b)
-  local ah, al = struct.unpack('>I4I4', a)
-  local bh, bl = struct.unpack('>I4I4', b)
-  return ah < bh or (ah == bh and al < bl)
-end
+    with_less!(
+        r"
 local drop = redis.call('LLEN', KEYS[1]) - 1 - tonumber(ARGV[1])
 if drop <= 0 then return 0 end
 local dropped = redis.call('LRANGE', KEYS[1], 0, drop)
@@ -225,6 +226,7 @@ redis.call('LTRIM', KEYS[1], drop, -1)
 redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10, 17))
 return drop
 "
+    )
 );
 
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
@@ -238,8 +240,8 @@ return 1
 "
 );
 
-// Takes a partition over. KEYS: marks. ARGV: who. Returns who had it, if that one
-// has not let it go, and the marks.
+// Takes a partition over. KEYS: marks. ARGV: who. Returns the new epoch, and the
+// marks as they were before.
 script!(
     CLAIM,
     r"
@@ -247,5 +249,25 @@ local before = redis.call('HGETALL', KEYS[1])
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'released', '0')
 return {redis.call('HGET', KEYS[1], 'epoch'), before}
+"
+);
+
+// Renews a lease, or takes one that has expired. KEYS: the lease. ARGV: who,
+// milliseconds. Returns whether it is theirs.
+script!(
+    RENEW_LEASE,
+    r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"
+);
+
+// Gives a lease back. KEYS: the lease. ARGV: who.
+script!(
+    GIVE_BACK_LEASE,
+    r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
 "
 );

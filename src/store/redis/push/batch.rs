@@ -133,10 +133,7 @@ impl Retry {
 
 impl Outcome {
     pub(super) fn absorb(&mut self, mut other: Self) {
-        let (sum, more) = (&mut self.report.outcome, other.report.outcome);
-        sum.deliveries += more.deliveries;
-        sum.skipped += more.skipped;
-        sum.pushes += more.pushes;
+        self.report.outcome += other.report.outcome;
         self.report.over_full.append(&mut other.report.over_full);
         self.report.unknown.append(&mut other.report.unknown);
         self.report.redirected += other.report.redirected;
