@@ -1,11 +1,11 @@
 //! The Redis store: one server or a Cluster, the same code path.
 //!
 //! ```text
-//!  events ──► ledger: fold ──► phases of idempotent writes ─┐
-//!  reads  ──► lookups, homes ───────────────────────────────┼─► control ──► Redis
-//!  pushes ──► push: by node, sorted ──► pool ──► node: one pipeline ──────► Redis
-//!                ▲      │ slots                    │ resp: pack, scan
-//!                └──────┴── only what was refused ◄┘
+//!  reads  ──► lookups, homes ──► control ─────────────────────────────► Redis
+//!  events ──► ledger: fold ──► commands: idempotent writes ┐
+//!  pushes ──► push: sorted ────────────────────────────────┴► router ─► Redis
+//!                by node ──► pool ──► node: one pipeline    ▲    │ resp: pack, scan
+//!                                  only what was refused ◄──┴────┘
 //! ```
 //!
 //! Accounts are their ids. The followers of an account have one writer, the worker
@@ -13,6 +13,7 @@
 //! where it stands. What a list is made of is said in `scripts`, what things are
 //! called in `keys`.
 
+mod commands;
 pub mod config;
 mod control;
 pub mod error;
@@ -28,6 +29,7 @@ mod nodes;
 pub mod pool;
 pub mod push;
 pub mod resp;
+mod router;
 mod scripts;
 pub mod slots;
 mod tls;
@@ -156,6 +158,7 @@ impl RedisStore {
         let mut push_settings =
             // The marker is an entry too.
             PushSettings::new(ConnectionName::new(&settings.worker, 0), limits.len_max + 1);
+        push_settings.scripts = scripts::of_workers();
         push_settings.admission = Some(fence::admission(control.clone(), Arc::clone(&claims)));
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
         pusher.check().await?;

@@ -125,7 +125,7 @@ impl Ledger for RedisStore {
         let gone = format!("-{}", now.as_secs());
         let id = post.0.to_be_bytes();
         let call = Call::of("HSET", &[keys::DELETED, &id, gone.as_bytes()]);
-        self.inner.control.one(call).await?;
+        self.inner.write(vec![call]).await?;
         self.inner.forget_old(now.as_secs()).await
     }
 }
@@ -183,7 +183,7 @@ impl Inner {
             let member = account.to_string();
             calls.push(Call::of("SADD", &[&keys::known(*account), member.as_bytes()]));
         }
-        self.control.run(calls).await.map(drop)
+        self.write(calls).await.map(drop)
     }
 
     async fn write_lists(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
@@ -211,7 +211,7 @@ impl Inner {
                     calls.push(Call::of(command, &[&key, followee.to_string().as_bytes()]));
                 }
             }
-            self.control.run(calls).await
+            self.write(calls).await
         };
         let result = result.await;
         if result.is_err() {
@@ -325,7 +325,7 @@ impl Inner {
         }
         let mut arguments = vec![keys::DELETED];
         arguments.extend(old);
-        self.control.one(Call::of("HDEL", &arguments)).await.map(drop)
+        self.write(vec![Call::of("HDEL", &arguments)]).await.map(drop)
     }
 }
 

@@ -13,6 +13,8 @@
 //! Lua compares strings as the server's locale says, and its numbers have 53 bits,
 //! so ids are compared as two numbers of 32 bits.
 
+use std::sync::Arc;
+
 use redis::Script as Hashed;
 
 use super::control::Script;
@@ -22,6 +24,11 @@ macro_rules! script {
         pub(super) static $name: Script =
             Script::new($text, || Hashed::new($text).get_hash().to_owned());
     };
+}
+
+/// Those that workers run over connections of their own.
+pub(super) fn of_workers() -> Arc<[&'static str]> {
+    [&INSERT_POSTS, &MERGE, &TAKE, &TRIM].map(Script::text).into()
 }
 
 /// A script that can compare two ids.
