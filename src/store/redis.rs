@@ -34,15 +34,18 @@ mod scripts;
 pub mod slots;
 mod tls;
 mod topology;
+mod watermarks;
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use quick_cache::{Weighter, sync::Cache};
 use redis::Value;
+use tokio::time::Instant;
 
 use self::{
     config::RedisConfig,
@@ -51,6 +54,7 @@ use self::{
     followers::Followers,
     node::ConnectionName,
     push::{PushSettings, Pusher},
+    watermarks::Watermarks,
 };
 use crate::{
     domain::UserId,
@@ -58,7 +62,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -107,6 +111,8 @@ struct Inner {
     settings: Settings,
     claims: Claims,
     followers: Cache<UserId, Arc<Followers>, FollowersWeighter>,
+    /// When the watermarks were looked at last.
+    looked_at: tokio::sync::Mutex<Instant>,
 }
 
 /// What home lists may hold, in ids.
@@ -120,6 +126,9 @@ struct Limits {
     len_max: usize,
 }
 
+/// A mark of a partition, by its field.
+type Mark<'a> = (&'a str, &'a (dyn Display + Sync));
+
 /// The partitions that this process works on.
 type Claims = Arc<Mutex<HashMap<u32, Claim>>>;
 
@@ -130,8 +139,16 @@ struct Claim {
     epoch: Vec<u8>,
     /// One past the last event that holds.
     applied: u64,
+    /// One past the last event of which anything may hold or have been pushed.
+    attempted: u64,
+    /// Below it, everything is delivered.
+    delivered: u64,
     /// The greatest post id that holds, or 0.
     greatest_post: u64,
+    /// What every node was told of it.
+    watermarks: Watermarks,
+    /// Whether a node has lost something of it, so that it must be resumed.
+    lost: bool,
 }
 
 #[derive(Clone)]
@@ -167,7 +184,8 @@ impl RedisStore {
             settings.followers_cache_bytes,
             FollowersWeighter,
         );
-        let inner = Inner { control, pusher, limits, settings, claims, followers };
+        let looked_at = tokio::sync::Mutex::new(Instant::now());
+        let inner = Inner { control, pusher, limits, settings, claims, followers, looked_at };
         inner.check_policy().await?;
         inner.check_log().await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -227,7 +245,7 @@ impl Inner {
         &self,
         partition: u32,
         epoch: &[u8],
-        marks: &[(&str, u64)],
+        marks: &[Mark<'_>],
     ) -> Result<(), StoreError> {
         let marks: Vec<(&str, String)> =
             marks.iter().map(|(field, value)| (*field, value.to_string())).collect();

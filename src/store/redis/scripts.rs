@@ -247,15 +247,14 @@ return 1
 "
 );
 
-// Takes a partition over. KEYS: marks. ARGV: who. Returns the new epoch, and the
-// marks as they were before.
+// Takes a partition over. KEYS: marks. ARGV: who, the new epoch, which nobody has
+// had before. Returns the marks as they were before.
 script!(
     CLAIM,
     r"
 local before = redis.call('HGETALL', KEYS[1])
-redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'released', '0')
-return {redis.call('HGET', KEYS[1], 'epoch'), before}
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'owner', ARGV[1], 'released', '0')
+return before
 "
 );
 
