@@ -8,6 +8,7 @@
 //! ```
 
 mod engine;
+mod follow;
 mod server;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
