@@ -175,7 +175,9 @@ pub struct Worker<L, S: Store> {
     /// partition before.
     attempted: u64,
     queue: FanoutQueue<S::Account>,
-    /// What the store was told last.
+    /// What the store was told last of what holds in reads.
+    shown: u64,
+    /// What it was told last of what is delivered.
     delivered: u64,
     told_at: Instant,
     /// What the log was told last.
@@ -206,6 +208,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             next_offset: committed,
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            shown: resume.shown,
             delivered: committed,
             told_at: Instant::now(),
             committed,
@@ -257,9 +260,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// Reads and applies a batch, if there is one and room for it, and delivers a
     /// round. After an error it can be called again; nothing is lost by it.
     pub async fn step(&mut self) -> Result<Step, FanoutError> {
+        self.store.check(self.partition)?;
         let mut worked = false;
         if self.queue.len() < self.settings.fanouts_max {
             worked |= self.apply_batch().await?;
+        }
+        if self.next_offset > self.shown {
+            self.store.shown(self.partition, self.next_offset).await?;
+            self.shown = self.next_offset;
         }
         worked |= self.deliver_round().await?;
         self.publish_progress();

@@ -85,6 +85,14 @@ pub trait Ledger: Accounts {
         end: u64,
     ) -> impl Future<Output = Result<Resume, StoreError>> + Send;
 
+    /// Remembers for other processes that every event below `offset` holds in every
+    /// read: it is applied, and what it changes at once in timelines is changed.
+    fn shown(
+        &self,
+        partition: u32,
+        offset: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Remembers, as cheaply as it can, that every event below `offset` has reached
     /// every timeline it must reach. A store that does not remember it lets a worker
     /// that resumes write more of it again.
@@ -101,6 +109,18 @@ pub trait Ledger: Accounts {
     /// Says that whoever takes `partition` over next need not fear that this process
     /// still writes: nothing of it is under way.
     fn release(&self, partition: u32) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether this process may still write what `partition` asks for, as far as it
+    /// knows without asking: to be called before anything is written of what was taken
+    /// in hand before.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] or [`StoreError::Lost`]: the partition must be resumed.
+    fn check(&self, partition: u32) -> Result<(), StoreError>;
+
+    /// Forgets a partition that is another process's by now, and of which this one has
+    /// stopped to write.
+    fn abandon(&self, partition: u32);
 
     /// Makes everything applied so far survive a loss of power.
     fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -226,6 +246,16 @@ pub trait Lookups: Accounts {
         requests: &[(UserId, String)],
     ) -> impl Future<Output = Result<Vec<Option<PostId>>, StoreError>> + Send;
 
+    /// The post that each of these requests makes, in the same places: the one that
+    /// an earlier request of its name has made; or the id that the first to ask was
+    /// given, which is the one offered here unless another process has asked before.
+    ///
+    /// So whoever repeats a request whose outcome nobody knows writes the same post.
+    fn claim_requests(
+        &self,
+        requests: &[(UserId, String, PostId)],
+    ) -> impl Future<Output = Result<Vec<ClaimedPost>, StoreError>> + Send;
+
     /// Up to `count_max` posts of an author older than `before` (or the newest),
     /// newest first.
     fn author_page(
@@ -285,6 +315,9 @@ pub trait Lookups: Accounts {
 pub struct Resume {
     /// One past the last event that holds: applying goes on here, or before.
     pub applied: u64,
+    /// One past the last event that holds in every read, as a store that processes
+    /// share has been told.
+    pub shown: u64,
     /// One past the last event of which anything may hold or have been pushed.
     pub attempted: u64,
     /// Below it, every event has reached every timeline it must reach.
@@ -435,6 +468,15 @@ pub struct FollowCounts {
     pub followers: u64,
     /// Those whom it follows.
     pub following: u64,
+}
+
+/// Which post a request makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimedPost {
+    /// It has made this one.
+    Made(PostId),
+    /// It is to make this one.
+    ToMake(PostId),
 }
 
 /// How much a store holds.

@@ -80,9 +80,9 @@ impl<L: EventLog, S: Store> Follower<L, S> {
     fn take_note(&self, known: &[Resume], marks: &[Resume]) -> bool {
         let mut went_back = false;
         for (partition, now) in (0..).zip(marks) {
-            let position = Position { applied: now.applied, delivered: now.delivered };
+            let position = Position { applied: now.shown, delivered: now.delivered };
             match known.get(partition as usize) {
-                Some(before) if now.applied < before.applied => {
+                Some(before) if now.shown < before.shown => {
                     went_back = true;
                     self.progress.go_back(partition, position);
                 }
@@ -111,7 +111,7 @@ impl<L: EventLog, S: Store> Follower<L, S> {
             }
         };
         let partitions = ends.iter().zip(marks);
-        let left: u64 = partitions.map(|(end, mark)| end.saturating_sub(mark.applied)).sum();
+        let left: u64 = partitions.map(|(end, mark)| end.saturating_sub(mark.shown)).sum();
         if left == 0 {
             tracing::info!("the store holds again what it had lost");
             self.gate.open_reads().await;

@@ -39,10 +39,14 @@ pub(super) fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Ef
         })
         .collect();
     let mut effects = Effects::default();
+    // One that is in the log twice, since nobody knew whether it was, is one post.
+    let mut seen = HashSet::new();
     for (offset, event) in (first_offset..).zip(events) {
         match event {
             Event::PostPublished { post, .. } => {
-                if !deleted.contains(&post.id) && absent.binary_search(&post.id).is_err() {
+                let is_there =
+                    !deleted.contains(&post.id) && absent.binary_search(&post.id).is_err();
+                if is_there && seen.insert(post.id) {
                     effects
                         .posted
                         .entry(post.author)

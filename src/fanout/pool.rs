@@ -63,7 +63,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = tasks.join_next_with_id() => match end(&mut running, ended) {
+                Some(ended) = tasks.join_next_with_id() => match self.end(&mut running, ended) {
                     Ok(None) => {}
                     Ok(Some(partition)) => self.give(partition, &mut tasks, &mut running, &stop),
                     Err(error) => {
@@ -80,7 +80,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         running.values().for_each(|worker| worker.stop.cancel());
         while let Some(ended) = tasks.join_next_with_id().await {
             // What failed first says most.
-            result = result.and(end(&mut running, ended).map(drop));
+            result = result.and(self.end(&mut running, ended).map(drop));
         }
         result
     }
@@ -156,22 +156,27 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
             Ok(())
         }
     }
-}
 
-/// Takes note that a worker has ended, and tells who waits for it. Returns its
-/// partition if that needs another one.
-fn end(running: &mut HashMap<Id, Running>, ended: Ended) -> Result<Option<u32>, FanoutError> {
-    let (id, result) = match ended {
-        Ok((id, result)) => (id, result),
-        Err(error) if error.is_cancelled() => (error.id(), Ok(())),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
-    let Some(worker) = running.remove(&id) else { return result.map(|()| None) };
-    if let Some(released) = worker.released {
-        // Whoever waited may have gone.
-        let _ = released.send(());
+    /// Takes note that a worker has ended, and tells who waits for it. Returns its
+    /// partition if that needs another one.
+    fn end(
+        &self,
+        running: &mut HashMap<Id, Running>,
+        ended: Ended,
+    ) -> Result<Option<u32>, FanoutError> {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) if error.is_cancelled() => (error.id(), Ok(())),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Some(worker) = running.remove(&id) else { return result.map(|()| None) };
+        self.store.abandon(worker.partition);
+        if let Some(released) = worker.released {
+            // Whoever waited may have gone.
+            let _ = released.send(());
+        }
+        result.map(|()| worker.given_again.then_some(worker.partition))
     }
-    result.map(|()| worker.given_again.then_some(worker.partition))
 }
 
 #[cfg(test)]

@@ -45,9 +45,9 @@ use self::{
 use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, HomeRead, Homes, Ledger,
-        Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, StoreError,
-        StoreSize,
+        Accounts, ClaimedPost, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, HomeRead,
+        Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume,
+        StoreError, StoreSize,
     },
 };
 
@@ -214,7 +214,11 @@ impl Ledger for EmbeddedStore {
     /// need be remembered.
     async fn resume(&self, partition: u32, _: u64) -> Result<Resume, StoreError> {
         let applied = self.applied(partition);
-        Ok(Resume { applied, attempted: applied, delivered: 0 })
+        Ok(Resume { applied, shown: applied, attempted: applied, delivered: 0 })
+    }
+
+    async fn shown(&self, _: u32, _: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn delivered(&self, _: u32, _: u64) -> Result<(), StoreError> {
@@ -224,6 +228,12 @@ impl Ledger for EmbeddedStore {
     async fn release(&self, _: u32) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn check(&self, _: u32) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn abandon(&self, _: u32) {}
 
     async fn sync(&self) -> Result<(), StoreError> {
         self.run_blocking(|inner| inner.disk.sync()).await
@@ -342,6 +352,20 @@ impl Lookups for EmbeddedStore {
                 .collect()
         })
         .await
+    }
+
+    /// No other process asks.
+    async fn claim_requests(
+        &self,
+        requests: &[(UserId, String, PostId)],
+    ) -> Result<Vec<ClaimedPost>, StoreError> {
+        let names: Vec<(UserId, String)> =
+            requests.iter().map(|(author, name, _)| (*author, name.clone())).collect();
+        let made = self.requests(&names).await?.into_iter();
+        let claimed = made.zip(requests).map(|(made, (_, _, offered))| {
+            made.map_or(ClaimedPost::ToMake(*offered), ClaimedPost::Made)
+        });
+        Ok(claimed.collect())
     }
 
     async fn author_page(

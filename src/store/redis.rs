@@ -147,8 +147,19 @@ struct Claim {
     greatest_post: u64,
     /// What every node was told of it.
     watermarks: Watermarks,
-    /// Whether a node has lost something of it, so that it must be resumed.
-    lost: bool,
+    state: ClaimState,
+}
+
+/// Whether a partition that is this process's can be worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClaimState {
+    /// It can.
+    Held,
+    /// Another process has it. No connection is admitted until whoever works on it
+    /// here has taken note.
+    Fenced,
+    /// A node has lost something of it.
+    Lost,
 }
 
 #[derive(Clone)]
@@ -258,7 +269,7 @@ impl Inner {
         if integer(&reply) == 1 {
             return Ok(());
         }
-        self.claims().remove(&partition);
+        fence::note(&self.claims, partition, epoch);
         Err(StoreError::Fenced { partition })
     }
 }

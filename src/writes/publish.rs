@@ -10,9 +10,9 @@ use super::{
     requests::{Claim, Outcome, RequestKey},
 };
 use crate::{
-    domain::{Event, Post, PostId},
+    domain::{Event, Post, PostId, UserId},
     event_log::EventLog,
-    store::{Lookups, StoreError},
+    store::{ClaimedPost, Lookups, StoreError},
 };
 
 /// What becomes of one draft.
@@ -51,7 +51,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Publishes drafts with the ids they have been given.
     pub(super) async fn publish(
         &self,
-        drafts: Vec<(PostId, Draft)>,
+        mut drafts: Vec<(PostId, Draft)>,
     ) -> Vec<Result<PostId, WriteError>> {
         self.requests.forget_applied(|partition| self.progress.position(partition).applied);
         let text_chars_max = self.settings.text_chars_max;
@@ -63,7 +63,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             })
             .collect();
         // Before the references: those of a post that was made may be gone by now.
-        self.find_earlier(&mut fates).await;
+        self.find_earlier(&mut drafts, &mut fates).await;
         let new: Vec<Option<&Draft>> = drafts
             .iter()
             .zip(&fates)
@@ -71,24 +71,25 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .collect();
         for (fate, error) in fates.iter_mut().zip(self.bad_references(&new).await) {
             if let (Fate::New(request), Some(error)) = (&mut *fate, error) {
-                let result = Err(error);
-                self.settle(request.take(), &result);
-                *fate = Fate::Done(result.map(|appended| appended.post));
+                self.give_up(request.take());
+                *fate = Fate::Done(Err(error));
             }
         }
 
         let mut posts = Vec::new();
+        let mut ids = Vec::new();
         for ((id, draft), fate) in drafts.into_iter().zip(&fates) {
             if matches!(fate, Fate::New(_)) {
                 posts.push(draft.into_post(id));
+                ids.push(id);
             }
         }
-        let mut appended = self.append_posts(posts).await.into_iter();
+        let mut appended = ids.into_iter().zip(self.append_posts(posts).await);
         // All of these before any wait: two batches may repeat each other.
         for fate in &mut fates {
             if let Fate::New(request) = fate {
-                let result = appended.next().unwrap_or(Err(WriteError::Closing));
-                self.settle(request.take(), &result);
+                let Some((post, result)) = appended.next() else { continue };
+                self.settle(request.take(), post, &result);
                 *fate = Fate::Done(result.map(|appended| appended.post));
             }
         }
@@ -134,18 +135,24 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
         if !keys.is_empty() {
-            for (place, made) in places.into_iter().zip(self.earlier_posts(&keys).await?) {
+            for (place, made) in places.into_iter().zip(self.store.requests(&keys).await?) {
                 repeated[place] |= made.is_some();
             }
         }
         Ok(repeated)
     }
 
-    /// The posts that these requests made, as far as the store knows. Where it is away
-    /// for a while, none: the ledger still sees to it that a request makes one post.
-    async fn earlier_posts(&self, keys: &[RequestKey]) -> Result<Vec<Option<PostId>>, StoreError> {
-        match self.store.requests(keys).await {
-            Err(StoreError::Redis { is_final: false, .. }) => Ok(vec![None; keys.len()]),
+    /// The posts that these requests make, as far as the store knows. Where it is away
+    /// for a while, those that are offered: the ledger still sees to it that a request
+    /// makes one post.
+    async fn claim_requests(
+        &self,
+        requests: &[(UserId, String, PostId)],
+    ) -> Result<Vec<ClaimedPost>, StoreError> {
+        match self.store.claim_requests(requests).await {
+            Err(StoreError::Redis { is_final: false, .. }) => {
+                Ok(requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered)).collect())
+            }
             result => result,
         }
     }
@@ -185,19 +192,29 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    /// Settles the fates of requests that made their posts earlier.
-    async fn find_earlier(&self, fates: &mut [Fate]) {
-        let keys: Vec<RequestKey> = fates.iter().filter_map(Fate::request_key).cloned().collect();
-        if keys.is_empty() {
+    /// Settles the fates of requests that made their posts earlier, and gives those that
+    /// may have done so the ids that they had then.
+    async fn find_earlier(&self, drafts: &mut [(PostId, Draft)], fates: &mut [Fate]) {
+        let requests: Vec<(UserId, String, PostId)> = drafts
+            .iter()
+            .zip(&*fates)
+            .filter_map(|((id, _), fate)| Some((id, fate.request_key()?)))
+            .map(|(id, key)| (key.0, key.1.clone(), self.requests.post_of(key, *id)))
+            .collect();
+        if requests.is_empty() {
             return;
         }
-        let earlier = self.earlier_posts(&keys).await.map_err(Arc::new);
-        let requested = fates.iter_mut().filter(|fate| fate.request_key().is_some());
-        for (place, fate) in requested.enumerate() {
-            let result = match &earlier {
-                Ok(made) => match made[place] {
-                    Some(post) => Ok(post),
-                    None => continue,
+        let claimed = self.claim_requests(&requests).await.map_err(Arc::new);
+        let requested =
+            drafts.iter_mut().zip(fates).filter(|(_, fate)| fate.request_key().is_some());
+        for (place, ((id, _), fate)) in requested.enumerate() {
+            let result = match &claimed {
+                Ok(claimed) => match claimed[place] {
+                    ClaimedPost::Made(post) => Ok(post),
+                    ClaimedPost::ToMake(post) => {
+                        *id = post;
+                        continue;
+                    }
                 },
                 Err(error) => Err(WriteError::Store(Arc::clone(error))),
             };
@@ -236,7 +253,20 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .collect()
     }
 
-    fn settle(&self, request: Option<Request>, result: &Result<Appended, WriteError>) {
+    /// Nothing was written of a request.
+    fn give_up(&self, request: Option<Request>) {
+        let Some(Request { key, outcome }) = request else { return };
+        self.requests.forget(&key);
+        outcome.send_replace(Outcome::Nothing);
+    }
+
+    /// A request was to make this post, with this result.
+    fn settle(
+        &self,
+        request: Option<Request>,
+        post: PostId,
+        result: &Result<Appended, WriteError>,
+    ) {
         let Some(Request { key, outcome }) = request else { return };
         match result {
             Ok(appended) => {
@@ -244,7 +274,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 self.requests.made(key, appended.partition, appended.offset);
             }
             Err(_) => {
-                self.requests.forget(&key);
+                self.requests.failed(key, post);
                 outcome.send_replace(Outcome::Nothing);
             }
         }

@@ -8,6 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use crate::domain::{PostId, UserId};
@@ -15,9 +16,21 @@ use crate::domain::{PostId, UserId};
 /// A client's own name for a request; every author has its own names.
 pub(super) type RequestKey = (UserId, String);
 
-#[derive(Debug, Default)]
+/// Requests that failed and whose ids are remembered; past it, the least used go, and
+/// the store must know.
+const UNCERTAIN_MAX: usize = 100_000;
+
+#[derive(Debug)]
 pub(super) struct Requests {
     table: Mutex<Table>,
+    /// What requests would have made that may have been written though they failed.
+    uncertain: Cache<RequestKey, PostId>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { table: Mutex::default(), uncertain: Cache::new(UNCERTAIN_MAX) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +83,18 @@ impl Requests {
     /// The request made a post, whose event stands at `offset` of `partition`.
     pub(super) fn made(&self, key: RequestKey, partition: u32, offset: u64) {
         self.lock().acknowledged.entry(partition).or_default().insert(offset, key);
+    }
+
+    /// The request may have made this post, which nobody knows: the next of its name is
+    /// to make the same.
+    pub(super) fn failed(&self, key: RequestKey, post: PostId) {
+        self.forget(&key);
+        self.uncertain.insert(key, post);
+    }
+
+    /// The post that a request makes: the one it may have made, or the one offered.
+    pub(super) fn post_of(&self, key: &RequestKey, offered: PostId) -> PostId {
+        self.uncertain.get(key).unwrap_or(offered)
     }
 
     /// The request made nothing, or the store knows what it made.

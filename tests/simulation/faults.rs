@@ -14,8 +14,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts,
-        PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize, embedded::EmbeddedStore,
+        Accounts, ClaimedPost, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment,
+        NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize,
+        embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -231,12 +232,24 @@ impl Ledger for FaultyStore {
         Ok(Resume { attempted: self.faults.attempted(partition), ..resume })
     }
 
+    async fn shown(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
+        between_points!(self, self.store.shown(partition, offset))
+    }
+
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
         between_points!(self, self.store.delivered(partition, offset))
     }
 
     async fn release(&self, partition: u32) -> Result<(), StoreError> {
         between_points!(self, self.store.release(partition))
+    }
+
+    fn check(&self, partition: u32) -> Result<(), StoreError> {
+        self.store.check(partition)
+    }
+
+    fn abandon(&self, partition: u32) {
+        self.store.abandon(partition);
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -346,6 +359,13 @@ impl Lookups for FaultyStore {
 
     fn remember(&self, post: Arc<Post>, before: Moment) {
         self.store.remember(post, before);
+    }
+
+    async fn claim_requests(
+        &self,
+        requests: &[(UserId, String, PostId)],
+    ) -> Result<Vec<ClaimedPost>, StoreError> {
+        between_points!(self, self.store.claim_requests(requests))
     }
 
     async fn requests(

@@ -23,7 +23,7 @@ pub const DEE: UserId = UserId(40);
 
 /// A store whose worker applies the events of one partition.
 pub struct World<B: Backend> {
-    backend: B,
+    pub backend: B,
     pub store: B::Store,
     pub log: Vec<Event>,
 }
@@ -67,6 +67,11 @@ impl<B: Backend> World<B> {
         let store = backend.open().await;
         assert_eq!(applied(&store, PARTITION).await, log.len() as u64);
         Self { backend, store, log }
+    }
+
+    /// The same store as another process sees it.
+    pub async fn open_another(&self) -> B::Store {
+        self.backend.open().await
     }
 
     pub async fn apply(&mut self, events: &[Event]) -> Vec<u64> {

@@ -6,6 +6,7 @@ mod fixture;
 mod homes;
 mod ledger;
 mod model;
+mod redis;
 #[path = "../common/seed.rs"]
 mod seed;
 #[path = "../services/mod.rs"]

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use redis::Value;
 
 use super::{
-    Claims,
+    Claim, ClaimState, Claims,
     config::RedisConfig,
     control::{Call, Control, bytes},
     error::NodeError,
@@ -28,24 +28,38 @@ pub(super) fn admission(control: Control, claims: Claims) -> Admission {
     Arc::new(move || {
         let (control, claims) = (control.clone(), Arc::clone(&claims));
         Box::pin(async move {
-            let claimed: Vec<(u32, Vec<u8>)> = lock(&claims)
+            let claimed: Vec<(u32, Claim)> = lock(&claims)
                 .iter()
-                .map(|(partition, claim)| (*partition, claim.epoch.clone()))
+                .map(|(partition, claim)| (*partition, claim.clone()))
                 .collect();
+            if let Some((partition, _)) =
+                claimed.iter().find(|(_, claim)| claim.state == ClaimState::Fenced)
+            {
+                return Err(fenced(StoreError::Fenced { partition: *partition }));
+            }
             let calls = claimed
                 .iter()
                 .map(|(partition, _)| Call::of("HGET", &[&keys::partition(*partition), b"epoch"]))
                 .collect();
             let epochs: Vec<Value> = control.run(calls).await.map_err(fenced)?;
-            for ((partition, epoch), found) in claimed.into_iter().zip(epochs) {
-                if bytes(found) != Some(epoch) {
-                    lock(&claims).remove(&partition);
+            for ((partition, claim), found) in claimed.into_iter().zip(epochs) {
+                if bytes(found).as_ref() != Some(&claim.epoch) {
+                    note(&claims, partition, &claim.epoch);
                     return Err(fenced(StoreError::Fenced { partition }));
                 }
             }
             Ok(())
         })
     })
+}
+
+/// Takes note that a partition is another's, unless it was taken back meanwhile.
+pub(super) fn note(claims: &Claims, partition: u32, epoch: &[u8]) {
+    if let Some(claim) = lock(claims).get_mut(&partition)
+        && claim.epoch == epoch
+    {
+        claim.state = ClaimState::Fenced;
+    }
 }
 
 fn fenced(error: StoreError) -> NodeError {

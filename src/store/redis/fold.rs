@@ -2,6 +2,9 @@
 //!
 //! A batch is applied as a whole, again and again if need be until it holds, and
 //! what came and went within it never shows.
+//!
+//! A request whose outcome nobody knew may be in the log twice. Its first event
+//! counts, wherever it stands; one that is read again is known by its offset.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -13,7 +16,7 @@ pub(super) struct Fold<'a> {
     /// New posts that outlive the batch.
     pub(super) posts: Vec<&'a Post>,
     /// Requests and the posts that they made.
-    pub(super) requests: Vec<(UserId, &'a str, PostId)>,
+    pub(super) requests: Vec<(UserId, &'a str, Made)>,
     /// Posts that end, with their authors.
     pub(super) deleted: BTreeMap<PostId, UserId>,
     /// For each followee, who follows it and who no longer does.
@@ -25,6 +28,28 @@ pub(super) struct Fold<'a> {
     pub(super) duplicates: Vec<PostId>,
     /// The greatest id of a post, or 0.
     pub(super) greatest_post: u64,
+}
+
+/// What a request made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    /// The post.
+    pub(super) post: PostId,
+    /// Where its event stands in the author's partition.
+    pub(super) offset: u64,
+}
+
+impl Made {
+    /// As it stands in Redis.
+    pub(super) fn bytes(self) -> [u8; 16] {
+        (u128::from(self.post.0) << 64 | u128::from(self.offset)).to_be_bytes()
+    }
+
+    /// The same, read.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let both = u128::from_be_bytes(bytes.try_into().ok()?);
+        Some(Self { post: PostId((both >> 64) as u64), offset: both as u64 })
+    }
 }
 
 /// The requests that a batch names, each once.
@@ -44,22 +69,32 @@ pub(super) fn requests(events: &[Event]) -> Vec<(UserId, &str)> {
 }
 
 impl<'a> Fold<'a> {
-    /// Folds events, of whose requests some have made these posts before.
-    pub(super) fn new(events: &'a [Event], made: &HashMap<(UserId, &str), PostId>) -> Self {
+    /// Folds events that begin at `first_offset`, of whose requests some have made
+    /// these posts before.
+    pub(super) fn new(
+        first_offset: u64,
+        events: &'a [Event],
+        made: &HashMap<(UserId, &str), Made>,
+    ) -> Self {
         let mut fold = Self::default();
         let mut first = made.clone();
-        for event in events {
+        for (offset, event) in (first_offset..).zip(events) {
             fold.accounts.insert(event.key());
             match event {
                 Event::PostPublished { post, request_id } => {
                     fold.greatest_post = fold.greatest_post.max(post.id.0);
                     if let Some(request_id) = request_id {
                         let key = (post.author, request_id.as_str());
-                        if *first.entry(key).or_insert(post.id) != post.id {
-                            fold.duplicates.push(post.id);
+                        let this = Made { post: post.id, offset };
+                        let first = *first.entry(key).or_insert(this);
+                        if first != this {
+                            // The same post may be new in this batch all the same.
+                            if first.post != post.id || first.offset < first_offset {
+                                fold.duplicates.push(post.id);
+                            }
                             continue;
                         }
-                        fold.requests.push((post.author, request_id, post.id));
+                        fold.requests.push((post.author, request_id, this));
                     }
                     fold.posts.push(post);
                 }
@@ -82,5 +117,64 @@ impl<'a> Fold<'a> {
         fold.duplicates.sort_unstable();
         fold.duplicates.dedup();
         fold
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Origin;
+
+    const AUTHOR: UserId = UserId(1);
+
+    fn published(id: u64) -> Event {
+        let post = Post {
+            id: PostId(id),
+            author: AUTHOR,
+            text: "hello".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        Event::PostPublished { post, request_id: Some("a".to_owned()) }
+    }
+
+    /// The posts and the duplicates of events that begin at offset 10.
+    fn fold(events: &[Event], made: Option<(u64, u64)>) -> (Vec<u64>, Vec<u64>) {
+        let made = made.map(|(post, offset)| Made { post: PostId(post), offset });
+        let made = made.map(|made| ((AUTHOR, "a"), made)).into_iter().collect();
+        let fold = Fold::new(10, events, &made);
+        let posts = fold.posts.iter().map(|post| post.id.0).collect();
+        (posts, fold.duplicates.iter().map(|post| post.0).collect())
+    }
+
+    #[test]
+    fn the_first_event_of_a_request_counts() {
+        assert_eq!(fold(&[published(5)], None), (vec![5], vec![]));
+        assert_eq!(fold(&[published(5), published(6)], None), (vec![5], vec![6]));
+        assert_eq!(fold(&[published(6)], Some((5, 3))), (vec![], vec![6]));
+    }
+
+    #[test]
+    fn the_same_event_is_read_again() {
+        assert_eq!(fold(&[published(5)], Some((5, 10))), (vec![5], vec![]));
+    }
+
+    #[test]
+    fn the_same_post_written_again_is_made_once() {
+        // Both in one batch: it is new, and delivered once.
+        assert_eq!(fold(&[published(5), published(5)], None), (vec![5], vec![]));
+        // The first before: it may have been deleted since.
+        assert_eq!(fold(&[published(5)], Some((5, 9))), (vec![], vec![5]));
+        // Both are read again.
+        assert_eq!(fold(&[published(5), published(5)], Some((5, 10))), (vec![5], vec![]));
+    }
+
+    #[test]
+    fn what_a_request_made_is_read_as_it_was_written() {
+        let made = Made { post: PostId(u64::MAX - 1), offset: 7 };
+        assert_eq!(Made::read(&made.bytes()), Some(made));
+        assert_eq!(Made::read(&[1; 8]), None);
     }
 }

@@ -6,7 +6,8 @@
 //! | `{h:<reader>}t` | set | ids taken away from it while it is rebuilt |
 //! | `a:<author>` | list | an author's posts, ascending |
 //! | `p:<post>` | string | a post |
-//! | `q:<author>:<request id>` | string | the post that a request made |
+//! | `q:<author>:<request id>` | string | the post that a request made, and where its event is |
+//! | `c:<author>:<request id>` | string | the post that a request is to make, for an hour |
 //! | `fr:<account>` | hash | its followers, in blocks |
 //! | `fg:<account>` | set | whom it follows |
 //! | `k:<bucket>` | set | accounts that an event has named |
@@ -44,6 +45,10 @@ pub(super) fn post(post: PostId) -> Vec<u8> {
 
 pub(super) fn request(author: UserId, request_id: &str) -> Vec<u8> {
     format!("q:{author}:{request_id}").into_bytes()
+}
+
+pub(super) fn claim(author: UserId, request_id: &str) -> Vec<u8> {
+    format!("c:{author}:{request_id}").into_bytes()
 }
 
 pub(super) fn followers(account: UserId) -> Vec<u8> {

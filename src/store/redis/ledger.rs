@@ -13,8 +13,9 @@ use std::{
     time::SystemTime,
 };
 
+pub(super) use super::fold::Made;
 use super::{
-    Claim, Inner, Mark, RedisStore,
+    Claim, ClaimState, Inner, Mark, RedisStore,
     control::{Call, bytes, integer},
     damaged, fence, fields,
     fold::{self, Fold},
@@ -61,6 +62,8 @@ impl Ledger for RedisStore {
     /// known to hold.
     async fn resume(&self, partition: u32, end: u64) -> Result<Resume, StoreError> {
         let inner = &self.inner;
+        // Nothing of what was taken in hand before is under way here.
+        inner.claims().remove(&partition);
         // An emptied Redis is this log's from here on.
         inner.check_log().await?;
         let worker = inner.settings.worker.as_str();
@@ -90,11 +93,13 @@ impl Ledger for RedisStore {
         if let Some(offset) = lost {
             resume.applied = resume.applied.min(offset);
             resume.delivered = resume.delivered.min(offset);
+            resume.shown = resume.shown.min(offset);
             // The marks themselves may be among what is lost.
             resume.attempted = end.max(resume.attempted);
         }
-        let marks: [Mark<'_>; 3] = [
+        let marks: [Mark<'_>; 4] = [
             ("applied", &resume.applied),
+            ("shown", &resume.shown),
             ("delivered", &resume.delivered),
             ("attempted", &resume.attempted),
         ];
@@ -111,10 +116,15 @@ impl Ledger for RedisStore {
             delivered: resume.delivered,
             greatest_post: number(&before, "greatest_post"),
             watermarks,
-            lost: false,
+            state: ClaimState::Held,
         };
         inner.claims().insert(partition, claim);
         Ok(resume)
+    }
+
+    async fn shown(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
+        let claim = self.inner.claim_of(partition)?;
+        self.inner.mark(partition, &claim.epoch, &[("shown", &offset)]).await
     }
 
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
@@ -129,10 +139,21 @@ impl Ledger for RedisStore {
     }
 
     async fn release(&self, partition: u32) -> Result<(), StoreError> {
-        let Ok(claim) = self.inner.claim_of(partition) else { return Ok(()) };
+        let Ok(claim) = self.inner.claim_of(partition) else {
+            self.abandon(partition);
+            return Ok(());
+        };
         self.inner.mark(partition, &claim.epoch, &[("released", &1)]).await?;
         self.inner.claims().remove(&partition);
         Ok(())
+    }
+
+    fn check(&self, partition: u32) -> Result<(), StoreError> {
+        self.inner.claim_of(partition).map(drop)
+    }
+
+    fn abandon(&self, partition: u32) {
+        self.inner.claims().remove(&partition);
     }
 
     /// How much outlives a loss of power is the business of Redis.
@@ -174,7 +195,8 @@ impl Inner {
     fn claim_of(&self, partition: u32) -> Result<Claim, StoreError> {
         match self.claims().get(&partition) {
             None => Err(StoreError::Fenced { partition }),
-            Some(Claim { lost: true, .. }) => Err(StoreError::Lost { partition }),
+            Some(Claim { state: ClaimState::Fenced, .. }) => Err(StoreError::Fenced { partition }),
+            Some(Claim { state: ClaimState::Lost, .. }) => Err(StoreError::Lost { partition }),
             Some(claim) => Ok(claim.clone()),
         }
     }
@@ -190,12 +212,12 @@ impl Inner {
         self.mark(partition, &claim.epoch, &[("attempted", &attempted)]).await?;
         let requests = fold::requests(events);
         let made = self.requests_made(&requests).await?;
-        let made: HashMap<(UserId, &str), PostId> = requests
+        let made: HashMap<(UserId, &str), Made> = requests
             .into_iter()
             .zip(made)
             .filter_map(|(request, post)| Some((request, post?)))
             .collect();
-        let fold = Fold::new(events, &made);
+        let fold = Fold::new(next_offset - events.len() as u64, events, &made);
         self.write_posts(&fold).await?;
         self.write_lists(&fold).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
@@ -220,9 +242,9 @@ impl Inner {
         for post in &fold.posts {
             calls.push(Call::of("SET", &[&keys::post(post.id), &codec::encode_post(post)]));
         }
-        for (author, request_id, post) in &fold.requests {
+        for (author, request_id, made) in &fold.requests {
             let key = keys::request(*author, request_id);
-            calls.push(Call::of("SET", &[&key, &post.0.to_be_bytes()]));
+            calls.push(Call::of("SET", &[&key, &made.bytes()]));
         }
         for account in &fold.accounts {
             let member = account.to_string();
@@ -341,13 +363,13 @@ impl Inner {
     pub(super) async fn requests_made(
         &self,
         requests: &[(UserId, &str)],
-    ) -> Result<Vec<Option<PostId>>, StoreError> {
+    ) -> Result<Vec<Option<Made>>, StoreError> {
         let calls = requests
             .iter()
             .map(|(author, request_id)| Call::of("GET", &[&keys::request(*author, request_id)]))
             .collect();
         let made = self.control.run(calls).await?;
-        Ok(made.into_iter().map(|value| post_id(&bytes(value)?)).collect())
+        Ok(made.into_iter().map(|value| Made::read(&bytes(value)?)).collect())
     }
 
     /// Drops deletions that no read can need any more.
@@ -379,6 +401,7 @@ pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Resume {
     let applied = number(marks, "applied");
     Resume {
         applied,
+        shown: number(marks, "shown").min(applied),
         attempted: number(marks, "attempted").max(applied),
         delivered: number(marks, "delivered"),
     }

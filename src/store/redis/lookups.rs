@@ -2,23 +2,28 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use redis::Value;
+
 use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
     damaged, fields, keys,
-    ledger::{COUNT, post_id, resume_of},
+    ledger::{COUNT, Made, post_id, resume_of},
     number,
 };
 use crate::{
     domain::{Post, PostId, UserId},
     event_log::codec,
     store::{
-        FollowCounts, FollowSide, Lookups, Moment, NewestPosts, Resume, StoreError, StoreSize,
+        ClaimedPost, FollowCounts, FollowSide, Lookups, Moment, NewestPosts, Resume, StoreError,
+        StoreSize,
     },
 };
 
 /// Ids of an author's list that are read at once.
 const AUTHOR_PIECE: i64 = 1_000;
+/// Seconds for which a request that was not carried out keeps the id it was given.
+const CLAIM_SECS: &[u8] = b"3600";
 
 impl Lookups for RedisStore {
     async fn exists(&self, account: UserId) -> Result<bool, StoreError> {
@@ -53,7 +58,35 @@ impl Lookups for RedisStore {
     ) -> Result<Vec<Option<PostId>>, StoreError> {
         let requests: Vec<(UserId, &str)> =
             requests.iter().map(|(author, name)| (*author, name.as_str())).collect();
-        self.inner.requests_made(&requests).await
+        let made = self.inner.requests_made(&requests).await?;
+        Ok(made.into_iter().map(|made| Some(made?.post)).collect())
+    }
+
+    /// A claim that nobody redeems is forgotten after a while.
+    async fn claim_requests(
+        &self,
+        requests: &[(UserId, String, PostId)],
+    ) -> Result<Vec<ClaimedPost>, StoreError> {
+        let mut calls = Vec::with_capacity(requests.len() * 3);
+        for (author, name, offered) in requests {
+            let claim = keys::claim(*author, name);
+            let offered = offered.0.to_be_bytes();
+            calls.push(Call::of("SET", &[&claim, &offered, b"NX", b"EX", CLAIM_SECS]));
+            calls.push(Call::of("GET", &[&claim]));
+            // Last: whoever made it has not made it before that.
+            calls.push(Call::of("GET", &[&keys::request(*author, name)]));
+        }
+        let replies = self.inner.control.run(calls).await?;
+        let claimed = replies.chunks(3).zip(requests).map(|(replies, (.., offered))| {
+            let value = |place: usize| bytes(replies.get(place).cloned().unwrap_or(Value::Nil));
+            match value(2).and_then(|made| Made::read(&made)) {
+                Some(made) => ClaimedPost::Made(made.post),
+                None => {
+                    ClaimedPost::ToMake(value(1).and_then(|id| post_id(&id)).unwrap_or(*offered))
+                }
+            }
+        });
+        Ok(claimed.collect())
     }
 
     async fn author_page(

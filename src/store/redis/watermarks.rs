@@ -24,7 +24,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Claim, Inner, error::NodeError, keys, resp::Value, slots::NodeAddress};
+use super::{Claim, ClaimState, Inner, error::NodeError, keys, resp::Value, slots::NodeAddress};
 use crate::store::StoreError;
 
 /// How often watermarks are looked at and written.
@@ -151,6 +151,8 @@ impl Inner {
     async fn look_and_put(&self) -> Result<(), StoreError> {
         let claims: Vec<(u32, Claim)> =
             self.claims().iter().map(|(partition, claim)| (*partition, claim.clone())).collect();
+        let claims: Vec<(u32, Claim)> =
+            claims.into_iter().filter(|(_, claim)| claim.state == ClaimState::Held).collect();
         let wanted: Vec<(u32, &Watermarks)> =
             claims.iter().map(|(partition, claim)| (*partition, &claim.watermarks)).collect();
         let look = self.look(&wanted).await?;
@@ -163,7 +165,9 @@ impl Inner {
                         offset,
                         "a node of Redis has lost what it was given; the partition goes back"
                     );
-                    self.change_claim(*partition, claim, |claim| claim.lost = true);
+                    self.change_claim(*partition, claim, |claim| {
+                        claim.state = ClaimState::Lost;
+                    });
                 }
                 None => whole.push((*partition, &claim.watermarks, claim.delivered)),
             }

@@ -1,0 +1,157 @@
+//! What only a store has that processes share: who may write, what was lost, who was
+//! first to ask.
+
+use std::time::Duration;
+
+use redis::{AsyncCommands, cluster::ClusterClient, cluster_async::ClusterConnection};
+use roost::{
+    domain::{Event, PostId},
+    store::{ClaimedPost, Homes, Ledger, Lookups, StoreError, redis::RedisStore},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Redis, behaviours,
+    fixture::{ANN, BOB, CEM, PARTITION, World, deleted, followed, named, newest, post},
+};
+
+behaviours::behaviours!(redis_cluster:
+    a_worker_that_was_replaced_writes_nothing_more
+    a_claimed_request_keeps_its_post
+    the_same_post_written_twice_is_made_once
+    a_node_that_lost_writes_sends_its_partitions_back
+    a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning
+);
+
+/// Until a loss is noticed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+async fn a_worker_that_was_replaced_writes_nothing_more(backend: Redis) {
+    let mut world = World::new(backend).await;
+    world.apply(&[followed(ANN, &[BOB, CEM]), post(10, ANN)]).await;
+    world.wake(BOB, [10], None).await;
+    let other = world.open_another().await;
+    other.resume(PARTITION, 2).await.unwrap();
+
+    let events: std::sync::Arc<[Event]> = [post(11, ANN)].into();
+    let old = &world.store;
+    assert!(old.merge(BOB, &newest([11], None)).await.is_err());
+    assert!(old.purge(BOB, &newest([10], None)).await.is_err());
+    assert!(old.remove(&[BOB], PostId(10)).await.is_err());
+    assert!(old.forget_deleted(PostId(10)).await.is_err());
+    let refused = old.apply(PARTITION, 2, events.clone()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { .. }), "{refused}");
+    assert_eq!(world.shown(BOB).await.unwrap(), [10]);
+    assert!(world.existing(&[11]).await.is_empty());
+
+    // Whoever has replaced it goes on.
+    other.apply(PARTITION, 2, events).await.unwrap();
+    other.merge(BOB, &newest([11], None)).await.unwrap();
+    assert_eq!(world.shown(BOB).await.unwrap(), [11, 10]);
+}
+
+async fn a_claimed_request_keeps_its_post(backend: Redis) {
+    let mut world = World::new(backend).await;
+    let other = world.open_another().await;
+    let claim = async |store: &RedisStore, post| {
+        let requests = [(ANN, "a".to_owned(), PostId(post))];
+        store.claim_requests(&requests).await.unwrap()[0]
+    };
+    assert_eq!(claim(&world.store, 10).await, ClaimedPost::ToMake(PostId(10)));
+    assert_eq!(claim(&other, 11).await, ClaimedPost::ToMake(PostId(10)));
+    world.apply(&[named(10, ANN, "a")]).await;
+    assert_eq!(claim(&other, 12).await, ClaimedPost::Made(PostId(10)));
+}
+
+async fn the_same_post_written_twice_is_made_once(backend: Redis) {
+    let mut world = World::new(backend).await;
+    world.apply(&[named(10, ANN, "a")]).await;
+    assert_eq!(world.apply(&[named(10, ANN, "a")]).await, [10]);
+    world.apply(&[deleted(10, ANN)]).await;
+    assert_eq!(world.apply(&[named(10, ANN, "a")]).await, [10]);
+    assert!(world.existing(&[10]).await.is_empty());
+    assert!(world.author_page(ANN, None, 10).await.is_empty());
+    // One that is read again is no repetition, wherever its twin is.
+    assert!(world.apply(&[named(20, ANN, "b"), named(20, ANN, "b")]).await.is_empty());
+    let reopened = world.reopen().await;
+    assert!(reopened.replay(4..6).await.is_empty());
+    assert_eq!(reopened.author_page(ANN, None, 10).await, [20]);
+}
+
+async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
+    let world = three_events(backend).await;
+    for watermark in watermarks(&world).await {
+        // As a replica that took over, and has what was written a while ago.
+        set(&world, &watermark, "1 somebody").await;
+    }
+    assert_lost(&world.store).await;
+    let resume = world.store.resume(PARTITION, 9).await.unwrap();
+    assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, 1, 9));
+    // It is remembered until the partition has come that far again.
+    let other = world.open_another().await;
+    let resume = other.resume(PARTITION, 12).await.unwrap();
+    assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, 1, 9));
+    // What is applied again is there already, and stays.
+    let events = world.log[1..].to_vec().into();
+    assert!(other.apply(PARTITION, 1, events).await.unwrap().is_empty());
+    assert_eq!(world.author_page(ANN, None, 10).await, [11, 10]);
+    other.delivered(PARTITION, 3).await.unwrap();
+    assert_eq!(other.resume(PARTITION, 12).await.unwrap().delivered, 3);
+}
+
+async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(backend: Redis) {
+    let world = three_events(backend).await;
+    let one = watermarks(&world).await.swap_remove(0);
+    let mut redis = connect(&world).await;
+    let _: () = redis.del(one).await.unwrap();
+    assert_lost(&world.store).await;
+    let resume = world.store.resume(PARTITION, 9).await.unwrap();
+    assert_eq!((resume.applied, resume.delivered, resume.attempted), (0, 0, 9));
+}
+
+/// Two posts of Ann's, whom Bob follows; all of it is delivered.
+async fn three_events(backend: Redis) -> World<Redis> {
+    let mut world = World::new(backend).await;
+    world.apply(&[followed(ANN, &[BOB]), post(10, ANN), post(11, ANN)]).await;
+    world.store.delivered(PARTITION, 3).await.unwrap();
+    assert_eq!(world.store.resume(PARTITION, 3).await.unwrap().delivered, 3);
+    world
+}
+
+/// A worker that goes on saying what it has delivered is told of the loss.
+async fn assert_lost(store: &RedisStore) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match store.delivered(PARTITION, 3).await {
+            Err(StoreError::Lost { partition: PARTITION }) => return,
+            Err(error) => panic!("{error}"),
+            Ok(()) => assert!(Instant::now() < deadline, "the loss is not noticed"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The keys in which the nodes are told how far everything has come.
+async fn watermarks(world: &World<Redis>) -> Vec<String> {
+    let mut keys = Vec::new();
+    for info in world.backend.config.connection_infos() {
+        let client = redis::Client::open(info.clone()).unwrap();
+        let mut node = client.get_multiplexed_async_connection().await.unwrap();
+        let on_node: Vec<String> = node.keys("roost:watermark:*").await.unwrap();
+        keys.extend(on_node);
+    }
+    keys.sort();
+    keys.dedup();
+    assert!(!keys.is_empty());
+    keys
+}
+
+async fn set(world: &World<Redis>, watermark: &str, value: &str) {
+    let mut redis = connect(world).await;
+    let _: () = redis.hset(watermark, PARTITION, value).await.unwrap();
+}
+
+async fn connect(world: &World<Redis>) -> ClusterConnection {
+    let nodes = world.backend.config.connection_infos().to_vec();
+    ClusterClient::new(nodes).unwrap().get_async_connection().await.unwrap()
+}
