@@ -176,7 +176,7 @@ impl Inner {
     /// Cuts a page out of all the ids above the floor, newest first.
     async fn cut(
         &self,
-        mut ids: Vec<PostId>,
+        ids: Vec<PostId>,
         floor: PostId,
         before: Option<PostId>,
         count_max: usize,
@@ -186,20 +186,34 @@ impl Inner {
             return Ok(HomeRead::Asleep);
         }
         let complete = floor == PostId(0) && ids.len() <= cap;
-        ids.truncate(cap);
-        let oldest = ids.last().copied();
-        let start = before.map_or(0, |before| ids.partition_point(|id| *id >= before));
+        let (shown, spare) = ids.split_at(ids.len().min(cap));
+        let mut oldest = shown.last().copied();
+        let start = before.map_or(0, |before| shown.partition_point(|id| *id >= before));
         let mut page = Vec::new();
         let mut more = false;
         // The deleted are left out; looked for in pieces, since they are few.
-        for piece in ids[start..].chunks(count_max.saturating_add(1).max(16)) {
-            let shown = self.not_deleted(piece).await?;
+        for piece in shown[start..].chunks(count_max.saturating_add(1).max(16)) {
+            let kept = self.not_deleted(piece).await?;
             let room = count_max - page.len();
-            more = shown.len() > room;
-            page.extend(shown.into_iter().take(room));
+            more = kept.len() > room;
+            page.extend(kept.into_iter().take(room));
             if more {
                 break;
             }
+        }
+        if !more && !complete {
+            // This is where CAP posts end, and those that are deleted make room.
+            let hidden = shown.len() - self.not_deleted(shown).await?.len();
+            let mut others = if hidden > 0 { self.not_deleted(spare).await? } else { Vec::new() };
+            if others.len() < hidden && floor > PostId(0) {
+                return Ok(HomeRead::Asleep);
+            }
+            others.truncate(hidden);
+            oldest = others.last().copied().or(oldest);
+            others.retain(|id| before.is_none_or(|before| *id < before));
+            let room = count_max - page.len();
+            more = others.len() > room;
+            page.extend(others.into_iter().take(room));
         }
         let floor = match oldest {
             Some(oldest) if !complete => Floor::Cap(oldest),
