@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use self::serve::LogFormat;
 use self::{config::ConfigError, demo::DemoArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
@@ -66,6 +67,14 @@ enum CliError {
 }
 
 impl Cli {
+    /// How the command wants its log to be written.
+    pub fn log_format(&self) -> LogFormat {
+        match &self.command {
+            Command::Serve(args) => args.log_format,
+            _ => LogFormat::Text,
+        }
+    }
+
     /// Does what the command line says. What fails is told on stderr in one line.
     pub async fn run(self) -> ExitCode {
         match self.command.run().await {

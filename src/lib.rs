@@ -54,4 +54,5 @@ pub mod load;
 pub mod post_id;
 pub mod proto;
 pub mod store;
+pub mod telemetry;
 pub mod writes;

@@ -8,6 +8,8 @@ mod bad_input;
 mod external;
 #[path = "api/idempotency.rs"]
 mod idempotency;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/paging.rs"]
 mod paging;
 #[path = "api/server.rs"]

@@ -7,6 +7,8 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "commands/observed.rs"]
+mod observed;
 #[path = "common/process.rs"]
 mod process;
 #[path = "commands/program.rs"]

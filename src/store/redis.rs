@@ -53,6 +53,7 @@ use self::{
 use crate::{
     domain::UserId,
     store::{Accounts, HOME_TIMELINE_CAP_DEFAULT, StoreError},
+    telemetry::RedisMetrics,
 };
 
 /// The version of what is in Redis.
@@ -75,6 +76,8 @@ pub struct Settings {
     pub followers_cache_bytes: u64,
     /// How long a home timeline lives that nobody reads.
     pub idle_max: Duration,
+    /// Where round trips are counted.
+    pub metrics: Arc<RedisMetrics>,
 }
 
 impl Settings {
@@ -88,6 +91,7 @@ impl Settings {
             worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             followers_cache_bytes: 512 << 20,
             idle_max: Duration::from_secs(30 * 24 * 3600),
+            metrics: Arc::default(),
         }
     }
 }
@@ -148,7 +152,7 @@ impl RedisStore {
     /// # Errors
     /// In one line, what is wrong and what to do.
     pub async fn open(settings: Settings) -> Result<Self, StoreError> {
-        let control = Control::connect(&settings.config).await?;
+        let control = Control::connect(&settings.config, &settings.metrics).await?;
         let cap = settings.home_timeline_cap.max(1);
         let slack = (cap / 10).max(1);
         let limits = Limits { cap, kept: cap + slack, len_max: cap + 2 * slack };
@@ -157,6 +161,7 @@ impl RedisStore {
             // The marker is an entry too.
             PushSettings::new(ConnectionName::new(&settings.worker, 0), limits.len_max + 1);
         push_settings.admission = Some(fence::admission(control.clone(), Arc::clone(&claims)));
+        push_settings.metrics = Arc::clone(&settings.metrics);
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
         pusher.check().await?;
         let followers = Cache::with_weighter(

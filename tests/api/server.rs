@@ -21,7 +21,11 @@ use roost::{
     store::redis::config::RedisConfig,
 };
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Mutex, MutexGuard},
+};
 use tonic::{Code, Response, Status, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -83,6 +87,23 @@ impl Roost {
         let target = Target::new(format!("http://{}", app.address()));
         let channel = target.connect().await.expect("connected");
         Self { app, settings, channel, place }
+    }
+
+    /// One that answers over HTTP too.
+    pub async fn start_with_metrics() -> Self {
+        let (place, backend) = empty_place().await;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = Settings {
+            metrics_listen: Some(address),
+            backend,
+            ..Settings::new(PathBuf::new(), address)
+        };
+        Self::open(settings, place).await
+    }
+
+    /// What it answers over HTTP to a GET of `path`.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(self.app.metrics_address().expect("an address"), path).await
     }
 
     /// Stops it and starts another one in the same place.
@@ -190,6 +211,18 @@ impl Roost {
         let mut status = StatusServiceClient::new(self.channel());
         status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }
+}
+
+/// What is answered over HTTP at `address` to a GET of `path`: the status, the body.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: roost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    (status, body.to_owned())
 }
 
 pub fn post(author_id: u64, text: &str) -> PublishPostRequest {

@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     fmt, mem,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use futures::future::join_all;
@@ -36,6 +36,7 @@ use super::{
 use crate::{
     domain::UserId,
     store::{PushOutcome, Pushes},
+    telemetry::RedisMetrics,
 };
 
 /// How often the pushes that were not carried out are tried within one call.
@@ -60,6 +61,8 @@ pub struct PushSettings {
     /// Asked on every new connection, after Redis knows its name and before
     /// anything is pushed on it.
     pub admission: Option<Admission>,
+    /// Where round trips are counted.
+    pub metrics: Arc<RedisMetrics>,
 }
 
 impl PushSettings {
@@ -73,6 +76,7 @@ impl PushSettings {
             progress_timeout: Duration::from_secs(5),
             retry_for: Duration::from_secs(2),
             admission: None,
+            metrics: Arc::default(),
         }
     }
 }
@@ -220,7 +224,8 @@ impl Shared {
         if let Some(pool) = pools.get(node) {
             return pool.clone();
         }
-        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max);
+        let made = self.settings.metrics.push_connections.clone();
+        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max, made);
         pools.entry(node.clone()).or_insert(Arc::new(pool)).clone()
     }
 
@@ -241,14 +246,30 @@ impl Shared {
     async fn run(&self, batch: Batch, pushes: &Pushes<UserId>, dial: &Dial) -> Outcome {
         let pool = self.pool(&batch.node);
         let admission = self.settings.admission.as_ref();
-        match pool.lease(dial, admission).await {
-            Ok(lease) => batch.run(lease, pushes, self.settings.entries_max as u64).await,
+        let outcome = match pool.lease(dial, admission).await {
+            Ok(lease) => {
+                let begun = StdInstant::now();
+                let outcome = batch.run(lease, pushes, self.settings.entries_max as u64).await;
+                self.settings.metrics.push_seconds.observe_since(begun);
+                outcome
+            }
             Err(error) => batch.not_begun(error),
-        }
+        };
+        outcome.count(&self.settings.metrics);
+        outcome
     }
 }
 
 impl Outcome {
+    /// Counts what went wrong with one pipeline.
+    fn count(&self, metrics: &RedisMetrics) {
+        if self.refusal.is_some() || self.retry.reason.is_some() {
+            metrics.push_failures.inc();
+        }
+        metrics.push_unknowns.inc_by(self.report.unknown.len() as u64);
+        metrics.push_redirects.inc_by(self.report.redirected);
+    }
+
     /// What the caller is told, after the last try.
     fn finish(mut self) -> Result<PushReport, Box<PushError>> {
         self.report.unknown.sort_unstable();
