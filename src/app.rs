@@ -8,6 +8,7 @@
 //! ```
 
 mod engine;
+mod follow;
 mod lag;
 mod server;
 

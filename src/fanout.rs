@@ -52,6 +52,9 @@ use crate::{
 pub struct Settings {
     /// Bytes of events read from the log at once.
     pub batch_bytes_max: usize,
+    /// Bytes of events that are applied at once after a crash, however many were
+    /// under way then.
+    pub replay_bytes_max: usize,
     /// Deliveries of one slice of a fan-out: posts times followers. At least one
     /// follower is reached, so it is passed where a fan-out has more posts.
     pub slice_deliveries_max: usize,
@@ -74,6 +77,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             batch_bytes_max: 1 << 20,
+            replay_bytes_max: 8 << 20,
             slice_deliveries_max: 8_192,
             fanout_posts_max: 256,
             round_deliveries_max: 131_072,
@@ -128,9 +132,10 @@ impl FanoutError {
         }
     }
 
-    /// Whether another process has the partition, as far as the store knows.
-    fn is_fenced(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Fenced { .. }))
+    /// Whether the partition must be resumed before anything else: another process has
+    /// it, as far as the store knows, or the store has lost some of it.
+    fn must_resume(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Fenced { .. } | StoreError::Lost { .. }))
     }
 }
 
@@ -150,6 +155,7 @@ pub struct Worker<L, S: Store> {
     queue: FanoutQueue<S::Account>,
     /// What the store was told last.
     delivered: u64,
+    told_at: Instant,
     /// What the log was told last.
     committed: u64,
     committed_at: Instant,
@@ -165,7 +171,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
-        let resume = store.resume(partition).await?;
+        let resume = store.resume(partition, log.end(partition).await?).await?;
         let committed = log.committed(partition).await?.max(resume.delivered).min(resume.applied);
         progress.publish(partition, Position { applied: committed, delivered: committed });
         Ok(Self {
@@ -179,6 +185,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
             delivered: committed,
+            told_at: Instant::now(),
             committed,
             committed_at: Instant::now(),
         })
@@ -198,8 +205,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             };
             match done {
                 Ok(()) => {}
-                // Whoever has the partition now begins where this one stands.
-                Err(error) if error.is_fenced() => return Err(error),
+                // What is in hand here is no longer what is to be done.
+                Err(error) if error.must_resume() => return Err(error),
                 Err(error) => {
                     self.metrics.failed(&error);
                     let place = (self.partition, Some(self.next_offset));
@@ -236,9 +243,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         worked |= self.deliver_round().await?;
         self.publish_progress();
         let delivered = self.delivered_offset();
-        if delivered > self.delivered {
+        if delivered > self.delivered || self.told_at.elapsed() >= self.settings.commit_interval {
             self.store.delivered(self.partition, delivered).await?;
-            self.delivered = delivered;
+            (self.delivered, self.told_at) = (delivered, Instant::now());
         }
         if self.committed_at.elapsed() >= self.settings.commit_interval {
             self.commit().await?;
@@ -259,14 +266,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     }
 
     async fn wait_for_events(&mut self, stop: &CancellationToken) -> Result<(), FanoutError> {
-        let commit_at = self.committed_at + self.settings.commit_interval;
-        let uncommitted = self.delivered_offset() > self.committed;
+        let look_at = self.committed_at.min(self.told_at) + self.settings.commit_interval;
         // In this order: a simulation must be able to run twice in the same way.
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
             result = self.log.wait_past(self.partition, self.next_offset) => Ok(result?),
-            () = tokio::time::sleep_until(commit_at), if uncommitted => Ok(()),
+            () = tokio::time::sleep_until(look_at) => Ok(()),
         }
     }
 
@@ -314,14 +320,18 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     }
 
     /// The next events. Those that may have been applied in part come all at once, so
-    /// that nothing of theirs that holds no more shows for a moment.
+    /// that nothing of theirs that holds no more shows for a moment. Those are few
+    /// unless the store has lost much, and then nobody reads it before all is applied.
     async fn read_batch(&self) -> Result<Vec<Record>, LogError> {
         let bytes_max = self.settings.batch_bytes_max;
         let mut records = self.log.read(self.partition, self.next_offset, bytes_max).await?;
         let mut end = self.next_offset + records.len() as u64;
-        while end < self.attempted {
+        let mut bytes: usize = records.iter().map(|record| record.payload.len()).sum();
+        while end < self.attempted && bytes < self.settings.replay_bytes_max {
             self.log.wait_past(self.partition, end).await?;
-            records.extend(self.log.read(self.partition, end, bytes_max).await?);
+            let more = self.log.read(self.partition, end, bytes_max).await?;
+            bytes += more.iter().map(|record| record.payload.len()).sum::<usize>();
+            records.extend(more);
             end = self.next_offset + records.len() as u64;
         }
         Ok(records)

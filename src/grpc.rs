@@ -145,6 +145,7 @@ fn store_status(error: &StoreError) -> Status {
         StoreError::Disk { .. }
         | StoreError::Redis { .. }
         | StoreError::Fenced { .. }
+        | StoreError::Lost { .. }
         | StoreError::Closed => unavailable(message),
     }
 }

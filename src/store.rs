@@ -77,12 +77,21 @@ pub trait Ledger: Accounts {
 
     /// Where a worker that takes over `partition` goes on, as far as the store
     /// knows. Right after it was opened, that is what outlived the process or the
-    /// power before.
-    fn resume(&self, partition: u32) -> impl Future<Output = Result<Resume, StoreError>> + Send;
+    /// power before. `end` is where the log ends now: nothing from there on can have
+    /// been attempted, whatever the store has lost.
+    fn resume(
+        &self,
+        partition: u32,
+        end: u64,
+    ) -> impl Future<Output = Result<Resume, StoreError>> + Send;
 
     /// Remembers, as cheaply as it can, that every event below `offset` has reached
     /// every timeline it must reach. A store that does not remember it lets a worker
     /// that resumes write more of it again.
+    ///
+    /// To be called now and then though nothing has changed: [`StoreError::Lost`] says
+    /// that the store has lost some of what it was given, and the partition must be
+    /// resumed.
     fn delivered(
         &self,
         partition: u32,
@@ -501,6 +510,14 @@ pub enum StoreError {
         /// Which partition.
         partition: u32,
     },
+    /// Something of what a partition's worker wrote is lost.
+    #[error(
+        "the store has lost some of what partition {partition} had written; it is written again"
+    )]
+    Lost {
+        /// Which partition.
+        partition: u32,
+    },
     /// The process is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -510,7 +527,7 @@ impl StoreError {
     /// Whether trying again cannot help.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Disk { .. } | Self::Closed | Self::Fenced { .. } => false,
+            Self::Disk { .. } | Self::Closed | Self::Fenced { .. } | Self::Lost { .. } => false,
             Self::Redis { is_final, .. } => *is_final,
             Self::Poisoned { .. }
             | Self::InUse { .. }

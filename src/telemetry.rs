@@ -145,20 +145,20 @@ metrics! {
 metrics! {
     /// `roost_redis_…`: what goes to and fro between this process and Redis.
     RedisMetrics {
-        /// A round trip of anything but pushes: one pipeline, or one batch in a Cluster.
+        /// A round trip of what is read and marked: one pipeline, or one batch in a Cluster.
         call_seconds: Histogram = Histogram::new(CALL_SECONDS),
-        /// Round trips of anything but pushes that failed.
+        /// Round trips of what is read and marked that failed.
         call_failures: Counter = Counter::default(),
-        /// One pipeline of pushes on one node.
-        push_seconds: Histogram = Histogram::new(CALL_SECONDS),
-        /// Pipelines of pushes of which not all were carried out as they were sent.
-        push_failures: Counter = Counter::default(),
-        /// Pushes of unknown outcome, which are looked at and made again.
-        push_unknowns: Counter = Counter::default(),
-        /// Pushes sent elsewhere since a slot has moved (MOVED, ASK).
-        push_redirects: Counter = Counter::default(),
-        /// Connections made for pushes, the first ones and those made anew.
-        push_connections: Counter = Counter::default(),
+        /// One pipeline of pushes and other writes of workers, on one node.
+        write_seconds: Histogram = Histogram::new(CALL_SECONDS),
+        /// Pipelines of writes of which not all were carried out as they were sent.
+        write_failures: Counter = Counter::default(),
+        /// Writes of unknown outcome, which are looked at and made again.
+        write_unknowns: Counter = Counter::default(),
+        /// Writes sent elsewhere since a slot has moved (MOVED, ASK).
+        write_redirects: Counter = Counter::default(),
+        /// Connections made for writes, the first ones and those made anew.
+        write_connections: Counter = Counter::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{AppError, Backend, Settings, lag};
+use super::{AppError, Backend, Settings, follow::Follower, lag};
 use crate::{
     data_dir::DataDir,
     domain::{Event, PostId},
@@ -23,12 +23,12 @@ use crate::{
         embedded::{self as embedded_log, EmbeddedLog},
         kafka::KafkaLog,
     },
-    fanout::{self, FanoutError, Position, Progress, WorkerPool},
+    fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{self, Api, Gate, Limits},
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
-        Resume, Store,
+        Store,
         embedded::{self as embedded_store, EmbeddedStore},
         redis::{self as redis_store, RedisStore},
     },
@@ -38,8 +38,6 @@ use crate::{
 
 /// How often a start says how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the store is asked how far the workers of other processes have come.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The log, the store, and the workers between them.
 pub(super) enum Engine {
@@ -98,16 +96,18 @@ impl Engine {
                 let greatest = greatest_post(&*log, &*store).await?;
                 let ids = store.lease_node(greatest).await?;
                 let mut parts = Parts::new(log, store, ids, settings, metrics)?;
+                let follower = Follower {
+                    log: Arc::clone(&parts.log),
+                    store: Arc::clone(&parts.store),
+                    progress: Arc::clone(&parts.progress),
+                    gate: gate.clone(),
+                };
                 parts.beside.extend([
                     tokio::spawn(
                         RedisStore::clone(&parts.store)
                             .keep_node(Arc::clone(&parts.ids), parts.stop.clone()),
                     ),
-                    tokio::spawn(follow(
-                        Arc::clone(&parts.store),
-                        Arc::clone(&parts.progress),
-                        parts.stop.clone(),
-                    )),
+                    tokio::spawn(follower.run(parts.stop.clone())),
                 ]);
                 Ok(Self::Shared(parts.caught_up(settings, gate).await?))
             }
@@ -261,31 +261,6 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                     left()
                 )),
             }
-        }
-    }
-}
-
-/// Learns from the store how far the workers of other processes have come.
-async fn follow<S: Store>(store: Arc<S>, progress: Arc<Progress>, stop: CancellationToken) {
-    let mut away = false;
-    while !stop.is_cancelled() {
-        let marks = store.marks().await;
-        match &marks {
-            Ok(marks) => {
-                for (partition, marks) in (0..).zip(marks) {
-                    let Resume { applied, delivered, .. } = *marks;
-                    progress.advance(partition, Position { applied, delivered });
-                }
-            }
-            // Once, and not fifty times a second.
-            Err(error) if !away => tracing::warn!(%error, "the store does not answer"),
-            Err(_) => {}
-        }
-        away = marks.is_err();
-        let pause = if away { PROGRESS_INTERVAL } else { FOLLOW_INTERVAL };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -63,6 +63,11 @@ impl Progress {
         );
     }
 
+    /// Takes note that the store has lost some of what was known of a partition.
+    pub fn go_back(&self, partition: u32, position: Position) {
+        self.publish(partition, position);
+    }
+
     pub(super) fn publish(&self, partition: u32, position: Position) {
         let partition = &self.partitions[partition as usize];
         let mut current = partition.position.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,13 @@
 //! Answers before there is anything to answer from: while a Roost starts, health
 //! says NOT_SERVING and every other call UNAVAILABLE, with how far the start has
 //! come. The same health says NOT_SERVING again once it stops.
+//!
+//! Later on it can shut the reads alone: the methods that get and list.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    mem,
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
+};
 
 use axum::{Router, extract::Request, response::Response};
 use tonic::service::Routes;
@@ -20,12 +25,16 @@ const SERVICES: [&str; 5] = [
     "roost.v1.StatusService",
 ];
 
+const TIMELINES: &str = "roost.v1.TimelineService";
+
 /// The door of a server that may not be ready. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Gate {
     health: HealthReporter,
     ready: Arc<OnceLock<Router>>,
     readiness: Readiness,
+    /// Why nothing may be read, if it may not.
+    reads_shut: Arc<RwLock<Option<String>>>,
 }
 
 impl Gate {
@@ -33,7 +42,7 @@ impl Gate {
     pub async fn new() -> (Self, Routes) {
         let (health, service) = tonic_health::server::health_reporter();
         let readiness = Readiness::not_yet("it opens its log and its store");
-        let gate = Self { health, ready: Arc::default(), readiness };
+        let gate = Self { health, ready: Arc::default(), readiness, reads_shut: Arc::default() };
         gate.set_health(ServingStatus::NotServing).await;
         let behind = gate.clone();
         let router = Router::new().fallback(move |request| {
@@ -68,6 +77,32 @@ impl Gate {
         self.readiness.clone()
     }
 
+    /// Answers reads UNAVAILABLE from now on, and says why.
+    pub async fn shut_reads(&self, reason: &str) {
+        let reason = Some(reason.to_owned());
+        let before = mem::replace(&mut *write(&self.reads_shut), reason);
+        if before.is_none() && self.ready.get().is_some() {
+            self.health.set_service_status(TIMELINES, ServingStatus::NotServing).await;
+        }
+    }
+
+    /// Lets reads through again.
+    pub async fn open_reads(&self) {
+        let before = write(&self.reads_shut).take();
+        if before.is_some() && self.ready.get().is_some() {
+            self.health.set_service_status(TIMELINES, ServingStatus::Serving).await;
+        }
+    }
+
+    /// Why this may not be answered now.
+    fn refusal(&self, request: &Request) -> Option<String> {
+        if !is_read(request.uri().path()) {
+            return None;
+        }
+        let shut = self.reads_shut.read().unwrap_or_else(PoisonError::into_inner);
+        shut.as_ref().map(|reason| format!("nothing can be read now: {reason}; try again"))
+    }
+
     async fn set_health(&self, status: ServingStatus) {
         for service in SERVICES {
             self.health.set_service_status(service, status).await;
@@ -76,8 +111,11 @@ impl Gate {
 
     async fn answer(&self, request: Request) -> Response {
         match self.ready.get() {
-            // It cannot fail: its error has no values.
-            Some(routes) => routes.clone().oneshot(request).await.unwrap_or_else(|no| match no {}),
+            Some(routes) => match self.refusal(&request) {
+                Some(reason) => super::unavailable(reason).into_http(),
+                // It cannot fail: its error has no values.
+                None => routes.clone().oneshot(request).await.unwrap_or_else(|no| match no {}),
+            },
             None => {
                 let state = self.readiness.reason().unwrap_or_default();
                 super::unavailable(format!(
@@ -87,6 +125,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// Whether a call only reads what the store holds, by the name of its method.
+fn is_read(path: &str) -> bool {
+    let is_of_store = !path.contains("Status") && path.starts_with("/roost.");
+    let method = path.rsplit('/').next().unwrap_or_default();
+    is_of_store && ["Get", "List", "BatchGet"].iter().any(|verb| method.starts_with(verb))
+}
+
+/// What it holds is whole even after a panic.
+fn write(shut: &RwLock<Option<String>>) -> RwLockWriteGuard<'_, Option<String>> {
+    shut.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -113,6 +163,17 @@ mod tests {
             Err(status) => (status.code(), status.message().to_owned()),
         };
         (health.into_inner().status, code, message)
+    }
+
+    #[test]
+    fn reads_are_known_by_their_methods() {
+        for read in ["TimelineService/ListHomeTimeline", "PostService/BatchGetPosts"] {
+            assert!(is_read(&format!("/roost.v1.{read}")), "{read}");
+        }
+        for other in ["PostService/PublishPost", "GraphService/Follow", "StatusService/GetStatus"] {
+            assert!(!is_read(&format!("/roost.v1.{other}")), "{other}");
+        }
+        assert!(!is_read("/grpc.health.v1.Health/List"));
     }
 
     #[tokio::test]

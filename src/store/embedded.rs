@@ -212,7 +212,7 @@ impl Ledger for EmbeddedStore {
 
     /// Applying and pushing again change nothing here, so no attempt and no delivery
     /// need be remembered.
-    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+    async fn resume(&self, partition: u32, _: u64) -> Result<Resume, StoreError> {
         let applied = self.applied(partition);
         Ok(Resume { applied, attempted: applied, delivered: 0 })
     }
@@ -403,7 +403,7 @@ impl Lookups for EmbeddedStore {
         let count = last.map_or(0, |last| last + 1);
         let mut marks = Vec::new();
         for partition in 0..count {
-            marks.push(self.resume(partition).await?);
+            marks.push(self.resume(partition, 0).await?);
         }
         Ok(marks)
     }

@@ -1,11 +1,11 @@
 //! The Redis store: one server or a Cluster, the same code path.
 //!
 //! ```text
-//!  events ──► ledger: fold ──► phases of idempotent writes ─┐
-//!  reads  ──► lookups, homes ───────────────────────────────┼─► control ──► Redis
-//!  pushes ──► push: by node, sorted ──► pool ──► node: one pipeline ──────► Redis
-//!                ▲      │ slots                    │ resp: pack, scan
-//!                └──────┴── only what was refused ◄┘
+//!  reads  ──► lookups, homes ──► control ─────────────────────────────► Redis
+//!  events ──► ledger: fold ──► commands: idempotent writes ┐
+//!  pushes ──► push: sorted ────────────────────────────────┴► router ─► Redis
+//!                by node ──► pool ──► node: one pipeline    ▲    │ resp: pack, scan
+//!                                  only what was refused ◄──┴────┘
 //! ```
 //!
 //! Accounts are their ids. The followers of an account have one writer, the worker
@@ -13,6 +13,7 @@
 //! where it stands. What a list is made of is said in `scripts`, what things are
 //! called in `keys`.
 
+mod commands;
 pub mod config;
 mod control;
 pub mod error;
@@ -28,19 +29,23 @@ mod nodes;
 pub mod pool;
 pub mod push;
 pub mod resp;
+mod router;
 mod scripts;
 pub mod slots;
 mod tls;
 mod topology;
+mod watermarks;
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use quick_cache::{Weighter, sync::Cache};
 use redis::Value;
+use tokio::time::Instant;
 
 use self::{
     config::RedisConfig,
@@ -49,6 +54,7 @@ use self::{
     followers::Followers,
     node::ConnectionName,
     push::{PushSettings, Pusher},
+    watermarks::Watermarks,
 };
 use crate::{
     domain::UserId,
@@ -57,7 +63,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -109,6 +115,8 @@ struct Inner {
     settings: Settings,
     claims: Claims,
     followers: Cache<UserId, Arc<Followers>, FollowersWeighter>,
+    /// When the watermarks were looked at last.
+    looked_at: tokio::sync::Mutex<Instant>,
 }
 
 /// What home lists may hold, in ids.
@@ -122,6 +130,9 @@ struct Limits {
     len_max: usize,
 }
 
+/// A mark of a partition, by its field.
+type Mark<'a> = (&'a str, &'a (dyn Display + Sync));
+
 /// The partitions that this process works on.
 type Claims = Arc<Mutex<HashMap<u32, Claim>>>;
 
@@ -132,8 +143,16 @@ struct Claim {
     epoch: Vec<u8>,
     /// One past the last event that holds.
     applied: u64,
+    /// One past the last event of which anything may hold or have been pushed.
+    attempted: u64,
+    /// Below it, everything is delivered.
+    delivered: u64,
     /// The greatest post id that holds, or 0.
     greatest_post: u64,
+    /// What every node was told of it.
+    watermarks: Watermarks,
+    /// Whether a node has lost something of it, so that it must be resumed.
+    lost: bool,
 }
 
 #[derive(Clone)]
@@ -160,6 +179,7 @@ impl RedisStore {
         let mut push_settings =
             // The marker is an entry too.
             PushSettings::new(ConnectionName::new(&settings.worker, 0), limits.len_max + 1);
+        push_settings.scripts = scripts::of_workers();
         push_settings.admission = Some(fence::admission(control.clone(), Arc::clone(&claims)));
         push_settings.metrics = Arc::clone(&settings.metrics);
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
@@ -169,7 +189,8 @@ impl RedisStore {
             settings.followers_cache_bytes,
             FollowersWeighter,
         );
-        let inner = Inner { control, pusher, limits, settings, claims, followers };
+        let looked_at = tokio::sync::Mutex::new(Instant::now());
+        let inner = Inner { control, pusher, limits, settings, claims, followers, looked_at };
         inner.check_policy().await?;
         inner.check_log().await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -229,7 +250,7 @@ impl Inner {
         &self,
         partition: u32,
         epoch: &[u8],
-        marks: &[(&str, u64)],
+        marks: &[Mark<'_>],
     ) -> Result<(), StoreError> {
         let marks: Vec<(&str, String)> =
             marks.iter().map(|(field, value)| (*field, value.to_string())).collect();

@@ -225,9 +225,9 @@ impl Ledger for FaultyStore {
         result
     }
 
-    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+    async fn resume(&self, partition: u32, end: u64) -> Result<Resume, StoreError> {
         self.faults.point().await?;
-        let resume = self.store.resume(partition).await?;
+        let resume = self.store.resume(partition, end).await?;
         Ok(Resume { attempted: self.faults.attempted(partition), ..resume })
     }
 

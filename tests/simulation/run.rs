@@ -216,6 +216,7 @@ impl Simulation {
         self.faults.rest();
         let mut tasks = JoinSet::new();
         let settings = fanout::Settings {
+            replay_bytes_max: 8 << 20,
             batch_bytes_max: 1,
             slice_deliveries_max: self.faults.pick(1..6) as usize,
             fanout_posts_max: self.faults.pick(1..4) as usize,

@@ -30,7 +30,7 @@ pub struct World<B: Backend> {
 
 /// One past the last event that a store holds.
 pub async fn applied(store: &impl Store, partition: u32) -> u64 {
-    store.resume(partition).await.unwrap().applied
+    store.resume(partition, 0).await.unwrap().applied
 }
 
 pub type Account<B> = <<B as Backend>::Store as Accounts>::Account;
@@ -38,7 +38,7 @@ pub type Account<B> = <<B as Backend>::Store as Accounts>::Account;
 impl<B: Backend> World<B> {
     pub async fn new(backend: B) -> Self {
         let store = backend.open().await;
-        store.resume(PARTITION).await.unwrap();
+        store.resume(PARTITION, 0).await.unwrap();
         Self { backend, store, log: Vec::new() }
     }
 

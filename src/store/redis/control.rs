@@ -1,5 +1,6 @@
-//! Everything but pushes: commands and scripts through the redis crate, one code
-//! path for one server and for a Cluster.
+//! What is read, and what anybody may write: commands and scripts through the redis
+//! crate, one code path for one server and for a Cluster. What only the worker of a
+//! partition may write goes another way (`router`).
 //!
 //! ```text
 //!  commands ──► one server: pipelines     ┐
@@ -25,7 +26,7 @@ use redis::{
     io::tcp::TcpSettings,
 };
 
-use super::config::RedisConfig;
+use super::{config::RedisConfig, resp};
 use crate::{store::StoreError, telemetry::RedisMetrics};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,6 +45,11 @@ pub(super) struct Script {
 }
 
 impl Script {
+    /// Its text.
+    pub(super) fn text(&self) -> &'static str {
+        self.text
+    }
+
     pub(super) const fn new(text: &'static str, hash: fn() -> String) -> Self {
         Self { text, hash: LazyLock::new(hash) }
     }
@@ -69,6 +75,24 @@ impl Call {
         let mut command = redis::cmd(name);
         command.arg(arguments);
         Self { command, script: None }
+    }
+
+    /// The key by which it finds its node.
+    pub(super) fn key(&self) -> &[u8] {
+        let place = if self.script.is_some() { 3 } else { 1 };
+        match self.command.args_iter().nth(place) {
+            Some(redis::Arg::Simple(key)) => key,
+            _ => &[],
+        }
+    }
+
+    /// Appends it to what is sent, a script by its hash.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        let arguments = self.command.args_iter().filter_map(|argument| match argument {
+            redis::Arg::Simple(bytes) => Some(bytes),
+            _ => None,
+        });
+        resp::pack_command(out, &arguments.collect::<Vec<_>>());
     }
 
     /// The same with the script's text, for a server that does not know it.

@@ -62,6 +62,7 @@ pub(super) async fn close_connections(
         name: ConnectionName::new("fence", 0),
         connect_timeout: CONNECT_TIMEOUT,
         progress_timeout: PROGRESS_TIMEOUT,
+        scripts: Arc::default(),
     };
     let name = ConnectionName::new(worker, 0);
     let topology = Topology::new(config).snapshot(&dial).await?;

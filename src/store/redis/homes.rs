@@ -41,16 +41,16 @@ impl Homes for RedisStore {
 
     async fn merge(&self, reader: UserId, posts: &NewestPosts) -> Result<(), StoreError> {
         let call = self.inner.merge(reader, posts.floor, &posts.ids);
-        self.inner.control.one(call).await.map(drop)
+        self.inner.write(vec![call]).await.map(drop)
     }
 
     async fn purge(&self, reader: UserId, posts: &NewestPosts) -> Result<(), StoreError> {
-        self.inner.control.one(take(reader, posts.floor, &posts.ids)).await.map(drop)
+        self.inner.write(vec![take(reader, posts.floor, &posts.ids)]).await.map(drop)
     }
 
     async fn remove(&self, readers: &[UserId], post: PostId) -> Result<(), StoreError> {
         let calls = readers.iter().map(|reader| take(*reader, None, &[post])).collect();
-        self.inner.control.run(calls).await.map(drop)
+        self.inner.write(calls).await.map(drop)
     }
 
     async fn page(
@@ -144,17 +144,17 @@ impl Inner {
                 .iter()
                 .map(|list| scripts::TRIM.call(&[&keys::home(list.reader)], &[kept.as_bytes()]))
                 .collect();
-            self.control.run(calls).await?;
+            self.write(calls).await?;
         }
         Ok(outcome)
     }
 
     async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
         let calls = pushes.iter().map(|(reader, ids)| self.merge(reader, None, ids)).collect();
-        let replies = self.control.run(calls).await?;
+        let replies = self.write(calls).await?;
         let mut outcome = PushOutcome::default();
         for ((_, ids), reply) in pushes.iter().zip(replies) {
-            if integer(&reply) < 0 {
+            if reply < 0 {
                 outcome.skipped += ids.len() as u64;
             } else {
                 outcome.deliveries += ids.len() as u64;

@@ -14,8 +14,9 @@
 //! | `roost:node:<n>` | string | which process has a node number |
 //! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
 //! | `roost:store` | hash | which log the store belongs to |
+//! | `roost:watermark:{<n>}` | hash | on every node, how far each partition had come |
 
-use super::resp::HomeKey;
+use super::{resp::HomeKey, slots};
 use crate::domain::{PostId, UserId};
 
 /// Accounts are noted in so many sets: small ones cost 8 bytes a member.
@@ -63,4 +64,9 @@ pub(super) fn node(node: u16) -> Vec<u8> {
 
 pub(super) fn partition(partition: u32) -> Vec<u8> {
     format!("roost:partition:{partition}").into_bytes()
+}
+
+/// In this slot.
+pub(super) fn watermark(slot: u16) -> Vec<u8> {
+    format!("roost:watermark:{{{}}}", slots::number_in(slot)).into_bytes()
 }

@@ -13,15 +13,13 @@ use std::{
     time::SystemTime,
 };
 
-use redis::Value;
-
 use super::{
-    Claim, Inner, RedisStore,
-    control::{Call, bytes, elements, integer},
+    Claim, Inner, Mark, RedisStore,
+    control::{Call, bytes, integer},
     damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    keys, number, scripts,
+    keys, number, scripts, watermarks,
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -46,7 +44,7 @@ impl Ledger for RedisStore {
         events: Arc<[Event]>,
     ) -> Result<Vec<PostId>, StoreError> {
         let inner = &self.inner;
-        let claim = inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?;
+        let claim = inner.claim_of(partition)?;
         let known_len = claim.applied.saturating_sub(first_offset).min(events.len() as u64);
         let (known, new) = events.split_at(known_len as usize);
         let mut absent = inner.find_deleted(known).await?;
@@ -58,15 +56,18 @@ impl Ledger for RedisStore {
         Ok(absent)
     }
 
-    /// Takes the partition over: from now on only this process may write its marks.
-    async fn resume(&self, partition: u32) -> Result<Resume, StoreError> {
+    /// Takes the partition over: from now on only this process may write its marks. If
+    /// a node has lost what it was given, the marks go back to where everything is
+    /// known to hold.
+    async fn resume(&self, partition: u32, end: u64) -> Result<Resume, StoreError> {
         let inner = &self.inner;
+        // An emptied Redis is this log's from here on.
+        inner.check_log().await?;
         let worker = inner.settings.worker.as_str();
         let key = keys::partition(partition);
-        let call = scripts::CLAIM.call(&[&key], &[worker.as_bytes()]);
-        let mut reply = elements(inner.control.one(call).await?).into_iter();
-        let epoch = reply.next().and_then(bytes).ok_or_else(|| damaged("a partition's epoch"))?;
-        let before = fields(reply.next().unwrap_or(Value::Nil));
+        let epoch = format!("{worker} {:016x}", rand::random::<u64>()).into_bytes();
+        let call = scripts::CLAIM.call(&[&key], &[worker.as_bytes(), &epoch]);
+        let before = fields(inner.control.one(call).await?);
         let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
         let released = before.get(b"released".as_slice()).is_some_and(|value| value == b"1");
         if let Some(owner) = owner
@@ -77,20 +78,59 @@ impl Ledger for RedisStore {
         }
         // What was cached of them may have been changed by another worker since.
         inner.followers.clear();
-        let applied = number(&before, "applied");
-        let greatest_post = number(&before, "greatest_post");
-        inner.claims().insert(partition, Claim { epoch, applied, greatest_post });
-        Ok(resume_of(&before))
+        let mut resume = resume_of(&before);
+        let watermarks = before.get(b"watermarks".as_slice());
+        let watermarks =
+            watermarks.map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)));
+        let lost = match &watermarks {
+            Some(watermarks) => inner.lost_of(partition, watermarks).await?,
+            // Other nodes may have what this one has lost.
+            None => Some(0),
+        };
+        if let Some(offset) = lost {
+            resume.applied = resume.applied.min(offset);
+            resume.delivered = resume.delivered.min(offset);
+            // The marks themselves may be among what is lost.
+            resume.attempted = end.max(resume.attempted);
+        }
+        let marks: [Mark<'_>; 3] = [
+            ("applied", &resume.applied),
+            ("delivered", &resume.delivered),
+            ("attempted", &resume.attempted),
+        ];
+        inner.mark(partition, &epoch, &marks).await?;
+        let watermarks = inner
+            .begin_watermarks(partition, &watermarks.unwrap_or_default(), resume.delivered)
+            .await?;
+        let slots = watermarks::slots_text(&watermarks);
+        inner.mark(partition, &epoch, &[("watermarks", &slots)]).await?;
+        let claim = Claim {
+            epoch,
+            applied: resume.applied,
+            attempted: resume.attempted,
+            delivered: resume.delivered,
+            greatest_post: number(&before, "greatest_post"),
+            watermarks,
+            lost: false,
+        };
+        inner.claims().insert(partition, claim);
+        Ok(resume)
     }
 
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
-        let claim = self.inner.claim_of(partition).ok_or(StoreError::Fenced { partition })?;
-        self.inner.mark(partition, &claim.epoch, &[("delivered", offset)]).await
+        let inner = &self.inner;
+        let claim = inner.claim_of(partition)?;
+        inner.mark(partition, &claim.epoch, &[("delivered", &offset)]).await?;
+        if let Some(claim) = inner.claims().get_mut(&partition) {
+            claim.delivered = offset;
+        }
+        inner.keep_watermarks().await;
+        inner.claim_of(partition).map(drop)
     }
 
     async fn release(&self, partition: u32) -> Result<(), StoreError> {
-        let Some(claim) = self.inner.claim_of(partition) else { return Ok(()) };
-        self.inner.mark(partition, &claim.epoch, &[("released", 1)]).await?;
+        let Ok(claim) = self.inner.claim_of(partition) else { return Ok(()) };
+        self.inner.mark(partition, &claim.epoch, &[("released", &1)]).await?;
         self.inner.claims().remove(&partition);
         Ok(())
     }
@@ -125,14 +165,18 @@ impl Ledger for RedisStore {
         let gone = format!("-{}", now.as_secs());
         let id = post.0.to_be_bytes();
         let call = Call::of("HSET", &[keys::DELETED, &id, gone.as_bytes()]);
-        self.inner.control.one(call).await?;
+        self.inner.write(vec![call]).await?;
         self.inner.forget_old(now.as_secs()).await
     }
 }
 
 impl Inner {
-    fn claim_of(&self, partition: u32) -> Option<Claim> {
-        self.claims().get(&partition).cloned()
+    fn claim_of(&self, partition: u32) -> Result<Claim, StoreError> {
+        match self.claims().get(&partition) {
+            None => Err(StoreError::Fenced { partition }),
+            Some(Claim { lost: true, .. }) => Err(StoreError::Lost { partition }),
+            Some(claim) => Ok(claim.clone()),
+        }
     }
 
     async fn apply(
@@ -142,7 +186,8 @@ impl Inner {
         next_offset: u64,
         events: &[Event],
     ) -> Result<Vec<PostId>, StoreError> {
-        self.mark(partition, &claim.epoch, &[("attempted", next_offset)]).await?;
+        let attempted = claim.attempted.max(next_offset);
+        self.mark(partition, &claim.epoch, &[("attempted", &attempted)]).await?;
         let requests = fold::requests(events);
         let made = self.requests_made(&requests).await?;
         let made: HashMap<(UserId, &str), PostId> = requests
@@ -154,10 +199,10 @@ impl Inner {
         self.write_posts(&fold).await?;
         self.write_lists(&fold).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
-        let marks = [("applied", next_offset), ("greatest_post", greatest_post)];
+        let marks: [Mark<'_>; 2] = [("applied", &next_offset), ("greatest_post", &greatest_post)];
         self.mark(partition, &claim.epoch, &marks).await?;
         if let Some(claim) = self.claims().get_mut(&partition) {
-            claim.applied = next_offset;
+            (claim.applied, claim.attempted) = (next_offset, attempted);
             claim.greatest_post = greatest_post;
         }
         Ok(fold.duplicates)
@@ -183,7 +228,7 @@ impl Inner {
             let member = account.to_string();
             calls.push(Call::of("SADD", &[&keys::known(*account), member.as_bytes()]));
         }
-        self.control.run(calls).await.map(drop)
+        self.write(calls).await.map(drop)
     }
 
     async fn write_lists(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
@@ -211,7 +256,7 @@ impl Inner {
                     calls.push(Call::of(command, &[&key, followee.to_string().as_bytes()]));
                 }
             }
-            self.control.run(calls).await
+            self.write(calls).await
         };
         let result = result.await;
         if result.is_err() {
@@ -325,7 +370,7 @@ impl Inner {
         }
         let mut arguments = vec![keys::DELETED];
         arguments.extend(old);
-        self.control.one(Call::of("HDEL", &arguments)).await.map(drop)
+        self.write(vec![Call::of("HDEL", &arguments)]).await.map(drop)
     }
 }
 

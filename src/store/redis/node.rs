@@ -1,7 +1,7 @@
 //! One connection to one node.
 //!
 //! ```text
-//!  connect: TCP, TLS, AUTH, CLIENT SETNAME, SELECT
+//!  connect: TCP, TLS, AUTH, CLIENT SETNAME, SELECT, SCRIPT LOAD
 //!  call:    one command ──► one whole reply          control
 //!  run:     many commands ──► a reply each           pushes, in `pipeline`
 //! ```
@@ -66,6 +66,8 @@ pub struct Dial {
     pub connect_timeout: Duration,
     /// How long a node may give no sign of life while it is waited for.
     pub progress_timeout: Duration,
+    /// Scripts that the node is to know.
+    pub scripts: Arc<[&'static str]>,
 }
 
 /// A connection on which nothing is under way.
@@ -125,9 +127,13 @@ impl NodeConnection {
         }
         self.demand(&[b"CLIENT", b"SETNAME", dial.name.as_str().as_bytes()]).await?;
         match config.database() {
-            0 => Ok(()),
-            database => self.demand(&[b"SELECT", database.to_string().as_bytes()]).await,
+            0 => {}
+            database => self.demand(&[b"SELECT", database.to_string().as_bytes()]).await?,
         }
+        for script in dial.scripts.iter() {
+            self.demand(&[b"SCRIPT", b"LOAD", script.as_bytes()]).await?;
+        }
+        Ok(())
     }
 
     /// How Redis knows it.

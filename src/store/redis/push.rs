@@ -12,36 +12,22 @@
 //! can know, since the connection broke or the node fell silent, the report names
 //! the pushes, and the caller writes those in a way that looks first.
 
-mod batch;
+use std::{fmt, sync::Arc, time::Duration};
 
-use std::{
-    collections::HashMap,
-    fmt, mem,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant as StdInstant},
-};
-
-use futures::future::join_all;
-use tokio::time::{Instant, sleep};
-
-use self::batch::{Batch, Outcome, Retry};
 use super::{
     config::RedisConfig,
     error::NodeError,
-    node::{ConnectionName, Dial},
-    pool::{Admission, NodePool},
-    slots::NodeAddress,
-    topology::{Snapshot, Topology},
+    node::ConnectionName,
+    pool::Admission,
+    resp::{self, HomeKey, Reply},
+    router::{Router, Work},
+    slots::home_slot,
 };
 use crate::{
     domain::UserId,
     store::{PushOutcome, Pushes},
     telemetry::RedisMetrics,
 };
-
-/// How often the pushes that were not carried out are tried within one call.
-const ROUNDS_MAX: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// How pushes are made.
 #[derive(Clone)]
@@ -63,6 +49,8 @@ pub struct PushSettings {
     pub admission: Option<Admission>,
     /// Where round trips are counted.
     pub metrics: Arc<RedisMetrics>,
+    /// Scripts that every node is to know, whole.
+    pub scripts: Arc<[&'static str]>,
 }
 
 impl PushSettings {
@@ -71,12 +59,13 @@ impl PushSettings {
         Self {
             name,
             entries_max,
-            connections_per_node_max: 4,
+            connections_per_node_max: 8,
             connect_timeout: Duration::from_secs(2),
             progress_timeout: Duration::from_secs(5),
             retry_for: Duration::from_secs(2),
             admission: None,
             metrics: Arc::default(),
+            scripts: Arc::default(),
         }
     }
 }
@@ -132,35 +121,20 @@ pub struct PushError {
 /// connects again by itself.
 #[derive(Clone, Debug)]
 pub struct Pusher {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    settings: PushSettings,
-    dial: RwLock<Arc<Dial>>,
-    topology: Topology,
-    pools: Mutex<HashMap<NodeAddress, Arc<NodePool>>>,
+    pub(super) router: Router,
+    entries_max: u64,
 }
 
 impl Pusher {
     /// Makes ready to push; nothing is connected yet.
     pub fn new(config: Arc<RedisConfig>, settings: PushSettings) -> Self {
-        let topology = Topology::new(&config);
-        let dial = Dial {
-            config,
-            name: settings.name.clone(),
-            connect_timeout: settings.connect_timeout,
-            progress_timeout: settings.progress_timeout,
-        };
-        let dial = RwLock::new(Arc::new(dial));
-        Self { shared: Arc::new(Shared { settings, dial, topology, pools: Mutex::default() }) }
+        let entries_max = settings.entries_max as u64;
+        Self { router: Router::new(config, settings), entries_max }
     }
 
     /// Calls new connections `name`; those of another name are not used again.
     pub fn rename(&self, name: ConnectionName) {
-        let mut dial = self.shared.dial.write().unwrap_or_else(PoisonError::into_inner);
-        *dial = Arc::new(Dial { name, ..Dial::clone(&dial) });
+        self.router.rename(name);
     }
 
     /// Connects to every node, to learn whether pushes could be made.
@@ -168,13 +142,7 @@ impl Pusher {
     /// # Errors
     /// Why they could not.
     pub async fn check(&self) -> Result<(), NodeError> {
-        let dial = self.shared.dial();
-        let topology = self.shared.topology.snapshot(&dial).await?;
-        for node in topology.map.nodes() {
-            let pool = self.shared.pool(node);
-            pool.lease(&dial, self.shared.settings.admission.as_ref()).await?.give_back();
-        }
-        Ok(())
+        self.router.check().await
     }
 
     /// Appends to each reader's home list its ids, if it has a list, and waits for
@@ -185,103 +153,70 @@ impl Pusher {
     /// [`PushError`], if some are known not to be carried out: it says which, and
     /// what became of the others. They may be pushed again ([`Pushes::only`]).
     pub async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushReport, Box<PushError>> {
-        let dial = self.shared.dial();
-        let mut total = Outcome::default();
-        let mut retry = Retry::all(pushes.len());
-        let retry_until = Instant::now() + self.shared.settings.retry_for;
-        for round in 0..ROUNDS_MAX {
-            if retry.is_empty() || (round > 0 && Instant::now() >= retry_until) {
-                break;
-            }
-            // The first redirections need no patience.
-            if round > 1 || retry.must_wait {
-                sleep(FIRST_PAUSE * (1 << round)).await;
-            }
-            match self.shared.route(&retry, &dial).await {
-                Ok(topology) => {
-                    let (batches, homeless) = retry.batches(&topology.map, pushes);
-                    total.retry = homeless;
-                    let run =
-                        batches.into_iter().map(|batch| self.shared.run(batch, pushes, &dial));
-                    join_all(run).await.into_iter().for_each(|outcome| total.absorb(outcome));
-                    retry = mem::take(&mut total.retry);
+        let work = PushWork { pushes, entries_max: self.entries_max };
+        let run = self.router.run(&work).await;
+        let PushSums { outcome, over_full } = run.done;
+        let report =
+            PushReport { outcome, over_full, unknown: run.unknown, redirected: run.redirected };
+        match run.undone {
+            None => Ok(report),
+            Some((error, unwritten)) => Err(Box::new(PushError { error, unwritten, report })),
+        }
+    }
+}
+
+/// Pushes as commands.
+pub(super) struct PushWork<'a> {
+    pub(super) pushes: &'a Pushes<UserId>,
+    pub(super) entries_max: u64,
+}
+
+/// What the replies to pushes come to.
+#[derive(Debug, Default)]
+pub(super) struct PushSums {
+    pub(super) outcome: PushOutcome,
+    pub(super) over_full: Vec<OverFull>,
+}
+
+impl Work for PushWork<'_> {
+    type Done = PushSums;
+
+    fn len(&self) -> usize {
+        self.pushes.len()
+    }
+
+    #[inline]
+    fn slot(&self, place: u32) -> u16 {
+        home_slot(&HomeKey::of(self.pushes.reader(place as usize)))
+    }
+
+    #[inline]
+    fn pack(&self, place: u32, out: &mut Vec<u8>) {
+        let (reader, ids) = self.pushes.at(place as usize);
+        resp::pack_push(out, &HomeKey::of(reader), ids);
+    }
+
+    #[inline]
+    fn take(&self, place: u32, reply: Reply<'_>, done: &mut PushSums) -> bool {
+        let (reader, ids) = self.pushes.at(place as usize);
+        match reply {
+            Reply::Integer(0) => done.outcome.skipped += ids.len() as u64,
+            Reply::Integer(length) => {
+                done.outcome.deliveries += ids.len() as u64;
+                done.outcome.pushes += 1;
+                let length = length.unsigned_abs();
+                if length > self.entries_max {
+                    done.over_full.push(OverFull { reader, length });
                 }
-                Err(error) => retry.reason = Some(error),
             }
+            // No Redis answers a push by anything else; nobody can know.
+            _ => return false,
         }
-        total.retry = retry;
-        total.finish()
-    }
-}
-
-impl Shared {
-    fn dial(&self) -> Arc<Dial> {
-        self.dial.read().unwrap_or_else(PoisonError::into_inner).clone()
+        true
     }
 
-    fn pool(&self, node: &NodeAddress) -> Arc<NodePool> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(node) {
-            return pool.clone();
-        }
-        let made = self.settings.metrics.push_connections.clone();
-        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max, made);
-        pools.entry(node.clone()).or_insert(Arc::new(pool)).clone()
-    }
-
-    /// The map by which to try: a new one if the last try says that it is needed.
-    async fn route(&self, retry: &Retry, dial: &Dial) -> Result<Arc<Snapshot>, NodeError> {
-        let known = self.topology.snapshot(dial).await?;
-        if retry.moved.is_empty() && retry.away.is_empty() {
-            return Ok(known);
-        }
-        let refreshed = self.topology.refresh(&known, &retry.moved, &retry.away, dial).await;
-        // Without an answer the old map must do; the next try will tell.
-        Ok(refreshed.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the slots of the Redis Cluster could not be asked for");
-            known
-        }))
-    }
-
-    async fn run(&self, batch: Batch, pushes: &Pushes<UserId>, dial: &Dial) -> Outcome {
-        let pool = self.pool(&batch.node);
-        let admission = self.settings.admission.as_ref();
-        let outcome = match pool.lease(dial, admission).await {
-            Ok(lease) => {
-                let begun = StdInstant::now();
-                let outcome = batch.run(lease, pushes, self.settings.entries_max as u64).await;
-                self.settings.metrics.push_seconds.observe_since(begun);
-                outcome
-            }
-            Err(error) => batch.not_begun(error),
-        };
-        outcome.count(&self.settings.metrics);
-        outcome
-    }
-}
-
-impl Outcome {
-    /// Counts what went wrong with one pipeline.
-    fn count(&self, metrics: &RedisMetrics) {
-        if self.refusal.is_some() || self.retry.reason.is_some() {
-            metrics.push_failures.inc();
-        }
-        metrics.push_unknowns.inc_by(self.report.unknown.len() as u64);
-        metrics.push_redirects.inc_by(self.report.redirected);
-    }
-
-    /// What the caller is told, after the last try.
-    fn finish(mut self) -> Result<PushReport, Box<PushError>> {
-        self.report.unknown.sort_unstable();
-        let error = self.refusal.or(self.retry.reason.take());
-        let retry = self.retry.into_places();
-        let unwritten = self.refused.into_iter().chain(retry).map(|place| place as usize);
-        let mut unwritten: Vec<usize> = unwritten.collect();
-        unwritten.sort_unstable();
-        if unwritten.is_empty() {
-            return Ok(self.report);
-        }
-        let error = error.expect("whoever leaves a push unwritten says why");
-        Err(Box::new(PushError { error, unwritten, report: self.report }))
+    fn join(done: &mut PushSums, mut other: PushSums) {
+        done.outcome += other.outcome;
+        done.over_full.append(&mut other.over_full);
     }
 }

@@ -13,6 +13,8 @@
 //! Lua compares strings as the server's locale says, and its numbers have 53 bits,
 //! so ids are compared as two numbers of 32 bits.
 
+use std::sync::Arc;
+
 use redis::Script as Hashed;
 
 use super::control::Script;
@@ -22,6 +24,11 @@ macro_rules! script {
         pub(super) static $name: Script =
             Script::new($text, || Hashed::new($text).get_hash().to_owned());
     };
+}
+
+/// Those that workers run over connections of their own.
+pub(super) fn of_workers() -> Arc<[&'static str]> {
+    [&INSERT_POSTS, &MERGE, &TAKE, &TRIM].map(Script::text).into()
 }
 
 /// A script that can compare two ids.
@@ -240,15 +247,14 @@ return 1
 "
 );
 
-// Takes a partition over. KEYS: marks. ARGV: who. Returns the new epoch, and the
-// marks as they were before.
+// Takes a partition over. KEYS: marks. ARGV: who, the new epoch, which nobody has
+// had before. Returns the marks as they were before.
 script!(
     CLAIM,
     r"
 local before = redis.call('HGETALL', KEYS[1])
-redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'released', '0')
-return {redis.call('HGET', KEYS[1], 'epoch'), before}
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'owner', ARGV[1], 'released', '0')
+return before
 "
 );
 

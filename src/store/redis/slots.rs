@@ -7,7 +7,10 @@
 //! A standalone Redis is one node for all slots. The rule of the keys and the
 //! redirections: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use super::resp::{HomeKey, Value};
 
@@ -45,6 +48,26 @@ impl fmt::Display for NodeAddress {
 /// does, else of all of it.
 pub fn key_slot(key: &[u8]) -> u16 {
     crc16(hash_tag(key)) % SLOTS
+}
+
+/// The least number whose decimal digits are a key in `slot`.
+pub(super) fn number_in(slot: u16) -> u32 {
+    static NUMBERS: LazyLock<Vec<u32>> = LazyLock::new(|| {
+        let mut numbers = vec![None; usize::from(SLOTS)];
+        let mut left = numbers.len();
+        for number in 0_u32.. {
+            let place = &mut numbers[usize::from(key_slot(number.to_string().as_bytes()))];
+            if place.is_none() {
+                *place = Some(number);
+                left -= 1;
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        numbers.into_iter().flatten().collect()
+    });
+    NUMBERS[usize::from(slot % SLOTS)]
 }
 
 fn hash_tag(key: &[u8]) -> &[u8] {
@@ -158,6 +181,16 @@ impl SlotMap {
             None | Some(&UNASSIGNED) => None,
             Some(place) => Some(usize::from(*place)),
         }
+    }
+
+    /// The first slot of the node at a place among [`SlotMap::nodes`], if it has any; a
+    /// standalone Redis has all.
+    pub(super) fn first_slot(&self, place: usize) -> Option<u16> {
+        if self.is_standalone() {
+            return Some(0);
+        }
+        let slot = self.by_slot.iter().position(|by| usize::from(*by) == place)?;
+        u16::try_from(slot).ok()
     }
 
     /// Makes `node` serve `slot`, as a node that no longer does has said.

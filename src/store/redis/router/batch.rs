@@ -1,22 +1,16 @@
-//! The pushes of one node in one round, and what became of them.
+//! The commands of one node in one round, and what became of them.
 
 use std::collections::BTreeMap;
 
-use super::{OverFull, PushReport};
-use crate::{
-    domain::UserId,
-    store::{
-        Pushes,
-        redis::{
-            error::NodeError,
-            pool::Lease,
-            resp::{self, HomeKey, Reply},
-            slots::{NodeAddress, Redirect, SlotMap, home_slot},
-        },
-    },
+use super::Work;
+use crate::store::redis::{
+    error::NodeError,
+    pool::Lease,
+    resp::{self, Reply},
+    slots::{NodeAddress, Redirect, SlotMap},
 };
 
-/// Some pushes, by their places, for one node.
+/// Some commands, by their places, for one node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) node: NodeAddress,
@@ -27,11 +21,15 @@ pub(super) struct Batch {
     in_cluster: bool,
 }
 
-/// What became of some pushes.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Of those that were carried out, or may have been.
-    pub(super) report: PushReport,
+/// What became of some commands.
+#[derive(Debug)]
+pub(super) struct Outcome<W: Work> {
+    /// What the replies of those that were carried out come to.
+    pub(super) done: W::Done,
+    /// Those that may have been carried out or not.
+    pub(super) unknown: Vec<u32>,
+    /// How many times one was sent elsewhere.
+    pub(super) redirected: u64,
     /// Those that are not to be tried again within the call, and why.
     pub(super) refused: Vec<u32>,
     pub(super) refusal: Option<NodeError>,
@@ -39,7 +37,20 @@ pub(super) struct Outcome {
     pub(super) retry: Retry,
 }
 
-/// Pushes that were not carried out and may be tried again.
+impl<W: Work> Default for Outcome<W> {
+    fn default() -> Self {
+        Self {
+            done: W::Done::default(),
+            unknown: Vec::new(),
+            redirected: 0,
+            refused: Vec::new(),
+            refusal: None,
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// Commands that were not carried out and may be tried again.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     places: Vec<u32>,
@@ -51,12 +62,14 @@ pub(super) struct Retry {
     pub(super) away: Vec<NodeAddress>,
     /// Whether it needs a pause before.
     pub(super) must_wait: bool,
+    /// Whether a node has forgotten a script.
+    scripts_lost: bool,
     /// Why they were not carried out.
     pub(super) reason: Option<NodeError>,
 }
 
 impl Retry {
-    /// All of so many pushes, none of which has been tried.
+    /// All of so many commands, none of which has been tried.
     pub(super) fn all(count: usize) -> Self {
         Self { places: (0..count as u32).collect(), ..Self::default() }
     }
@@ -72,7 +85,7 @@ impl Retry {
     }
 
     /// Shares them out by node. Those that no node serves are left over.
-    pub(super) fn batches(self, map: &SlotMap, pushes: &Pushes<UserId>) -> (Vec<Batch>, Self) {
+    pub(super) fn batches(self, map: &SlotMap, work: &impl Work) -> (Vec<Batch>, Self) {
         let in_cluster = !map.is_standalone();
         let batch = |node: &NodeAddress, places: Vec<u32>, asking: bool| Batch {
             node: node.clone(),
@@ -88,7 +101,7 @@ impl Retry {
                 let mut by_node: Vec<Vec<u32>> =
                     nodes.iter().map(|_| Vec::with_capacity(room + room / 8)).collect();
                 for place in self.places {
-                    let slot = home_slot(&HomeKey::of(pushes.reader(place as usize)));
+                    let slot = work.slot(place);
                     match map.place(slot) {
                         Some(node) => by_node[node].push(place),
                         None => homeless.leave(place, slot),
@@ -131,12 +144,11 @@ impl Retry {
     }
 }
 
-impl Outcome {
+impl<W: Work> Outcome<W> {
     pub(super) fn absorb(&mut self, mut other: Self) {
-        self.report.outcome += other.report.outcome;
-        self.report.over_full.append(&mut other.report.over_full);
-        self.report.unknown.append(&mut other.report.unknown);
-        self.report.redirected += other.report.redirected;
+        W::join(&mut self.done, other.done);
+        self.unknown.append(&mut other.unknown);
+        self.redirected += other.redirected;
         self.refused.append(&mut other.refused);
         note(&mut self.refusal, other.refusal);
         self.retry.absorb(other.retry);
@@ -154,7 +166,7 @@ fn note(first: &mut Option<NodeError>, other: Option<NodeError>) {
 
 impl Batch {
     /// No connection could be had, so nothing was sent.
-    pub(super) fn not_begun(self, error: NodeError) -> Outcome {
+    pub(super) fn not_begun<W: Work>(self, error: NodeError) -> Outcome<W> {
         let mut outcome = Outcome::default();
         if error.is_final() {
             outcome.refused = self.places;
@@ -167,38 +179,34 @@ impl Batch {
         outcome
     }
 
-    /// Pushes, on a connection that it gives back whole or not at all.
-    pub(super) async fn run(
-        self,
-        mut lease: Lease<'_>,
-        pushes: &Pushes<UserId>,
-        entries_max: u64,
-    ) -> Outcome {
-        let commands_per_push = if self.asking { 2 } else { 1 };
+    /// Sends them, on a connection that it gives back whole or not at all.
+    pub(super) async fn run<W: Work>(self, mut lease: Lease<'_>, work: &W) -> Outcome<W> {
+        let messages_per_command = if self.asking { 2 } else { 1 };
         let mut outcome = Outcome::default();
         let mut packed = 0;
         let pack = |out: &mut Vec<u8>| {
-            let Some(&place) = self.places.get(packed / commands_per_push) else { return false };
+            let Some(&place) = self.places.get(packed / messages_per_command) else { return false };
             packed += 1;
-            if packed % commands_per_push == 1 {
+            if packed % messages_per_command == 1 {
                 resp::pack_command(out, &[b"ASKING"]);
             } else {
-                let (reader, ids) = pushes.at(place as usize);
-                resp::pack_push(out, &HomeKey::of(reader), ids);
+                work.pack(place, out);
             }
             true
         };
-        let on_reply = |command: usize, reply: Reply<'_>| {
-            if command % commands_per_push + 1 == commands_per_push {
-                let place = self.places[command / commands_per_push];
-                self.take(place, reply, pushes, entries_max, &mut outcome);
+        let on_reply = |message: usize, reply: Reply<'_>| {
+            if message % messages_per_command + 1 == messages_per_command {
+                let place = self.places[message / messages_per_command];
+                self.take(place, reply, work, &mut outcome);
             }
         };
         match lease.connection.run(pack, on_reply).await {
+            // One that has lost its scripts is made anew, with them.
+            Ok(()) if outcome.retry.scripts_lost => {}
             Ok(()) => lease.give_back(),
             Err(interrupted) => {
-                let answered = interrupted.answered / commands_per_push;
-                let sent = interrupted.sent / commands_per_push;
+                let answered = interrupted.answered / messages_per_command;
+                let sent = interrupted.sent / messages_per_command;
                 self.abandon(answered, sent, interrupted.error, &mut outcome);
             }
         }
@@ -206,49 +214,35 @@ impl Batch {
     }
 
     #[inline]
-    fn take(
-        &self,
-        place: u32,
-        reply: Reply<'_>,
-        pushes: &Pushes<UserId>,
-        entries_max: u64,
-        outcome: &mut Outcome,
-    ) {
-        let (reader, ids) = pushes.at(place as usize);
-        let sum = &mut outcome.report.outcome;
+    fn take<W: Work>(&self, place: u32, reply: Reply<'_>, work: &W, outcome: &mut Outcome<W>) {
         match reply {
-            Reply::Integer(0) => sum.skipped += ids.len() as u64,
-            Reply::Integer(length) => {
-                sum.deliveries += ids.len() as u64;
-                sum.pushes += 1;
-                let length = length.unsigned_abs();
-                if length > entries_max {
-                    outcome.report.over_full.push(OverFull { reader, length });
+            Reply::Error(error) => self.take_error(place, error, outcome),
+            reply => {
+                if !work.take(place, reply, &mut outcome.done) {
+                    outcome.unknown.push(place);
                 }
             }
-            Reply::Error(error) => self.take_error(place, error, outcome),
-            // No Redis answers a push by anything else; nobody can know.
-            _ => outcome.report.unknown.push(place as usize),
         }
     }
 
     /// A command that is answered by an error was not carried out.
-    fn take_error(&self, place: u32, error: &[u8], outcome: &mut Outcome) {
+    fn take_error<W: Work>(&self, place: u32, error: &[u8], outcome: &mut Outcome<W>) {
         let retry = &mut outcome.retry;
         let redirect = Redirect::parse(error, &self.node).filter(|_| self.in_cluster);
         match redirect {
             Some(Redirect::Moved { slot, node }) => {
-                outcome.report.redirected += 1;
+                outcome.redirected += 1;
                 retry.reason.get_or_insert_with(|| self.unsettled(slot));
                 retry.places.push(place);
                 retry.moved.insert(slot, node);
             }
             Some(Redirect::Ask { slot, node }) => {
-                outcome.report.redirected += 1;
+                outcome.redirected += 1;
                 retry.reason.get_or_insert_with(|| self.unsettled(slot));
                 retry.ask(node, place);
             }
             None if passes(error) => {
+                retry.scripts_lost |= error.starts_with(b"NOSCRIPT");
                 retry.must_wait = true;
                 retry.reason.get_or_insert_with(|| NodeError::refused(&self.node, error));
                 retry.places.push(place);
@@ -266,10 +260,16 @@ impl Batch {
 
     /// The connection failed: those before `answered` are done with, those before
     /// `sent` may have been carried out, and the others were not.
-    fn abandon(self, answered: usize, sent: usize, error: NodeError, outcome: &mut Outcome) {
+    fn abandon<W: Work>(
+        self,
+        answered: usize,
+        sent: usize,
+        error: NodeError,
+        outcome: &mut Outcome<W>,
+    ) {
         let unknown = &self.places[answered..sent];
-        tracing::warn!(%error, unknown = unknown.len(), "a pipeline of pushes was interrupted");
-        outcome.report.unknown.extend(unknown.iter().map(|&place| place as usize));
+        tracing::warn!(%error, unknown = unknown.len(), "a pipeline was interrupted");
+        outcome.unknown.extend(unknown);
         let unsent = &self.places[sent..];
         if error.is_final() || matches!(error, NodeError::TimedOut { .. }) {
             // To wait for a silent node once is enough for one call.
@@ -286,17 +286,20 @@ impl Batch {
 /// Whether a refusal passes by itself, and soon.
 fn passes(error: &[u8]) -> bool {
     let word = error.split(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(word, b"LOADING" | b"TRYAGAIN" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"BUSY")
+    matches!(
+        word,
+        b"LOADING" | b"TRYAGAIN" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"BUSY" | b"NOSCRIPT"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::PostId, fanout::combine};
-
-    fn pushes(readers: u64) -> Pushes<UserId> {
-        combine((1..=readers).map(|reader| (UserId(reader), PostId(9))).collect())
-    }
+    use crate::{
+        domain::{PostId, UserId},
+        fanout::combine,
+        store::redis::push::{OverFull, PushWork},
+    };
 
     fn batch(asking: bool) -> Batch {
         let node = NodeAddress::new("a", 1);
@@ -305,7 +308,9 @@ mod tests {
 
     #[test]
     fn only_what_was_refused_is_tried_again() {
-        let (pushes, batch) = (pushes(6), batch(false));
+        let pushes = combine((1..=6).map(|reader| (UserId(reader), PostId(9))).collect());
+        let work = PushWork { pushes: &pushes, entries_max: 4 };
+        let batch = batch(false);
         let mut outcome = Outcome::default();
         let replies = [
             Reply::Integer(5),
@@ -316,32 +321,32 @@ mod tests {
             Reply::Integer(0),
         ];
         for (place, reply) in replies.into_iter().enumerate() {
-            batch.take(place as u32, reply, &pushes, 4, &mut outcome);
+            batch.take(place as u32, reply, &work, &mut outcome);
         }
-        let report = &outcome.report;
-        assert_eq!((report.outcome.pushes, report.outcome.skipped), (1, 1));
-        assert_eq!(report.over_full, [OverFull { reader: UserId(1), length: 5 }]);
+        let done = &outcome.done;
+        assert_eq!((done.outcome.pushes, done.outcome.skipped), (1, 1));
+        assert_eq!(done.over_full, [OverFull { reader: UserId(1), length: 5 }]);
         assert_eq!(outcome.refused, [3]);
         assert_eq!(outcome.retry.places, [1, 4]);
         assert_eq!(outcome.retry.asked, [(NodeAddress::new("b", 2), vec![2])]);
         assert_eq!(outcome.retry.moved, BTreeMap::from([(7, NodeAddress::new("b", 2))]));
-        let (batches, left) = outcome.retry.batches(&SlotMap::standalone(batch.node), &pushes);
+        let (batches, left) = outcome.retry.batches(&SlotMap::standalone(batch.node), &work);
         assert_eq!(batches.len(), 2);
         assert!(batches[1].asking && left.is_empty());
     }
 
     #[test]
     fn a_failed_connection_leaves_three_parts() {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome::<PushWork<'_>>::default();
         let closed = NodeError::Broken { node: NodeAddress::new("a", 1), reason: String::new() };
         batch(false).abandon(2, 5, closed, &mut outcome);
-        assert_eq!(outcome.report.unknown, [2, 3, 4]);
+        assert_eq!(outcome.unknown, [2, 3, 4]);
         assert_eq!(outcome.retry.places, [5]);
 
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome::<PushWork<'_>>::default();
         let node = NodeAddress::new("a", 1);
         batch(false).abandon(0, 6, NodeError::TimedOut { node, waited_ms: 1 }, &mut outcome);
-        assert_eq!(outcome.report.unknown.len(), 6);
+        assert_eq!(outcome.unknown.len(), 6);
         assert!(outcome.retry.is_empty() && outcome.refused.is_empty());
     }
 }

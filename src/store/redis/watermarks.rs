@@ -1,0 +1,397 @@
+//! How a loss is noticed of what Redis was given, and how far it reaches back.
+//!
+//! Redis answers before a write is on a replica or on a disk. So a node that was
+//! started again, or a replica that has taken over, may have lost the last writes;
+//! what it still has is a beginning of what it was given, in the order in which it
+//! was given. So about once a second a worker writes into every node the offset
+//! below which everything had been delivered before: a watermark, and beside it the
+//! node's run id, which is another after every start.
+//!
+//! ```text
+//!  delivered below 70 ──► watermark 70 on A, on B ──► …    B fails; its replica C takes over
+//!                                                          C has the watermark 58 of B
+//!  go back to 58 ◄── B is not among the nodes any more ◄───┘
+//! ```
+//!
+//! A watermark is true wherever it is found, since it speaks of all nodes. So a slot
+//! that moves takes a true one along, and may leave a node without: it is given one
+//! in another of its slots.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Claim, Inner, error::NodeError, keys, resp::Value, slots::NodeAddress};
+use crate::store::StoreError;
+
+/// How often watermarks are looked at and written.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a node is told of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Watermark {
+    /// Everything below it had been delivered before this was written.
+    offset: u64,
+    /// The run id of the node that it was written on.
+    run_id: String,
+}
+
+/// The watermarks of one partition, by the slot that they are in.
+pub(super) type Watermarks = BTreeMap<u16, Written>;
+
+/// What was written into one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    /// What is there. `None`: nobody has told this process.
+    known: Option<Watermark>,
+    /// What is there instead, if the write of it was carried out.
+    perhaps: Option<Watermark>,
+}
+
+/// A node that serves slots.
+#[derive(Debug)]
+struct Node {
+    address: NodeAddress,
+    run_id: String,
+    first_slot: u16,
+}
+
+/// What all nodes say.
+#[derive(Debug)]
+struct Look {
+    nodes: Vec<Node>,
+    /// The place among the nodes of the one that serves a slot.
+    places: HashMap<u16, usize>,
+    found: HashMap<(u32, u16), Watermark>,
+}
+
+impl Look {
+    /// How far back a partition must go, if a node has lost anything of it.
+    fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<u64> {
+        let alive: BTreeSet<&str> = self.nodes.iter().map(|node| node.run_id.as_str()).collect();
+        let lost = watermarks.iter().filter_map(|(slot, written)| {
+            let Some(found) = self.found.get(&(partition, *slot)) else { return Some(0) };
+            let is_expected = match written {
+                Written { known: None, .. } => true,
+                Written { known, perhaps } => {
+                    known.as_ref() == Some(found) || perhaps.as_ref() == Some(found)
+                }
+            };
+            let is_whole = is_expected && alive.contains(found.run_id.as_str());
+            (!is_whole).then_some(found.offset)
+        });
+        lost.min()
+    }
+
+    /// Where a partition's watermarks are to be written: one slot of each node, one
+    /// that has a watermark already if there is any.
+    fn slots(&self, watermarks: &Watermarks) -> Vec<u16> {
+        let slots = self.nodes.iter().enumerate().map(|(place, node)| {
+            let mut known = watermarks.keys().copied();
+            known.find(|slot| self.places.get(slot) == Some(&place)).unwrap_or(node.first_slot)
+        });
+        slots.collect()
+    }
+}
+
+/// The slots of watermarks as the marks of their partition name them.
+pub(super) fn slots_text(watermarks: &Watermarks) -> String {
+    let slots: Vec<String> = watermarks.keys().map(u16::to_string).collect();
+    slots.join(",")
+}
+
+/// The same, read: what is in the slots is yet to be looked up.
+pub(super) fn of_slots(text: &str) -> Watermarks {
+    let slots = text.split(',').filter_map(|slot| slot.parse().ok());
+    slots.map(|slot| (slot, Written { known: None, perhaps: None })).collect()
+}
+
+impl Inner {
+    /// How far back a partition must go that another process has worked on before.
+    pub(super) async fn lost_of(
+        &self,
+        partition: u32,
+        watermarks: &Watermarks,
+    ) -> Result<Option<u64>, StoreError> {
+        let wanted = [(partition, watermarks)];
+        Ok(self.look(&wanted).await?.lost(partition, watermarks))
+    }
+
+    /// Writes the first watermarks of a partition that is this process's now.
+    pub(super) async fn begin_watermarks(
+        &self,
+        partition: u32,
+        watermarks: &Watermarks,
+        delivered: u64,
+    ) -> Result<Watermarks, StoreError> {
+        let look = self.look(&[(partition, watermarks)]).await?;
+        let (written, result) = self.put(&look, vec![(partition, watermarks, delivered)]).await;
+        result?;
+        Ok(written.into_values().next().unwrap_or_default())
+    }
+
+    /// Looks at the watermarks of all partitions that are this process's, and writes
+    /// new ones, if it is time. A partition of which something is lost is told so, and
+    /// keeps its old ones.
+    pub(super) async fn keep_watermarks(&self) {
+        // Whoever finds it locked is being served.
+        let Ok(mut looked_at) = self.looked_at.try_lock() else { return };
+        if looked_at.elapsed() < INTERVAL {
+            return;
+        }
+        if let Err(error) = self.look_and_put().await {
+            tracing::warn!(%error, "not every node of Redis could be asked what it has lost");
+        }
+        *looked_at = Instant::now();
+    }
+
+    async fn look_and_put(&self) -> Result<(), StoreError> {
+        let claims: Vec<(u32, Claim)> =
+            self.claims().iter().map(|(partition, claim)| (*partition, claim.clone())).collect();
+        let wanted: Vec<(u32, &Watermarks)> =
+            claims.iter().map(|(partition, claim)| (*partition, &claim.watermarks)).collect();
+        let look = self.look(&wanted).await?;
+        let mut whole = Vec::new();
+        for (partition, claim) in &claims {
+            match look.lost(*partition, &claim.watermarks) {
+                Some(offset) => {
+                    tracing::warn!(
+                        partition,
+                        offset,
+                        "a node of Redis has lost what it was given; the partition goes back"
+                    );
+                    self.change_claim(*partition, claim, |claim| claim.lost = true);
+                }
+                None => whole.push((*partition, &claim.watermarks, claim.delivered)),
+            }
+        }
+        let (written, result) = self.put(&look, whole).await;
+        for (partition, claim) in claims {
+            let Some(written) = written.get(&partition) else { continue };
+            if !written.keys().eq(claim.watermarks.keys()) {
+                let slots = slots_text(written);
+                self.mark(partition, &claim.epoch, &[("watermarks", &slots)]).await?;
+            }
+            self.change_claim(partition, &claim, |claim| claim.watermarks = written.clone());
+        }
+        result
+    }
+
+    /// Changes a claim, if it is the same still.
+    fn change_claim(&self, partition: u32, before: &Claim, change: impl FnOnce(&mut Claim)) {
+        let mut claims = self.claims();
+        if let Some(claim) = claims.get_mut(&partition)
+            && claim.epoch == before.epoch
+        {
+            change(claim);
+        }
+    }
+
+    /// Asks every node who it is, and what it has of these watermarks.
+    async fn look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, StoreError> {
+        let look = self.try_look(wanted).await;
+        if look.is_err() {
+            // The slots may be elsewhere by now; the next look will find them.
+            let _ = self.pusher.router.refresh().await;
+        }
+        Ok(look?)
+    }
+
+    async fn try_look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, NodeError> {
+        let map = self.pusher.router.map().await?;
+        let mut look = Look { nodes: Vec::new(), places: HashMap::new(), found: HashMap::new() };
+        let slots: BTreeSet<u16> =
+            wanted.iter().flat_map(|(_, watermarks)| watermarks.keys().copied()).collect();
+        let partitions: Vec<(u32, String)> =
+            wanted.iter().map(|(partition, _)| (*partition, partition.to_string())).collect();
+        for (place, address) in map.nodes().iter().enumerate() {
+            let Some(first_slot) = map.first_slot(place) else { continue };
+            let slots: Vec<u16> =
+                slots.iter().copied().filter(|slot| map.place(*slot) == Some(place)).collect();
+            let keys: Vec<Vec<u8>> = slots.iter().map(|slot| keys::watermark(*slot)).collect();
+            let commands: Vec<Vec<&[u8]>> = keys
+                .iter()
+                .map(|key| {
+                    let fields = partitions.iter().map(|(_, field)| field.as_bytes());
+                    [b"HMGET", key.as_slice()].into_iter().chain(fields).collect()
+                })
+                .collect();
+            let info: &[&[u8]] = &[b"INFO", b"server"];
+            let commands: Vec<&[&[u8]]> =
+                [info].into_iter().chain(commands.iter().map(Vec::as_slice)).collect();
+            let mut replies = self.pusher.router.on_node(address, &commands).await?.into_iter();
+            let run_id = run_id(&replies.next().unwrap_or(Value::Nil));
+            for (slot, reply) in slots.iter().zip(replies) {
+                look.places.insert(*slot, look.nodes.len());
+                let Value::Array(values) = reply else { continue };
+                for ((partition, _), value) in partitions.iter().zip(values) {
+                    if let Some(watermark) = read(&value) {
+                        look.found.insert((*partition, *slot), watermark);
+                    }
+                }
+            }
+            look.nodes.push(Node { address: address.clone(), run_id, first_slot });
+        }
+        Ok(look)
+    }
+
+    /// Writes watermarks of partitions with these offsets into every node. Returns
+    /// what is there then, also where a node failed.
+    async fn put(
+        &self,
+        look: &Look,
+        partitions: Vec<(u32, &Watermarks, u64)>,
+    ) -> (BTreeMap<u32, Watermarks>, Result<(), StoreError>) {
+        let mut all = BTreeMap::<u32, Watermarks>::new();
+        let mut result = Ok(());
+        for (place, node) in look.nodes.iter().enumerate() {
+            let mut by_slot = BTreeMap::<u16, Vec<(u32, Watermark, Option<Watermark>)>>::new();
+            for (partition, before, offset) in &partitions {
+                let slot = look.slots(before)[place];
+                let known = before.get(&slot).and_then(|written| written.known.clone());
+                let watermark = Watermark { offset: *offset, run_id: node.run_id.clone() };
+                by_slot.entry(slot).or_default().push((*partition, watermark, known));
+            }
+            for (slot, watermarks) in by_slot {
+                let done = self.put_on(&node.address, slot, &watermarks).await;
+                for (partition, watermark, known) in watermarks {
+                    let written = match (&done, known) {
+                        (Ok(()), _) => Written { known: Some(watermark), perhaps: None },
+                        (Err(_), Some(known)) => {
+                            Written { known: Some(known), perhaps: Some(watermark) }
+                        }
+                        // Nothing is known to be there.
+                        (Err(_), None) => continue,
+                    };
+                    all.entry(partition).or_default().insert(slot, written);
+                }
+                result = result.and(done);
+            }
+        }
+        (all, result.map_err(StoreError::from))
+    }
+
+    async fn put_on(
+        &self,
+        node: &NodeAddress,
+        slot: u16,
+        watermarks: &[(u32, Watermark, Option<Watermark>)],
+    ) -> Result<(), NodeError> {
+        let texts: Vec<(String, String)> = watermarks
+            .iter()
+            .map(|(partition, Watermark { offset, run_id }, _)| {
+                (partition.to_string(), format!("{offset} {run_id}"))
+            })
+            .collect();
+        let key = keys::watermark(slot);
+        let mut command: Vec<&[u8]> = vec![b"HSET", &key];
+        for (field, value) in &texts {
+            command.extend([field.as_bytes(), value.as_bytes()]);
+        }
+        self.pusher.router.on_node(node, &[&command]).await.map(drop)
+    }
+}
+
+fn run_id(info: &Value) -> String {
+    let Value::Text(text) = info else { return String::new() };
+    let text = String::from_utf8_lossy(text);
+    let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
+    run_id.unwrap_or_default().trim().to_owned()
+}
+
+fn read(value: &Value) -> Option<Watermark> {
+    let Value::Text(text) = value else { return None };
+    let (offset, run_id) = str::from_utf8(text).ok()?.split_once(' ')?;
+    Some(Watermark { offset: offset.parse().ok()?, run_id: run_id.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: u32 = 3;
+
+    fn watermark(offset: u64, run_id: &str) -> Watermark {
+        Watermark { offset, run_id: run_id.to_owned() }
+    }
+
+    fn look(run_ids: &[&str], found: &[(u16, u64, &str)]) -> Look {
+        let nodes = run_ids.iter().zip(0..).map(|(run_id, port)| Node {
+            address: NodeAddress::new("a", port),
+            run_id: (*run_id).to_owned(),
+            first_slot: port * 100,
+        });
+        Look {
+            nodes: nodes.collect(),
+            places: found.iter().map(|(slot, ..)| (*slot, usize::from(slot / 100))).collect(),
+            found: found
+                .iter()
+                .map(|(slot, offset, run_id)| ((PARTITION, *slot), watermark(*offset, run_id)))
+                .collect(),
+        }
+    }
+
+    fn written(watermarks: &[(u16, u64, &str)]) -> Watermarks {
+        let written = watermarks.iter().map(|(slot, offset, run_id)| {
+            (*slot, Written { known: Some(watermark(*offset, run_id)), perhaps: None })
+        });
+        written.collect()
+    }
+
+    #[test]
+    fn nothing_is_lost_while_every_node_is_who_it_was() {
+        let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
+        let look = look(&["A", "B"], &[(0, 70, "A"), (100, 70, "B")]);
+        assert_eq!(look.lost(PARTITION, &watermarks), None);
+    }
+
+    #[test]
+    fn a_replica_that_took_over_says_how_far_back() {
+        let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
+        let whole = look(&["A", "C"], &[(0, 70, "A"), (100, 70, "B")]);
+        assert_eq!(whole.lost(PARTITION, &watermarks), Some(70));
+        let behind = look(&["A", "C"], &[(0, 70, "A"), (100, 58, "B")]);
+        assert_eq!(behind.lost(PARTITION, &watermarks), Some(58));
+        // One that does not know what was written before finds the same.
+        assert_eq!(behind.lost(PARTITION, &of_slots("0,100")), Some(58));
+    }
+
+    #[test]
+    fn an_emptied_node_goes_back_to_the_beginning() {
+        let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
+        let look = look(&["A", "D"], &[(0, 70, "A")]);
+        assert_eq!(look.lost(PARTITION, &watermarks), Some(0));
+    }
+
+    #[test]
+    fn a_slot_that_moves_loses_nothing() {
+        // Slot 0 has gone from A to B, and A is there still.
+        let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
+        let mut look = look(&["A", "B"], &[(0, 70, "A"), (100, 70, "B")]);
+        look.places.insert(0, 1);
+        look.nodes[0].first_slot = 1;
+        assert_eq!(look.lost(PARTITION, &watermarks), None);
+        // A is given one in a slot that it has still, B keeps one of its two.
+        assert_eq!(look.slots(&watermarks), [1, 0]);
+    }
+
+    #[test]
+    fn a_write_of_which_nobody_knows_is_no_loss() {
+        let mut watermarks = written(&[(0, 70, "A")]);
+        watermarks.get_mut(&0).unwrap().perhaps = Some(watermark(90, "A"));
+        for offset in [70, 90] {
+            assert_eq!(look(&["A"], &[(0, offset, "A")]).lost(PARTITION, &watermarks), None);
+        }
+        assert_eq!(look(&["A"], &[(0, 50, "A")]).lost(PARTITION, &watermarks), Some(50));
+    }
+
+    #[test]
+    fn slots_are_read_as_they_are_named() {
+        let watermarks = of_slots(&slots_text(&written(&[(3, 1, "A"), (900, 2, "B")])));
+        assert_eq!(watermarks.keys().copied().collect::<Vec<_>>(), [3, 900]);
+        assert!(of_slots("").is_empty());
+    }
+}
