@@ -10,6 +10,7 @@
 mod engine;
 mod follow;
 mod lag;
+mod rebuild;
 mod server;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use futures::future;
 use tokio::task::JoinHandle;
 
+pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
 use self::{engine::Engine, server::Server};
 use crate::{
     data_dir::DataDirError,
@@ -167,6 +169,12 @@ pub enum AppError {
     /// The system gives no threads.
     #[error("the worker threads did not start: {0}")]
     Threads(io::Error),
+    /// Somebody wanted a rebuild to stop.
+    #[error(
+        "the rebuild was stopped, and the store does not hold everything that it should; run \
+         `roost rebuild` again, which begins again"
+    )]
+    RebuildStopped,
     /// A part of the process panicked; the log says where.
     #[error("a part of the server panicked, see the log above; please report it")]
     Panicked,

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod rebuild;
 mod serve;
 
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use self::serve::LogFormat;
-use self::{config::ConfigError, demo::DemoArgs, serve::ServeArgs};
+use self::{config::ConfigError, demo::DemoArgs, rebuild::RebuildArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
     client::{
@@ -33,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Run Roost: the gRPC API, the event log, the workers and the store
     Serve(ServeArgs),
+    /// Make the store again from the event log
+    Rebuild(RebuildArgs),
     /// Start a Roost, load it with a small town, show its figures, keep serving
     Demo(DemoArgs),
     /// Publish a post
@@ -91,6 +94,7 @@ impl Command {
     async fn run(self) -> Result<(), CliError> {
         match self {
             Self::Serve(args) => args.run().await?,
+            Self::Rebuild(args) => args.run().await?,
             Self::Demo(args) => args.run().await?,
             Self::Post(args) => args.run().await?,
             Self::Delete(args) => args.run().await?,

@@ -12,6 +12,8 @@ mod idempotency;
 mod metrics;
 #[path = "api/paging.rs"]
 mod paging;
+#[path = "api/rebuild.rs"]
+mod rebuild;
 #[path = "api/server.rs"]
 mod server;
 #[path = "api/services.rs"]

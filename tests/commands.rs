@@ -13,5 +13,7 @@ mod observed;
 mod process;
 #[path = "commands/program.rs"]
 mod program;
+#[path = "commands/rebuild.rs"]
+mod rebuild;
 #[path = "commands/serve.rs"]
 mod serve;

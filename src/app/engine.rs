@@ -1,5 +1,7 @@
 //! The engine: the log, the store, and the workers between them.
 
+mod rebuild;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -236,11 +238,17 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(result??)
     }
 
-    async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
+    /// Where the partitions of the log end now.
+    async fn ends(&self) -> Result<Vec<u64>, AppError> {
         let mut ends = Vec::new();
         for partition in 0..self.log.partitions() {
             ends.push(self.log.end(partition).await?);
         }
+        Ok(ends)
+    }
+
+    async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
+        let ends = self.ends().await?;
         let progress = Arc::clone(&self.progress);
         let left = || -> u64 {
             let partitions = (0..).zip(&ends);

@@ -16,6 +16,7 @@
 mod commands;
 pub mod config;
 mod control;
+mod emptying;
 pub mod error;
 mod fence;
 mod fold;
@@ -171,6 +172,15 @@ impl RedisStore {
     /// # Errors
     /// In one line, what is wrong and what to do.
     pub async fn open(settings: Settings) -> Result<Self, StoreError> {
+        let inner = Inner::connect(settings).await?;
+        inner.check_policy().await?;
+        inner.check_log().await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    async fn connect(settings: Settings) -> Result<Self, StoreError> {
         let control = Control::connect(&settings.config, &settings.metrics).await?;
         let cap = settings.home_timeline_cap.max(1);
         let slack = (cap / 10).max(1);
@@ -190,14 +200,9 @@ impl RedisStore {
             FollowersWeighter,
         );
         let looked_at = tokio::sync::Mutex::new(Instant::now());
-        let inner = Inner { control, pusher, limits, settings, claims, followers, looked_at };
-        inner.check_policy().await?;
-        inner.check_log().await?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
     }
-}
 
-impl Inner {
     /// A Redis that evicts would drop timelines in use, and posts.
     async fn check_policy(&self) -> Result<(), StoreError> {
         let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use roost::{
-    app::{App, Backend, Settings},
+    app::{self, App, AppError, Backend, Rebuilt, Settings},
     client::Target,
     proto::v1::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
@@ -26,6 +26,7 @@ use tokio::{
     net::TcpStream,
     sync::{Mutex, MutexGuard},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -112,6 +113,57 @@ impl Roost {
         drop(channel);
         app.stop().await.expect("stopped");
         Self::open(settings, place).await
+    }
+
+    /// Stops it, rebuilds its store, and starts another one in the same place.
+    pub async fn rebuild(self) -> (Rebuilt, Self) {
+        let Self { app, settings, channel, place } = self;
+        drop(channel);
+        app.stop().await.expect("stopped");
+        let rebuilt = rebuild(settings.clone()).await.expect("rebuilt");
+        (rebuilt, Self::open(settings, place).await)
+    }
+
+    /// Rebuilds its store while it serves.
+    pub async fn rebuild_beside(&self) -> Result<Rebuilt, AppError> {
+        rebuild(self.settings.clone()).await
+    }
+
+    /// Whether its store is its own, and not shared by processes.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.settings.backend, Backend::Embedded { .. })
+    }
+
+    /// The value of a key of its Redis.
+    pub async fn key(&self, key: &str) -> Option<String> {
+        self.redis(redis::cmd("GET").arg(key)).await
+    }
+
+    pub async fn set_key(&self, key: &str, value: &str) {
+        let _: String = self.redis(redis::cmd("SET").arg(key).arg(value)).await;
+    }
+
+    pub async fn set_field(&self, key: &str, field: &str, value: &str) {
+        let _: i64 = self.redis(redis::cmd("HSET").arg(key).arg(field).arg(value)).await;
+    }
+
+    pub async fn delete_key(&self, key: &str) {
+        assert_eq!(self.redis::<i64>(redis::cmd("DEL").arg(key)).await, 1);
+    }
+
+    async fn redis<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let Backend::Shared { redis: config, .. } = &self.settings.backend else {
+            panic!("it has no Redis");
+        };
+        let infos = config.connection_infos().to_vec();
+        if config.is_cluster() {
+            let client = redis::cluster::ClusterClient::new(infos).expect("an address");
+            let mut connection = client.get_async_connection().await.expect("connected");
+            return command.query_async(&mut connection).await.expect("an answer");
+        }
+        let client = redis::Client::open(infos[0].clone()).expect("an address");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+        command.query_async(&mut connection).await.expect("an answer")
     }
 
     pub async fn stop(self) {
@@ -211,6 +263,10 @@ impl Roost {
         let mut status = StatusServiceClient::new(self.channel());
         status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }
+}
+
+async fn rebuild(settings: Settings) -> Result<Rebuilt, AppError> {
+    app::rebuild(settings, &mut |_| {}, &CancellationToken::new()).await
 }
 
 /// What is answered over HTTP at `address` to a GET of `path`: the status, the body.

@@ -263,6 +263,9 @@ fn failed(error: &RedisError) -> StoreError {
             || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"));
     let advice = match error.code() {
         Some("OOM") => "raise its maxmemory",
+        Some("EMPTYING") => {
+            "this goes on once that is done; should it have broken off, run it again"
+        }
         Some("NOAUTH" | "WRONGPASS" | "NOPERM") => "set its user and password in --redis",
         _ if is_final => "change the settings of Redis or --redis",
         _ => "is it running and reachable?",
