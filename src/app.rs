@@ -123,7 +123,7 @@ pub enum AppError {
     #[error(
         "the event log in {data_dir} ends at offset {end} of partition {partition}, and the store \
          holds events up to {applied}: the log has lost its end, or was replaced by an older one. \
-         Restore log/ from a backup; or, to go on without what is lost, move store/ away"
+         Restore log/ from a backup; or, to go on without what is lost, run `roost rebuild`"
     )]
     LogBehindStore {
         /// The data directory.

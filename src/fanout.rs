@@ -218,6 +218,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             Err(error) if !error.is_final() => {
                 tracing::warn!(
                     partition = self.partition,
+                    offset = self.committed,
                     %error,
                     "what was delivered last is not committed, and will be delivered again"
                 );

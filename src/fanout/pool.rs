@@ -149,6 +149,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
                 let ended = match worker.await {
                     Ok(worker) => {
                         metrics.worker_resumes.inc();
+                        tracing::debug!(partition, offset = worker.next_offset, "taken up");
                         worker.run(stop.clone()).await
                     }
                     Err(error) => Err(error),
