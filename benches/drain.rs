@@ -24,7 +24,7 @@ use roost::{
         embedded::{self, EmbeddedLog},
         partition_of,
     },
-    fanout::{self, Counters, Progress, WorkerPool},
+    fanout::{self, Progress, WorkerPool},
     home_timeline::HomeTimelines,
     load::Population,
     post_id::PostIds,
@@ -32,6 +32,7 @@ use roost::{
         Lookups,
         embedded::{EmbeddedStore, Settings},
     },
+    telemetry::FanoutMetrics,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -56,7 +57,7 @@ struct Bench {
     log: Arc<EmbeddedLog>,
     store: Arc<EmbeddedStore>,
     progress: Arc<Progress>,
-    counters: Arc<Counters>,
+    metrics: Arc<FanoutMetrics>,
     ids: PostIds,
     rng: StdRng,
     /// Who posts, and the places of the author and its followers.
@@ -83,7 +84,7 @@ impl Bench {
             log: Arc::new(log),
             store: Arc::new(store),
             progress: Arc::new(Progress::new(PARTITIONS)),
-            counters: Arc::new(Counters::default()),
+            metrics: Arc::default(),
             ids: PostIds::new(0, None),
             rng: StdRng::seed_from_u64(1),
             authors: Vec::new(),
@@ -167,7 +168,7 @@ impl Bench {
                 log: Arc::clone(&self.log),
                 store: Arc::clone(&self.store),
                 progress: Arc::clone(&self.progress),
-                counters: Arc::clone(&self.counters),
+                metrics: Arc::clone(&self.metrics),
                 settings: fanout::Settings::default(),
             };
             let workers = tokio::spawn(pool.run(stop.clone()));

@@ -9,6 +9,8 @@
 
 mod engine;
 mod follow;
+mod lag;
+mod rebuild;
 mod server;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -16,12 +18,14 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use futures::future;
 use tokio::task::JoinHandle;
 
+pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
 use self::{engine::Engine, server::Server};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
     fanout::FanoutError,
     store::{self, StoreError, redis::config::RedisConfig},
+    telemetry::Metrics,
     writes,
 };
 
@@ -34,6 +38,9 @@ pub struct Settings {
     pub roles: Roles,
     /// The address of the gRPC API. Port 0 lets the system choose one.
     pub listen: SocketAddr,
+    /// Where metrics, liveness and readiness are answered over HTTP, if anywhere. Port 0
+    /// lets the system choose one.
+    pub metrics_listen: Option<SocketAddr>,
     /// CAP: how many posts a home timeline shows.
     pub home_timeline_cap: usize,
     /// The longest text of a post, in Unicode scalar values.
@@ -88,6 +95,7 @@ impl Settings {
             backend: Backend::Embedded { data_dir, partitions: None },
             roles: Roles::default(),
             listen,
+            metrics_listen: None,
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
             worker_threads,
@@ -115,7 +123,7 @@ pub enum AppError {
     #[error(
         "the event log in {data_dir} ends at offset {end} of partition {partition}, and the store \
          holds events up to {applied}: the log has lost its end, or was replaced by an older one. \
-         Restore log/ from a backup; or, to go on without what is lost, move store/ away"
+         Restore log/ from a backup; or, to go on without what is lost, run `roost rebuild`"
     )]
     LogBehindStore {
         /// The data directory.
@@ -133,11 +141,13 @@ pub enum AppError {
     /// Somebody else listens on the address.
     #[error(
         "{address} is in use: another roost or another program listens there; stop it, or \
-         choose another address with --listen"
+         choose another address with {flag}"
     )]
     AddressInUse {
         /// The address.
         address: SocketAddr,
+        /// What sets it.
+        flag: &'static str,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
@@ -150,12 +160,21 @@ pub enum AppError {
     /// The gRPC server failed.
     #[error("the gRPC server failed: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// The HTTP server of the metrics failed.
+    #[error("the HTTP server of the metrics failed: {0}")]
+    Metrics(#[from] io::Error),
     /// The reflection service cannot be built.
     #[error("the gRPC reflection service failed: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The system gives no threads.
     #[error("the worker threads did not start: {0}")]
     Threads(io::Error),
+    /// Somebody wanted a rebuild to stop.
+    #[error(
+        "the rebuild was stopped, and the store does not hold everything that it should; run \
+         `roost rebuild` again, which begins again"
+    )]
+    RebuildStopped,
     /// A part of the process panicked; the log says where.
     #[error("a part of the server panicked, see the log above; please report it")]
     Panicked,
@@ -173,14 +192,16 @@ impl App {
     /// then calls are answered UNAVAILABLE, and health says NOT_SERVING.
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
         // First what fails most often, and before anything on disk is touched.
-        let server = Server::start(&settings).await?;
-        match Engine::start(&settings, &server.gate).await {
+        let metrics = Metrics::default();
+        let mut server = Server::start(&settings, &metrics).await?;
+        match Engine::start(&settings, &server.gate, &metrics).await {
             Ok(engine) => {
                 server.gate.open(engine.routes(&settings)?).await;
                 Ok(Self { server, engine, drain_max: settings.drain_max })
             }
             Err(error) => {
-                server.stop(Duration::ZERO).await;
+                server.drain(Duration::ZERO).await;
+                server.stop().await;
                 Err(error)
             }
         }
@@ -189,6 +210,11 @@ impl App {
     /// The address of the gRPC API.
     pub fn address(&self) -> SocketAddr {
         self.server.address
+    }
+
+    /// The address of metrics, liveness and readiness, if they are answered.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.server.metrics_address
     }
 
     /// Waits until a part of it has failed, which is why it should stop.
@@ -201,9 +227,11 @@ impl App {
 
     /// Takes no more calls, finishes those under way as far as there is time,
     /// commits what the workers have done, and closes the log.
-    pub async fn stop(self) -> Result<(), AppError> {
-        self.server.stop(self.drain_max).await;
-        self.engine.stop().await
+    pub async fn stop(mut self) -> Result<(), AppError> {
+        self.server.drain(self.drain_max).await;
+        let stopped = self.engine.stop().await;
+        self.server.stop().await;
+        stopped
     }
 }
 

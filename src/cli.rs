@@ -2,13 +2,15 @@
 
 mod config;
 mod demo;
+mod rebuild;
 mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::{config::ConfigError, demo::DemoArgs, serve::ServeArgs};
+pub use self::serve::LogFormat;
+use self::{config::ConfigError, demo::DemoArgs, rebuild::RebuildArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
     client::{
@@ -32,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Run Roost: the gRPC API, the event log, the workers and the store
     Serve(ServeArgs),
+    /// Make the store again from the event log
+    Rebuild(RebuildArgs),
     /// Start a Roost, load it with a small town, show its figures, keep serving
     Demo(DemoArgs),
     /// Publish a post
@@ -66,6 +70,14 @@ enum CliError {
 }
 
 impl Cli {
+    /// How the command wants its log to be written.
+    pub fn log_format(&self) -> LogFormat {
+        match &self.command {
+            Command::Serve(args) => args.log_format,
+            _ => LogFormat::Text,
+        }
+    }
+
     /// Does what the command line says. What fails is told on stderr in one line.
     pub async fn run(self) -> ExitCode {
         match self.command.run().await {
@@ -82,6 +94,7 @@ impl Command {
     async fn run(self) -> Result<(), CliError> {
         match self {
             Self::Serve(args) => args.run().await?,
+            Self::Rebuild(args) => args.run().await?,
             Self::Demo(args) => args.run().await?,
             Self::Post(args) => args.run().await?,
             Self::Delete(args) => args.run().await?,

@@ -21,6 +21,9 @@ const VERSION: u32 = 1;
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
+const STORE: &str = "store";
+/// A store on its way out.
+const STORE_OLD: &str = "store.old";
 const FORMAT_PREFIX: &str = "Roost data directory, version ";
 
 /// A data directory, locked for this process as long as this lives.
@@ -52,6 +55,12 @@ pub enum DataDirError {
         dir: PathBuf,
         /// Its version.
         version: u32,
+    },
+    /// There is none.
+    #[error("there is no data directory at {dir}; name the one of your server with --data-dir")]
+    Missing {
+        /// Where it should be.
+        dir: PathBuf,
     },
     /// There is something in it that is not Roost's.
     #[error("{dir} is neither empty nor a data directory; choose another one. Nothing was changed")]
@@ -118,6 +127,37 @@ impl DataDir {
         Ok(Self { path, _lock: lock })
     }
 
+    /// As [`open`](Self::open), but makes none.
+    ///
+    /// # Errors
+    ///
+    /// As `open`; and if there is none.
+    pub fn open_existing(path: &Path) -> Result<Self, DataDirError> {
+        if !path.join(FORMAT).exists() {
+            return Err(DataDirError::Missing { dir: path.to_owned() });
+        }
+        Self::open(path)
+    }
+
+    /// Removes the embedded store; after a crash all of it is there, or nothing that
+    /// anybody looks at. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system refuses.
+    pub fn remove_store(&self) -> Result<(), DataDirError> {
+        let (store, old) = (self.store_dir(), self.path.join(STORE_OLD));
+        let remove = || {
+            remove_dir_all(&old)?;
+            match fs::rename(&store, &old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => durable_file::sync_dir(&self.path)?,
+            }
+            remove_dir_all(&old)
+        };
+        remove().map_err(|source| DataDirError::Io { action: "removing", path: store, source })
+    }
+
     /// Where the embedded event log is. Not made yet.
     pub fn log_dir(&self) -> PathBuf {
         self.path.join("log")
@@ -125,7 +165,15 @@ impl DataDir {
 
     /// Where the embedded store is. Not made yet.
     pub fn store_dir(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE)
+    }
+}
+
+/// Removes a directory, if it is there.
+fn remove_dir_all(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -185,6 +233,21 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_store_is_gone_with_what_an_earlier_try_has_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(parent.path()).unwrap();
+        for name in [STORE, STORE_OLD] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::write(parent.path().join(name).join("file"), "x").unwrap();
+        }
+        dir.remove_store().unwrap();
+        assert_eq!(names(parent.path()), ["FORMAT", "LOCK"]);
+        dir.remove_store().unwrap();
+        let missing = DataDir::open_existing(&parent.path().join("none")).unwrap_err();
+        assert!(matches!(missing, DataDirError::Missing { .. }));
+    }
 
     fn names(dir: &Path) -> Vec<String> {
         let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());

@@ -13,6 +13,7 @@
 //! pushed twice after a crash changes nothing the second time.
 
 mod combine;
+mod observed;
 mod plan;
 mod pool;
 mod progress;
@@ -20,11 +21,8 @@ mod queue;
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
 };
 
 use tokio::time::Instant;
@@ -45,7 +43,8 @@ use crate::{
         EventLog, LogError, Record,
         codec::{self, CodecError},
     },
-    store::{PushOutcome, Store, StoreError},
+    store::{Store, StoreError},
+    telemetry::FanoutMetrics,
 };
 
 /// How a worker works. Every count is at least 1.
@@ -87,27 +86,6 @@ impl Default for Settings {
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
         }
-    }
-}
-
-/// What the workers of this process have done.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Ids written to live timelines.
-    pub deliveries: AtomicU64,
-    /// Ids not written since their readers sleep.
-    pub skipped_deliveries: AtomicU64,
-    /// Live timelines written to, once for each round that wrote to them.
-    pub pushes: AtomicU64,
-    /// Events taken from the log.
-    pub events: AtomicU64,
-}
-
-impl Counters {
-    fn add(&self, outcome: PushOutcome) {
-        self.deliveries.fetch_add(outcome.deliveries, Ordering::Relaxed);
-        self.skipped_deliveries.fetch_add(outcome.skipped, Ordering::Relaxed);
-        self.pushes.fetch_add(outcome.pushes, Ordering::Relaxed);
     }
 }
 
@@ -166,7 +144,7 @@ pub struct Worker<L, S: Store> {
     log: Arc<L>,
     store: Arc<S>,
     progress: Arc<Progress>,
-    counters: Arc<Counters>,
+    metrics: Arc<FanoutMetrics>,
     partition: u32,
     settings: Settings,
     /// The next event to read. All before it are applied.
@@ -191,7 +169,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         log: Arc<L>,
         store: Arc<S>,
         progress: Arc<Progress>,
-        counters: Arc<Counters>,
+        metrics: Arc<FanoutMetrics>,
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
@@ -202,7 +180,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             log,
             store,
             progress,
-            counters,
+            metrics,
             partition,
             settings,
             next_offset: committed,
@@ -233,6 +211,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 // What is in hand here is no longer what is to be done.
                 Err(error) if error.must_resume() => return Err(error),
                 Err(error) => {
+                    self.metrics.failed(&error);
                     let place = (self.partition, Some(self.next_offset));
                     wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
                 }
@@ -242,6 +221,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             Err(error) if !error.is_final() => {
                 tracing::warn!(
                     partition = self.partition,
+                    offset = self.committed,
                     %error,
                     "what was delivered last is not committed, and will be delivered again"
                 );
@@ -313,6 +293,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     fn publish_progress(&self) {
         let position = Position { applied: self.next_offset, delivered: self.delivered_offset() };
         self.progress.publish(self.partition, position);
+        self.metrics.queued(self.partition, self.queue.len());
     }
 
     async fn apply_batch(&mut self) -> Result<bool, FanoutError> {
@@ -343,7 +324,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.next_offset += events.len() as u64;
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
-        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        self.metrics.events.inc_by(events.len() as u64);
         Ok(true)
     }
 
@@ -425,13 +406,19 @@ impl<L: EventLog, S: Store> Worker<L, S> {
 
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
     async fn deliver_round(&mut self) -> Result<bool, FanoutError> {
+        let begun = StdInstant::now();
         let mut round = Round::default();
         let mut taken = Vec::new();
         let mut result = self.gather(&mut round, &mut taken).await;
+        let size = round.size;
         if result.is_ok() {
             result = self.write(round, &taken).await;
         }
         let worked = !taken.is_empty();
+        if worked {
+            self.metrics.round_deliveries.observe(size as f64);
+            self.metrics.round_seconds.observe_since(begun);
+        }
         // Backwards, so that those put back stand in their old order.
         for Slice { job, reached } in taken.into_iter().rev() {
             match (&result, reached) {
@@ -506,21 +493,30 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     ) -> Result<(), FanoutError> {
         let pushes = combine(round.deliveries);
         if !pushes.is_empty() {
-            self.counters.add(self.store.push(&pushes).await?);
+            self.metrics.pushed(&pushes, self.store.push(&pushes).await?);
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {
-            self.counters.add(self.store.push_again(&pushes).await?);
+            self.metrics.checked_pushes.inc_by(pushes.len() as u64);
+            self.metrics.pushed(&pushes, self.store.push_again(&pushes).await?);
         }
         for (post, readers) in round.removals {
             self.store.remove(&readers, post).await?;
         }
+        self.metrics.delivered(taken);
         for slice in taken {
             if let (Work::Remove(post), None) = (&slice.job.work, slice.reached) {
                 self.store.forget_deleted(*post).await?;
             }
         }
         Ok(())
+    }
+}
+
+impl<L, S: Store> Drop for Worker<L, S> {
+    /// Its queue is gone, however it ends.
+    fn drop(&mut self) {
+        self.metrics.queued(self.partition, 0);
     }
 }
 

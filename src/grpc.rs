@@ -1,5 +1,6 @@
 //! The gRPC API: proto to domain and back, errors to statuses; nothing else.
 
+mod calls;
 mod gate;
 mod graph;
 mod page;
@@ -12,13 +13,14 @@ use std::sync::Arc;
 use tonic::{Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
-pub use self::gate::Gate;
+pub use self::{calls::Calls, gate::Gate};
 use crate::{
     event_log::{EventLog, LogError},
-    fanout::{Counters, Progress},
+    fanout::Progress,
     home_timeline::{HomeTimelines, ReadError},
     proto::{self, v1},
     store::{Store, StoreError},
+    telemetry::FanoutMetrics,
     writes::{FieldError, WriteError, Writes},
 };
 
@@ -40,7 +42,7 @@ pub struct Api<L, S: Store> {
     /// Says how far the workers have come.
     pub progress: Arc<Progress>,
     /// Says what the workers have done.
-    pub counters: Arc<Counters>,
+    pub fanout: Arc<FanoutMetrics>,
     /// What clients are told of the settings.
     pub limits: Limits,
 }
@@ -62,7 +64,7 @@ impl<L, S: Store> Clone for Api<L, S> {
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),
-            counters: Arc::clone(&self.counters),
+            fanout: Arc::clone(&self.fanout),
             limits: self.limits,
         }
     }

@@ -17,7 +17,8 @@
 //! 4. [`fanout`]: the worker, from events to timelines.
 //! 5. [`home_timeline`]: the read. [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
-//! 7. [`client`] and [`load`]: the other side of the wire.
+//! 7. [`telemetry`]: what an operator sees.
+//! 8. [`client`] and [`load`]: the other side of the wire.
 //!
 //! # Invariants
 //!
@@ -34,6 +35,8 @@
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
 //!   what has none, is in `ARCHITECTURE.md`.
+//! - Whoever counts has a handle of [`telemetry`] that it was given; it depends on
+//!   nothing else here, and there are no globals.
 //! - `client` and `load` share no code with the engine beside `domain` and
 //!   `proto`, so that what they verify is verified by another.
 
@@ -54,4 +57,5 @@ pub mod load;
 pub mod post_id;
 pub mod proto;
 pub mod store;
+pub mod telemetry;
 pub mod writes;

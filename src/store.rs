@@ -523,8 +523,8 @@ pub enum StoreError {
     },
     /// What is on disk cannot be right.
     #[error(
-        "the store in {dir} is damaged: {reason}; it can be rebuilt from the event log: \
-         move that directory away and start again"
+        "the store in {dir} is damaged: {reason}; run `roost rebuild`, which makes it again \
+         from the event log"
     )]
     Damaged {
         /// The store's directory.

@@ -33,6 +33,7 @@ use crate::{
     fanout::Progress,
     post_id::PostIds,
     store::{Lookups, StoreError},
+    telemetry::{Held, WriteMetrics},
 };
 
 /// The longest text unless something else is set, in Unicode scalar values.
@@ -46,7 +47,7 @@ const EVENT_FOLLOWERS_MAX: usize = 8_192;
 const APPEND_BYTES_MAX: usize = 1 << 20;
 
 /// How writes are done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The longest text, in Unicode scalar values.
     pub text_chars_max: usize,
@@ -57,6 +58,8 @@ pub struct Settings {
     /// Requests with an id that are remembered until they are applied; with more,
     /// new ones are refused.
     pub requests_max: usize,
+    /// Where what is written is counted.
+    pub metrics: Arc<WriteMetrics>,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             apply_wait_max: Duration::from_secs(5),
             in_flight_bytes_max: 64 << 20,
             requests_max: 1_000_000,
+            metrics: Arc::default(),
         }
     }
 }
@@ -254,11 +258,12 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
 
 impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Waits until there is room for a write of about so many bytes.
-    async fn start_write(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    async fn start_write(&self, bytes: usize) -> (Option<OwnedSemaphorePermit>, Held) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permits = bytes.clamp(1, self.settings.in_flight_bytes_max);
         // It is never closed; without a permit the write would only go uncounted.
-        Arc::clone(&self.in_flight).acquire_many_owned(permits).await.ok()
+        let permit = Arc::clone(&self.in_flight).acquire_many_owned(permits).await.ok();
+        (permit, Held::new(&self.settings.metrics.writes_in_flight_bytes, permits as usize))
     }
 
     /// The posts that exist among `ids`. One that is not found may be on its way
@@ -308,7 +313,9 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             groups.into_iter().map(move |group| (partition, group))
         });
         let appends = groups.map(|(partition, Group { places, payloads, .. })| async move {
-            (partition, places, self.log.append(partition, payloads).await.map_err(Arc::new))
+            let metrics = &self.settings.metrics;
+            let appended = metrics.append(self.log.append(partition, payloads)).await;
+            (partition, places, appended.map_err(Arc::new))
         });
         let mut results: Vec<Result<(u32, u64), WriteError>> =
             events.iter().map(|_| Err(WriteError::Closing)).collect();

@@ -8,8 +8,12 @@ mod bad_input;
 mod external;
 #[path = "api/idempotency.rs"]
 mod idempotency;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/paging.rs"]
 mod paging;
+#[path = "api/rebuild.rs"]
+mod rebuild;
 #[path = "api/server.rs"]
 mod server;
 #[path = "api/services.rs"]

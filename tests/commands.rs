@@ -7,9 +7,13 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "commands/observed.rs"]
+mod observed;
 #[path = "common/process.rs"]
 mod process;
 #[path = "commands/program.rs"]
 mod program;
+#[path = "commands/rebuild.rs"]
+mod rebuild;
 #[path = "commands/serve.rs"]
 mod serve;

@@ -1,5 +1,7 @@
 //! The engine: the log, the store, and the workers between them.
 
+mod rebuild;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -14,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{AppError, Backend, Settings, follow::Follower};
+use super::{AppError, Backend, Settings, follow::Follower, lag};
 use crate::{
     data_dir::DataDir,
     domain::{Event, PostId},
@@ -23,7 +25,7 @@ use crate::{
         embedded::{self as embedded_log, EmbeddedLog},
         kafka::KafkaLog,
     },
-    fanout::{self, Counters, FanoutError, Progress, WorkerPool},
+    fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{self, Api, Gate, Limits},
     home_timeline::HomeTimelines,
     post_id::PostIds,
@@ -32,6 +34,7 @@ use crate::{
         embedded::{self as embedded_store, EmbeddedStore},
         redis::{self as redis_store, RedisStore},
     },
+    telemetry::Metrics,
     writes::{self, Clock, Writes},
 };
 
@@ -50,7 +53,7 @@ pub(super) struct Parts<L, S> {
     store: Arc<S>,
     ids: Arc<PostIds>,
     progress: Arc<Progress>,
-    counters: Arc<Counters>,
+    metrics: Metrics,
     stop: CancellationToken,
     /// `None` where there are none, and once `failed` has told how they ended.
     workers: Option<JoinHandle<Result<(), FanoutError>>>,
@@ -63,7 +66,11 @@ pub(super) struct Parts<L, S> {
 
 impl Engine {
     /// Opens everything, and waits until what is in the log is applied.
-    pub(super) async fn start(settings: &Settings, gate: &Gate) -> Result<Self, AppError> {
+    pub(super) async fn start(
+        settings: &Settings,
+        gate: &Gate,
+        metrics: &Metrics,
+    ) -> Result<Self, AppError> {
         match &settings.backend {
             Backend::Embedded { data_dir, partitions } => {
                 let opened = tokio::task::spawn_blocking({
@@ -74,33 +81,36 @@ impl Engine {
                 let (lock, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
                 check_end(data_dir, &log, &store).await?;
                 let ids = PostIds::new(0, greatest_post(&*log, &*store).await?);
-                let mut parts = Parts::new(log, store, ids, settings)?;
+                let mut parts = Parts::new(log, store, ids, settings, metrics)?;
                 parts._data_dir = Some(lock);
                 Ok(Self::Embedded(parts.caught_up(settings, gate).await?))
             }
             Backend::Shared { kafka, redis } => {
-                let log = Arc::new(KafkaLog::open(kafka.as_ref().clone()).await?);
+                let mut kafka_settings = kafka.as_ref().clone();
+                kafka_settings.metrics = Arc::clone(&metrics.kafka);
+                let log = Arc::new(KafkaLog::open(kafka_settings).await?);
                 let name = kafka.topic.clone();
                 let mut store =
                     redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
                 store.home_timeline_cap = settings.home_timeline_cap;
+                store.metrics = Arc::clone(&metrics.redis);
                 let store = Arc::new(RedisStore::open(store).await?);
                 let greatest = greatest_post(&*log, &*store).await?;
                 let ids = store.lease_node(greatest).await?;
-                let mut parts = Parts::new(log, store, ids, settings)?;
+                let mut parts = Parts::new(log, store, ids, settings, metrics)?;
                 let follower = Follower {
                     log: Arc::clone(&parts.log),
                     store: Arc::clone(&parts.store),
                     progress: Arc::clone(&parts.progress),
                     gate: gate.clone(),
                 };
-                parts.beside = vec![
+                parts.beside.extend([
                     tokio::spawn(
                         RedisStore::clone(&parts.store)
                             .keep_node(Arc::clone(&parts.ids), parts.stop.clone()),
                     ),
                     tokio::spawn(follower.run(parts.stop.clone())),
-                ];
+                ]);
                 Ok(Self::Shared(parts.caught_up(settings, gate).await?))
             }
         }
@@ -138,9 +148,9 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         store: Arc<S>,
         ids: PostIds,
         settings: &Settings,
+        metrics: &Metrics,
     ) -> Result<Self, AppError> {
         let progress = Arc::new(Progress::new(log.partitions()));
-        let counters = Arc::new(Counters::default());
         let worker_threads = WorkerThreads::start(settings.worker_threads)?;
         let stop = CancellationToken::new();
         let workers = settings.roles.worker.then(|| {
@@ -148,21 +158,25 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 log: Arc::clone(&log),
                 store: Arc::clone(&store),
                 progress: Arc::clone(&progress),
-                counters: Arc::clone(&counters),
+                metrics: Arc::clone(&metrics.fanout),
                 settings: fanout::Settings::default(),
             };
             worker_threads.handle.spawn(pool.run(stop.clone()))
+        });
+        let beside = settings.metrics_listen.map(|_| {
+            let (log, progress) = (Arc::clone(&log), Arc::clone(&progress));
+            tokio::spawn(lag::watch(log, progress, metrics.lag.clone(), stop.clone()))
         });
         Ok(Self {
             log,
             store,
             ids: Arc::new(ids),
             progress,
-            counters,
+            metrics: metrics.clone(),
             stop,
             workers,
             _worker_threads: worker_threads,
-            beside: Vec::new(),
+            beside: beside.into_iter().collect(),
             _data_dir: None,
         })
     }
@@ -191,7 +205,11 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             Arc::clone(&self.progress),
             Arc::clone(&self.ids),
             system_clock(),
-            writes::Settings { text_chars_max, ..Default::default() },
+            writes::Settings {
+                text_chars_max,
+                metrics: Arc::clone(&self.metrics.writes),
+                ..Default::default()
+            },
         );
         let api = Api {
             writes,
@@ -199,7 +217,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),
-            counters: Arc::clone(&self.counters),
+            fanout: Arc::clone(&self.metrics.fanout),
             limits: Limits { home_timeline_cap: settings.home_timeline_cap, text_chars_max },
         };
         Ok(grpc::routes(api)?)
@@ -220,11 +238,17 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(result??)
     }
 
-    async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
+    /// Where the partitions of the log end now.
+    async fn ends(&self) -> Result<Vec<u64>, AppError> {
         let mut ends = Vec::new();
         for partition in 0..self.log.partitions() {
             ends.push(self.log.end(partition).await?);
         }
+        Ok(ends)
+    }
+
+    async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
+        let ends = self.ends().await?;
         let progress = Arc::clone(&self.progress);
         let left = || -> u64 {
             let partitions = (0..).zip(&ends);

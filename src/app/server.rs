@@ -1,30 +1,38 @@
-//! The gRPC server, with a gate before the services.
+//! The gRPC server, with a gate before the services, and beside it the HTTP server of
+//! metrics, liveness and readiness, which answers from the first moment to the last.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 use super::{AppError, Settings};
-use crate::grpc::Gate;
+use crate::{
+    grpc::{Calls, Gate},
+    telemetry::{self, Metrics},
+};
 
-/// The gRPC server, with a gate before the services.
+/// Both servers.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    pub(super) metrics_address: Option<SocketAddr>,
     pub(super) gate: Gate,
     stop: CancellationToken,
     /// `None` once `failed` has told how it ended.
     task: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
+    /// `None` where it is not asked for, and once `failed` has told how it ended.
+    metrics: Option<JoinHandle<Result<(), io::Error>>>,
 }
 
 impl Server {
     /// Listens, behind a closed gate.
-    pub(super) async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let listener = listen(settings.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| AppError::Listen { address: settings.listen, source })?;
+    pub(super) async fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, AppError> {
+        let (listener, address) = listen(settings.listen, "--listen").await?;
+        let metrics_listener = match settings.metrics_listen {
+            Some(address) => Some(listen(address, "--metrics-listen").await?),
+            None => None,
+        };
         let (gate, routes) = Gate::new().await;
         let stop = CancellationToken::new();
         let server = tonic::transport::Server::builder()
@@ -32,21 +40,30 @@ impl Server {
             .initial_connection_window_size(8 << 20)
             .max_concurrent_streams(1_000)
             .http2_keepalive_interval(Some(Duration::from_secs(60)))
-            .add_routes(routes)
+            .add_routes(Calls::new(Arc::clone(&metrics.calls)).measure(routes))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 stop.clone().cancelled_owned(),
             );
-        Ok(Self { address, gate, stop, task: Some(tokio::spawn(server)) })
+        let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
+        let metrics = metrics_listener.map(|(listener, address)| {
+            tracing::info!("metrics are at http://{address}/metrics");
+            tokio::spawn(telemetry::serve(listener, metrics.registry(), gate.readiness()))
+        });
+        let task = Some(tokio::spawn(server));
+        Ok(Self { address, metrics_address, gate, stop, task, metrics })
     }
 
-    /// Waits until it has failed.
+    /// Waits until one of them has failed.
     pub(super) async fn failed(&mut self) -> AppError {
-        super::ended(&mut self.task).await
+        tokio::select! {
+            error = super::ended(&mut self.task) => error,
+            error = super::ended(&mut self.metrics) => error,
+        }
     }
 
     /// Takes no more calls, and finishes those under way as far as there is time.
-    pub(super) async fn stop(mut self, drain_max: Duration) {
+    pub(super) async fn drain(&mut self, drain_max: Duration) {
         self.gate.close().await;
         self.stop.cancel();
         let Some(task) = &mut self.task else { return };
@@ -57,11 +74,26 @@ impl Server {
             task.abort();
         }
     }
+
+    /// Answers nothing any more.
+    pub(super) async fn stop(self) {
+        let Some(metrics) = self.metrics else { return };
+        metrics.abort();
+        // That it was aborted is what was asked for.
+        let _ = metrics.await;
+    }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => AppError::AddressInUse { address },
+/// Listens on an address that `flag` sets, and says which it is.
+async fn listen(
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => AppError::AddressInUse { address, flag },
         _ => AppError::Listen { address, source },
-    })
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }

@@ -42,6 +42,10 @@ pub struct ServeFlags {
     /// The address of the gRPC API [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS", env = "ROOST_LISTEN")]
     listen: Option<String>,
+    /// Answer /metrics (Prometheus), /livez and /readyz over HTTP on this address
+    /// [default: off]
+    #[arg(long, value_name = "ADDRESS", env = "ROOST_METRICS_LISTEN")]
+    metrics_listen: Option<String>,
     /// What this process does, `api`, `worker` or both: with Kafka and Redis there may
     /// be any number of each [default: both]
     #[arg(long, value_name = "ROLE", env = "ROOST_ROLE", value_delimiter = ',')]
@@ -105,6 +109,7 @@ impl ServeFlags {
         };
         let data_dir = text("data_dir", self.data_dir);
         let listen = text("listen", self.listen);
+        let metrics_listen = text("metrics_listen", self.metrics_listen);
         let cap = text("home_timeline_cap", self.home_timeline_cap);
         let text_limit = text("post_text_limit", self.post_text_limit);
         let partitions = text("partitions", self.partitions);
@@ -127,8 +132,10 @@ impl ServeFlags {
         };
         problems.extend(file.keys().map(|name| format!("there is no setting {name}")));
 
-        let listen = read_listen(listen.as_deref().unwrap_or(DEFAULT_LISTEN), problems);
+        let listen = read_address("listen", listen.as_deref().unwrap_or(DEFAULT_LISTEN), problems);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let metrics_listen =
+            metrics_listen.and_then(|text| read_address("metrics_listen", &text, problems));
         let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
@@ -186,6 +193,7 @@ impl ServeFlags {
         Settings {
             backend,
             roles,
+            metrics_listen,
             home_timeline_cap: cap.map_or(HOME_TIMELINE_CAP_DEFAULT, |cap| cap as usize),
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
             ..Settings::new(PathBuf::new(), listen)
@@ -216,10 +224,10 @@ fn scalar(value: Value) -> String {
     }
 }
 
-fn read_listen(text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
+fn read_address(name: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
     let address = text.parse().ok();
     if address.is_none() {
-        problems.push(format!("listen: {text:?} is not of the form IP:PORT, as {DEFAULT_LISTEN}"));
+        problems.push(format!("{name}: {text:?} is not of the form IP:PORT, as {DEFAULT_LISTEN}"));
     }
     address
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, config::ServeFlags};
@@ -11,12 +11,26 @@ use crate::app::{App, AppError};
 /// Where `serve` listens if nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an object in JSON each line.
+    Json,
+}
+
 /// Runs until Ctrl-C or SIGTERM, then finishes the calls under way and exits 0.
 /// Everything acknowledged is on disk by then, and is after `kill -9` too.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     flags: ServeFlags,
+    /// How the log is written, to stderr: for people, or an object in JSON each line,
+    /// with partition and offset as fields
+    #[arg(long, value_name = "FORMAT", env = "ROOST_LOG_FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
 }
 
 impl ServeArgs {
@@ -30,7 +44,11 @@ impl ServeArgs {
             () = &mut stop => return Ok(()),
         };
         // It serves though nobody may read this.
-        let _ = writeln!(io::stdout(), "roost listens on {}; stop it with Ctrl-C", app.address());
+        let mut stdout = io::stdout();
+        let _ = writeln!(stdout, "roost listens on {}; stop it with Ctrl-C", app.address());
+        if let Some(address) = app.metrics_address() {
+            let _ = writeln!(stdout, "metrics are at http://{address}/metrics");
+        }
         Ok(run_until(app, stop).await?)
     }
 }

@@ -40,6 +40,7 @@ use bytes::Bytes;
 
 use self::{appender::Appender, ends::Ends, fetcher::Fetcher, group::Group, trouble::Trouble};
 use super::{Assignments, EventLog, LogError, Record};
+use crate::telemetry::KafkaMetrics;
 
 /// How many partitions a new topic has if nothing else is asked for: as many
 /// workers can share it, at most.
@@ -48,7 +49,7 @@ pub const PARTITIONS_DEFAULT: u32 = 16;
 pub const PARTITIONS_MAX: u32 = 1024;
 
 /// The choices of whoever runs the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Some of the brokers, as `host:port,host:port`; the others are learnt from them.
     pub brokers: String,
@@ -89,6 +90,8 @@ pub struct Settings {
     /// How many bytes of each partition are fetched ahead of its reader, from 64 KiB
     /// to 1 GiB, and as much again for all of them together.
     pub buffer_bytes_max: usize,
+    /// Where what goes to and fro is counted.
+    pub metrics: Arc<KafkaMetrics>,
 }
 
 impl Default for Settings {
@@ -107,6 +110,7 @@ impl Default for Settings {
             release_timeout: Duration::from_secs(30),
             queue_bytes_max: 64 << 20,
             buffer_bytes_max: 8 << 20,
+            metrics: Arc::default(),
         }
     }
 }
@@ -197,7 +201,7 @@ impl KafkaLog {
 
     fn open_blocking(settings: &Settings) -> Result<Self, LogError> {
         let deadline = Instant::now() + settings.open_timeout;
-        let trouble = Arc::new(Trouble::default());
+        let trouble = Arc::new(Trouble::new(Arc::clone(&settings.metrics)));
         let member = Arc::new(group::member(settings, &trouble)?);
         let partitions = topic::open(settings, &member, &trouble, deadline)?;
         let ends = Ends::new(

@@ -13,10 +13,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Counters, FanoutError, Progress, Settings, Worker, wait_to_retry};
+use super::{FanoutError, Progress, Settings, Worker, wait_to_retry};
 use crate::{
     event_log::{Assignment, EventLog},
     store::Store,
+    telemetry::FanoutMetrics,
 };
 
 /// What every worker of a process works with.
@@ -28,7 +29,7 @@ pub struct WorkerPool<L, S> {
     /// Where they say how far they have come.
     pub progress: Arc<Progress>,
     /// Where they count what they do.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<FanoutMetrics>,
     /// How they work.
     pub settings: Settings,
 }
@@ -60,6 +61,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         let mut running = HashMap::<Id, Running>::new();
         let mut result = Ok(());
         loop {
+            self.metrics.workers.set(running.len() as i64);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -137,18 +139,23 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), FanoutError>> + Send + 'static {
         let (log, store) = (Arc::clone(&self.log), Arc::clone(&self.store));
-        let (progress, counters) = (Arc::clone(&self.progress), Arc::clone(&self.counters));
+        let (progress, metrics) = (Arc::clone(&self.progress), Arc::clone(&self.metrics));
         let settings = self.settings;
         async move {
             while !stop.is_cancelled() {
                 let (log, store) = (Arc::clone(&log), Arc::clone(&store));
-                let (progress, counters) = (Arc::clone(&progress), Arc::clone(&counters));
-                let worker = Worker::resume(log, store, progress, counters, partition, settings);
+                let (progress, counted) = (Arc::clone(&progress), Arc::clone(&metrics));
+                let worker = Worker::resume(log, store, progress, counted, partition, settings);
                 let ended = match worker.await {
-                    Ok(worker) => worker.run(stop.clone()).await,
+                    Ok(worker) => {
+                        metrics.worker_resumes.inc();
+                        tracing::debug!(partition, offset = worker.next_offset, "taken up");
+                        worker.run(stop.clone()).await
+                    }
                     Err(error) => Err(error),
                 };
                 let Err(error) = ended else { return Ok(()) };
+                metrics.failed(&error);
                 // The log says that the partition is this process's until it says
                 // otherwise: so it is taken over again.
                 wait_to_retry(error, (partition, None), settings.retry_delay, &stop).await?;
@@ -267,7 +274,7 @@ mod tests {
                 log: Arc::clone(&log),
                 store: Arc::new(store),
                 progress: Arc::clone(&progress),
-                counters: Arc::default(),
+                metrics: Arc::default(),
                 settings: Settings::default(),
             };
             let stop = CancellationToken::new();

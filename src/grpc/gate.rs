@@ -6,13 +6,15 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use axum::{Router, extract::Request, response::Response};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceExt;
+
+use crate::telemetry::Readiness;
 
 /// The names that health knows; the empty one stands for the server as a whole.
 const SERVICES: [&str; 5] = [
@@ -30,7 +32,7 @@ const TIMELINES: &str = "roost.v1.TimelineService";
 pub struct Gate {
     health: HealthReporter,
     ready: Arc<OnceLock<Router>>,
-    state: Arc<Mutex<String>>,
+    readiness: Readiness,
     /// Why nothing may be read, if it may not.
     reads_shut: Arc<RwLock<Option<String>>>,
 }
@@ -39,8 +41,8 @@ impl Gate {
     /// A closed gate, and what to serve from the first moment on.
     pub async fn new() -> (Self, Routes) {
         let (health, service) = tonic_health::server::health_reporter();
-        let state = Arc::new(Mutex::new("it opens its log and its store".to_owned()));
-        let gate = Self { health, ready: Arc::default(), state, reads_shut: Arc::default() };
+        let readiness = Readiness::not_yet("it opens its log and its store");
+        let gate = Self { health, ready: Arc::default(), readiness, reads_shut: Arc::default() };
         gate.set_health(ServingStatus::NotServing).await;
         let behind = gate.clone();
         let router = Router::new().fallback(move |request| {
@@ -53,19 +55,26 @@ impl Gate {
     /// Says how far the start has come.
     pub fn tell(&self, state: String) {
         tracing::info!("starting: {state}");
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.readiness.set_unready(state);
     }
 
     /// Lets calls through to these services from now on.
     pub async fn open(&self, routes: Routes) {
         // It is opened once; a second time would change nothing.
         let _ = self.ready.set(routes.prepare().into_axum_router());
+        self.readiness.set_ready();
         self.set_health(ServingStatus::Serving).await;
     }
 
     /// Says that no new calls should come; those that do are answered still.
     pub async fn close(&self) {
+        self.readiness.set_unready("it is stopping".to_owned());
         self.set_health(ServingStatus::NotServing).await;
+    }
+
+    /// Whether it is open, for those who ask over HTTP.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Answers reads UNAVAILABLE from now on, and says why.
@@ -108,7 +117,7 @@ impl Gate {
                 None => routes.clone().oneshot(request).await.unwrap_or_else(|no| match no {}),
             },
             None => {
-                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let state = self.readiness.reason().unwrap_or_default();
                 super::unavailable(format!(
                     "this Roost is starting: {state}; try again in a moment"
                 ))

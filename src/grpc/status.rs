@@ -1,7 +1,5 @@
 //! `roost.v1.StatusService`.
 
-use std::sync::atomic::Ordering;
-
 use futures::future;
 use tonic::{Request, Response, Status};
 
@@ -29,12 +27,11 @@ impl<L: EventLog, S: Store> v1::status_service_server::StatusService for Api<L, 
         });
         let partitions =
             future::try_join_all(partitions).await.map_err(|error| log_status(&error))?;
-        let counters = &self.counters;
         let fanout = v1::FanoutCounters {
-            deliveries: counters.deliveries.load(Ordering::Relaxed),
-            skipped_deliveries: counters.skipped_deliveries.load(Ordering::Relaxed),
-            pushes: counters.pushes.load(Ordering::Relaxed),
-            events: counters.events.load(Ordering::Relaxed),
+            deliveries: self.fanout.deliveries.get(),
+            skipped_deliveries: self.fanout.skipped_deliveries.get(),
+            pushes: self.fanout.pushes.get(),
+            events: self.fanout.events.get(),
         };
         let size = self.store.size().await?;
         let store = v1::StoreSize {

@@ -16,6 +16,7 @@
 mod commands;
 pub mod config;
 mod control;
+mod emptying;
 pub mod error;
 mod fence;
 mod fold;
@@ -59,6 +60,7 @@ use self::{
 use crate::{
     domain::UserId,
     store::{Accounts, HOME_TIMELINE_CAP_DEFAULT, StoreError},
+    telemetry::RedisMetrics,
 };
 
 /// The version of what is in Redis.
@@ -81,6 +83,8 @@ pub struct Settings {
     pub followers_cache_bytes: u64,
     /// How long a home timeline lives that nobody reads.
     pub idle_max: Duration,
+    /// Where round trips are counted.
+    pub metrics: Arc<RedisMetrics>,
 }
 
 impl Settings {
@@ -94,6 +98,7 @@ impl Settings {
             worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             followers_cache_bytes: 512 << 20,
             idle_max: Duration::from_secs(30 * 24 * 3600),
+            metrics: Arc::default(),
         }
     }
 }
@@ -178,7 +183,16 @@ impl RedisStore {
     /// # Errors
     /// In one line, what is wrong and what to do.
     pub async fn open(settings: Settings) -> Result<Self, StoreError> {
-        let control = Control::connect(&settings.config).await?;
+        let inner = Inner::connect(settings).await?;
+        inner.check_policy().await?;
+        inner.check_log().await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    async fn connect(settings: Settings) -> Result<Self, StoreError> {
+        let control = Control::connect(&settings.config, &settings.metrics).await?;
         let cap = settings.home_timeline_cap.max(1);
         let slack = (cap / 10).max(1);
         let limits = Limits { cap, kept: cap + slack, len_max: cap + 2 * slack };
@@ -188,6 +202,7 @@ impl RedisStore {
             PushSettings::new(ConnectionName::new(&settings.worker, 0), limits.len_max + 1);
         push_settings.scripts = scripts::of_workers();
         push_settings.admission = Some(fence::admission(control.clone(), Arc::clone(&claims)));
+        push_settings.metrics = Arc::clone(&settings.metrics);
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
         pusher.check().await?;
         let followers = Cache::with_weighter(
@@ -196,14 +211,9 @@ impl RedisStore {
             FollowersWeighter,
         );
         let looked_at = tokio::sync::Mutex::new(Instant::now());
-        let inner = Inner { control, pusher, limits, settings, claims, followers, looked_at };
-        inner.check_policy().await?;
-        inner.check_log().await?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
     }
-}
 
-impl Inner {
     /// A Redis that evicts would drop timelines in use, and posts.
     async fn check_policy(&self) -> Result<(), StoreError> {
         let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use roost::{
-    app::{App, Backend, Settings},
+    app::{self, App, AppError, Backend, Rebuilt, Settings},
     client::Target,
     proto::v1::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
@@ -21,7 +21,12 @@ use roost::{
     store::redis::config::RedisConfig,
 };
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Mutex, MutexGuard},
+};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -85,12 +90,80 @@ impl Roost {
         Self { app, settings, channel, place }
     }
 
+    /// One that answers over HTTP too.
+    pub async fn start_with_metrics() -> Self {
+        let (place, backend) = empty_place().await;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = Settings {
+            metrics_listen: Some(address),
+            backend,
+            ..Settings::new(PathBuf::new(), address)
+        };
+        Self::open(settings, place).await
+    }
+
+    /// What it answers over HTTP to a GET of `path`.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(self.app.metrics_address().expect("an address"), path).await
+    }
+
     /// Stops it and starts another one in the same place.
     pub async fn restart(self) -> Self {
         let Self { app, settings, channel, place } = self;
         drop(channel);
         app.stop().await.expect("stopped");
         Self::open(settings, place).await
+    }
+
+    /// Stops it, rebuilds its store, and starts another one in the same place.
+    pub async fn rebuild(self) -> (Rebuilt, Self) {
+        let Self { app, settings, channel, place } = self;
+        drop(channel);
+        app.stop().await.expect("stopped");
+        let rebuilt = rebuild(settings.clone()).await.expect("rebuilt");
+        (rebuilt, Self::open(settings, place).await)
+    }
+
+    /// Rebuilds its store while it serves.
+    pub async fn rebuild_beside(&self) -> Result<Rebuilt, AppError> {
+        rebuild(self.settings.clone()).await
+    }
+
+    /// Whether its store is its own, and not shared by processes.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.settings.backend, Backend::Embedded { .. })
+    }
+
+    /// The value of a key of its Redis.
+    pub async fn key(&self, key: &str) -> Option<String> {
+        self.redis(redis::cmd("GET").arg(key)).await
+    }
+
+    pub async fn set_key(&self, key: &str, value: &str) {
+        let _: String = self.redis(redis::cmd("SET").arg(key).arg(value)).await;
+    }
+
+    pub async fn set_field(&self, key: &str, field: &str, value: &str) {
+        let _: i64 = self.redis(redis::cmd("HSET").arg(key).arg(field).arg(value)).await;
+    }
+
+    pub async fn delete_key(&self, key: &str) {
+        assert_eq!(self.redis::<i64>(redis::cmd("DEL").arg(key)).await, 1);
+    }
+
+    async fn redis<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let Backend::Shared { redis: config, .. } = &self.settings.backend else {
+            panic!("it has no Redis");
+        };
+        let infos = config.connection_infos().to_vec();
+        if config.is_cluster() {
+            let client = redis::cluster::ClusterClient::new(infos).expect("an address");
+            let mut connection = client.get_async_connection().await.expect("connected");
+            return command.query_async(&mut connection).await.expect("an answer");
+        }
+        let client = redis::Client::open(infos[0].clone()).expect("an address");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+        command.query_async(&mut connection).await.expect("an answer")
     }
 
     pub async fn stop(self) {
@@ -190,6 +263,22 @@ impl Roost {
         let mut status = StatusServiceClient::new(self.channel());
         status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }
+}
+
+async fn rebuild(settings: Settings) -> Result<Rebuilt, AppError> {
+    app::rebuild(settings, &mut |_| {}, &CancellationToken::new()).await
+}
+
+/// What is answered over HTTP at `address` to a GET of `path`: the status, the body.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: roost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    (status, body.to_owned())
 }
 
 pub fn post(author_id: u64, text: &str) -> PublishPostRequest {

@@ -13,7 +13,7 @@ use std::{
 use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
-    fanout::{self, Counters, Progress, WorkerPool},
+    fanout::{self, Progress, WorkerPool},
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
@@ -230,7 +230,7 @@ impl Simulation {
             log: Arc::clone(&self.log),
             store: Arc::clone(&engine.store),
             progress: Arc::clone(&engine.progress),
-            counters: Arc::new(Counters::default()),
+            metrics: Arc::default(),
             settings,
         };
         tasks.spawn(async move {

@@ -38,7 +38,10 @@ use super::{
     client::{self, PAYLOAD_BYTES_MAX},
     trouble::{Observer, Trouble},
 };
-use crate::event_log::LogError;
+use crate::{
+    event_log::LogError,
+    telemetry::{Held, KafkaMetrics},
+};
 
 /// What a message costs beside its payload, in bytes.
 const MESSAGE_BYTES: usize = 128;
@@ -54,6 +57,7 @@ pub struct Appender {
     room_bytes: usize,
     delivery_timeout: Duration,
     trouble: Arc<Trouble>,
+    metrics: Arc<KafkaMetrics>,
 }
 
 type Deliverer = ThreadedProducer<Deliveries>;
@@ -72,6 +76,7 @@ impl Appender {
             room_bytes,
             delivery_timeout: settings.delivery_timeout,
             trouble: Arc::clone(trouble),
+            metrics: Arc::clone(&settings.metrics),
         })
     }
 
@@ -120,7 +125,7 @@ impl Appender {
         }
     }
 
-    async fn make_room(&self, payloads: &[Bytes]) -> Result<OwnedSemaphorePermit, LogError> {
+    async fn make_room(&self, payloads: &[Bytes]) -> Result<Room, LogError> {
         if let Some(payload) = payloads.iter().find(|payload| payload.len() > PAYLOAD_BYTES_MAX) {
             return Err(LogError::TooLarge { size: payload.len(), size_max: PAYLOAD_BYTES_MAX });
         }
@@ -132,7 +137,8 @@ impl Appender {
         match timeout(self.delivery_timeout, Arc::clone(&self.room).acquire_many_owned(permits))
             .await
         {
-            Ok(room) => room.map_err(|_| LogError::Closed),
+            Ok(Ok(room)) => Ok((room, Held::new(&self.metrics.queued_bytes, size))),
+            Ok(Err(_)) => Err(LogError::Closed),
             Err(_) => Err(self.trouble.unavailable("the queue to the brokers is full")),
         }
     }
@@ -179,6 +185,9 @@ struct Append {
     progress: Mutex<Progress>,
 }
 
+/// The room that an append takes up.
+type Room = (OwnedSemaphorePermit, Held);
+
 type Answer = oneshot::Sender<Result<Vec<u64>, KafkaError>>;
 
 struct Progress {
@@ -186,7 +195,7 @@ struct Progress {
     /// The first that failed.
     error: Option<KafkaError>,
     /// Whom to tell in the end, and the room that is free then.
-    answer: Option<(Answer, OwnedSemaphorePermit)>,
+    answer: Option<(Answer, Room)>,
 }
 
 impl Append {

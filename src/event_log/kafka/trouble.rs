@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::event_log::LogError;
+use crate::{
+    event_log::LogError,
+    telemetry::{KafkaMetrics, Kind},
+};
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
@@ -21,8 +24,11 @@ use rdkafka::{
 const NOTE_LIFE: Duration = Duration::from_secs(60);
 
 /// The latest trouble that any client of a log has met.
-#[derive(Debug, Default)]
-pub struct Trouble(Mutex<Option<Note>>);
+#[derive(Debug)]
+pub struct Trouble {
+    latest: Mutex<Option<Note>>,
+    metrics: Arc<KafkaMetrics>,
+}
 
 #[derive(Clone, Debug)]
 struct Note {
@@ -32,6 +38,11 @@ struct Note {
 }
 
 impl Trouble {
+    /// None yet; what comes is counted in `metrics`.
+    pub fn new(metrics: Arc<KafkaMetrics>) -> Self {
+        Self { latest: Mutex::default(), metrics }
+    }
+
     /// That the brokers do not do what was asked: `what`, and the latest trouble.
     pub fn unavailable(&self, what: &str) -> LogError {
         let reason = match self.latest() {
@@ -79,11 +90,11 @@ impl Trouble {
             return;
         }
         let note = Note { at: Instant::now(), code, reason: one_line(reason) };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
     }
 
     fn latest(&self) -> Option<Note> {
-        let note = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let note = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         (note.at.elapsed() < NOTE_LIFE).then_some(note)
     }
 }
@@ -152,6 +163,7 @@ impl ClientContext for Observer {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.metrics.errors.get_or_create(&Kind { kind: self.role }).inc();
         let line = one_line(reason);
         if self.is_news(&line) {
             tracing::warn!(role = self.role, "kafka: {line}");

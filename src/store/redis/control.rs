@@ -11,7 +11,10 @@
 //! A command may be sent again when a connection breaks or a slot moves, so what
 //! is sent from here changes nothing the second time.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{
@@ -24,7 +27,7 @@ use redis::{
 };
 
 use super::{config::RedisConfig, resp};
-use crate::store::StoreError;
+use crate::{store::StoreError, telemetry::RedisMetrics};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A script over a long list takes milliseconds; a server that is busy with those
@@ -107,13 +110,51 @@ impl Call {
 
 /// The connection. Clones share it.
 #[derive(Clone)]
-pub(super) enum Control {
+pub(super) struct Control {
+    connection: Connection,
+    metrics: Arc<RedisMetrics>,
+}
+
+#[derive(Clone)]
+enum Connection {
     One(ConnectionManager),
     Cluster(ClusterConnection),
 }
 
 impl Control {
-    pub(super) async fn connect(config: &RedisConfig) -> Result<Self, StoreError> {
+    pub(super) async fn connect(
+        config: &RedisConfig,
+        metrics: &Arc<RedisMetrics>,
+    ) -> Result<Self, StoreError> {
+        let connection = Connection::open(config).await?;
+        Ok(Self { connection, metrics: Arc::clone(metrics) })
+    }
+
+    /// Runs commands; their replies are in the same places.
+    ///
+    /// # Errors
+    /// The first that failed; the others may have been carried out.
+    pub(super) async fn run(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let replies = self.connection.run(calls).await;
+        match &replies {
+            Ok(_) => self.metrics.call_seconds.observe_since(begun),
+            Err(_) => drop(self.metrics.call_failures.inc()),
+        }
+        replies
+    }
+
+    /// Runs one command.
+    pub(super) async fn one(&self, call: Call) -> Result<Value, StoreError> {
+        Ok(self.run(vec![call]).await?.pop().unwrap_or(Value::Nil))
+    }
+}
+
+impl Connection {
+    async fn open(config: &RedisConfig) -> Result<Self, StoreError> {
         let tcp = TcpSettings::default().set_nodelay(true);
         let certificates = config
             .ca_pem()
@@ -154,11 +195,7 @@ impl Control {
         Ok(Self::One(connection.await.map_err(|error| failed(&error))?))
     }
 
-    /// Runs commands; their replies are in the same places.
-    ///
-    /// # Errors
-    /// The first that failed; the others may have been carried out.
-    pub(super) async fn run(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
+    async fn run(&self, calls: Vec<Call>) -> Result<Vec<Value>, StoreError> {
         let mut replies = Vec::with_capacity(calls.len());
         match self {
             Self::One(connection) => {
@@ -175,11 +212,6 @@ impl Control {
             }
         }
         Ok(replies)
-    }
-
-    /// Runs one command.
-    pub(super) async fn one(&self, call: Call) -> Result<Value, StoreError> {
-        Ok(self.run(vec![call]).await?.pop().unwrap_or(Value::Nil))
     }
 }
 
@@ -231,6 +263,9 @@ fn failed(error: &RedisError) -> StoreError {
             || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"));
     let advice = match error.code() {
         Some("OOM") => "raise its maxmemory",
+        Some("EMPTYING") => {
+            "this goes on once that is done; should it have broken off, run it again"
+        }
         Some("NOAUTH" | "WRONGPASS" | "NOPERM") => "set its user and password in --redis",
         _ if is_final => "change the settings of Redis or --redis",
         _ => "is it running and reachable?",

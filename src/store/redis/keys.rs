@@ -75,3 +75,45 @@ pub(super) fn partition(partition: u32) -> Vec<u8> {
 pub(super) fn watermark(slot: u16) -> Vec<u8> {
     format!("roost:watermark:{{{}}}", slots::number_in(slot)).into_bytes()
 }
+
+/// Whether a key holds what can be made again from the log.
+pub(super) fn is_derived(key: &[u8]) -> bool {
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let of = |start: &str| key.strip_prefix(start.as_bytes());
+    let plain = ["h:", "a:", "p:", "fr:", "fg:", "k:"];
+    let taken = of("{h:").and_then(|rest| rest.strip_suffix(b"}t"));
+    let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
+    key == DELETED
+        || of("roost:watermark:").is_some()
+        || plain.into_iter().filter_map(of).any(is_number)
+        || taken.is_some_and(is_number)
+        || request.is_some_and(is_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_from_the_log_is_known_by_its_key_and_nothing_else_is() {
+        let derived = [
+            home(UserId(7)),
+            taken(UserId(7)),
+            author(UserId(7)),
+            post(PostId(7)),
+            request(UserId(7), "a:b c"),
+            followers(UserId(7)),
+            following(UserId(7)),
+            known(UserId(7)),
+            DELETED.to_vec(),
+            watermark(3),
+        ];
+        for key in derived {
+            assert!(is_derived(&key), "{}", String::from_utf8_lossy(&key));
+        }
+        let others = [node(1), partition(1), STORE.to_vec(), b"h:abc".to_vec(), b"p:".to_vec()];
+        for key in others.into_iter().chain([b"session:7".to_vec(), b"{h:7}x".to_vec()]) {
+            assert!(!is_derived(&key), "{}", String::from_utf8_lossy(&key));
+        }
+    }
+}

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep_until},
@@ -37,6 +38,8 @@ pub(super) struct NodePool {
     /// As many as there may be connections in use; past it, pipelines wait.
     permits: Semaphore,
     failures: Mutex<Failures>,
+    /// Counts the connections that are made.
+    made: Counter,
 }
 
 /// Failures to connect, in a row.
@@ -55,12 +58,13 @@ pub(super) struct Lease<'a> {
 }
 
 impl NodePool {
-    pub(super) fn new(node: NodeAddress, connections_max: usize) -> Self {
+    pub(super) fn new(node: NodeAddress, connections_max: usize, made: Counter) -> Self {
         Self {
             node,
             idle: Mutex::default(),
             permits: Semaphore::new(connections_max.max(1)),
             failures: Mutex::default(),
+            made,
         }
     }
 
@@ -88,6 +92,7 @@ impl NodePool {
         let connected = NodeConnection::connect(&self.node, dial).await;
         self.note(connected.is_ok());
         let connection = connected?;
+        self.made.inc();
         if let Some(admission) = admission {
             admission().await?;
         }

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     domain::UserId,
     store::{PushOutcome, Pushes},
+    telemetry::RedisMetrics,
 };
 
 /// How pushes are made.
@@ -46,6 +47,8 @@ pub struct PushSettings {
     /// Asked on every new connection, after Redis knows its name and before
     /// anything is pushed on it.
     pub admission: Option<Admission>,
+    /// Where round trips are counted.
+    pub metrics: Arc<RedisMetrics>,
     /// Scripts that every node is to know, whole.
     pub scripts: Arc<[&'static str]>,
 }
@@ -61,6 +64,7 @@ impl PushSettings {
             progress_timeout: Duration::from_secs(5),
             retry_for: Duration::from_secs(2),
             admission: None,
+            metrics: Arc::default(),
             scripts: Arc::default(),
         }
     }

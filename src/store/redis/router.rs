@@ -17,7 +17,7 @@ use std::{
     collections::HashMap,
     mem,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use futures::future::join_all;
@@ -34,6 +34,7 @@ use super::{
     slots::{NodeAddress, SlotMap},
     topology::{Snapshot, Topology},
 };
+use crate::telemetry::RedisMetrics;
 
 /// How often the commands that were not carried out are tried within one call.
 const ROUNDS_MAX: u32 = 8;
@@ -186,7 +187,8 @@ impl Shared {
         if let Some(pool) = pools.get(node) {
             return pool.clone();
         }
-        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max);
+        let made = self.settings.metrics.write_connections.clone();
+        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max, made);
         pools.entry(node.clone()).or_insert(Arc::new(pool)).clone()
     }
 
@@ -206,14 +208,30 @@ impl Shared {
 
     async fn run<W: Work>(&self, batch: Batch, work: &W, dial: &Dial) -> Outcome<W> {
         let pool = self.pool(&batch.node);
-        match pool.lease(dial, self.settings.admission.as_ref()).await {
-            Ok(lease) => batch.run(lease, work).await,
+        let outcome = match pool.lease(dial, self.settings.admission.as_ref()).await {
+            Ok(lease) => {
+                let begun = StdInstant::now();
+                let outcome = batch.run(lease, work).await;
+                self.settings.metrics.write_seconds.observe_since(begun);
+                outcome
+            }
             Err(error) => batch.not_begun(error),
-        }
+        };
+        outcome.count(&self.settings.metrics);
+        outcome
     }
 }
 
 impl<W: Work> Outcome<W> {
+    /// Counts what went wrong with one pipeline.
+    fn count(&self, metrics: &RedisMetrics) {
+        if self.refusal.is_some() || self.retry.reason.is_some() {
+            metrics.write_failures.inc();
+        }
+        metrics.write_unknowns.inc_by(self.unknown.len() as u64);
+        metrics.write_redirects.inc_by(self.redirected);
+    }
+
     /// What the caller is told, after the last try.
     fn finish(mut self) -> Run<W::Done> {
         let error = self.refusal.or(self.retry.reason.take());

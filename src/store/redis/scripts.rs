@@ -248,13 +248,39 @@ return 1
 );
 
 // Takes a partition over. KEYS: marks. ARGV: who, the new epoch, which nobody has
-// had before. Returns the marks as they were before.
+// had before. Returns the marks as they were before; an error while it is shut.
 script!(
     CLAIM,
     r"
+if redis.call('HEXISTS', KEYS[1], 'emptying') == 1 then
+  return redis.error_reply('EMPTYING by roost rebuild')
+end
 local before = redis.call('HGETALL', KEYS[1])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'owner', ARGV[1], 'released', '0')
 return before
+"
+);
+
+// Shuts a partition: its marks are gone, and nobody takes it over. KEYS: marks. ARGV:
+// who. Returns who may still write for it, if anybody.
+script!(
+    SHUT,
+    r"
+local before = redis.call('HMGET', KEYS[1], 'owner', 'released')
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'emptying', ARGV[1])
+if before[1] and before[2] ~= '1' then return {before[1]} end
+return {}
+"
+);
+
+// Frees a partition that is shut, which nobody has worked on then. KEYS: marks. ARGV:
+// who has shut it. Returns whether it was theirs.
+script!(
+    FREE,
+    r"
+if redis.call('HGET', KEYS[1], 'emptying') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 "
 );
 

@@ -1,0 +1,167 @@
+//! How many calls there are, how long they take and how they end.
+//!
+//! A status comes with the headers of an answer, or after its last message: so the
+//! body is watched until its end. A client that goes away before has cancelled.
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use bytes::Bytes;
+use http_body::Frame;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tonic::{Code, codegen::http::HeaderMap, service::Routes};
+
+use crate::{
+    proto::FILE_DESCRIPTOR_SET,
+    telemetry::{Call, CallMetrics, Held},
+};
+
+const STATUS: &str = "grpc-status";
+
+/// Measures calls. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    metrics: Arc<CallMetrics>,
+    /// The methods that there are, as `/roost.v1.PostService/PublishPost`. What else is
+    /// asked for is counted together, since clients can make up any number of names.
+    methods: Arc<HashSet<Arc<str>>>,
+    other: Arc<str>,
+}
+
+impl Calls {
+    /// Measures into these metrics.
+    pub fn new(metrics: Arc<CallMetrics>) -> Self {
+        // It is made by the build. Without it, all methods are others.
+        let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default().file;
+        let services = files.iter().flat_map(|file| {
+            file.service.iter().map(|service| (file.package(), service.name(), &service.method))
+        });
+        let methods = services.flat_map(|(package, service, methods)| {
+            methods.iter().map(move |it| format!("/{package}.{service}/{}", it.name()).into())
+        });
+        Self { metrics, methods: Arc::new(methods.collect()), other: "other".into() }
+    }
+
+    /// The same services, measured.
+    pub fn measure(self, routes: Routes) -> Routes {
+        routes.into_axum_router().layer(from_fn_with_state(self, measure)).into()
+    }
+}
+
+async fn measure(State(calls): State<Calls>, request: Request, next: Next) -> Response {
+    let method = calls.methods.get(request.uri().path()).unwrap_or(&calls.other);
+    let mut call = UnderWay {
+        method: Arc::clone(method),
+        code: None,
+        begun: Instant::now(),
+        _held: Held::new(&calls.metrics.calls_in_progress, 1),
+        metrics: Arc::clone(&calls.metrics),
+    };
+    let response = next.run(request).await;
+    call.take_code(response.headers());
+    response.map(|body| Body::new(Watched { body, call }))
+}
+
+/// A call that has not ended. It is measured when it is dropped.
+struct UnderWay {
+    method: Arc<str>,
+    /// As soon as it is known.
+    code: Option<Code>,
+    begun: Instant,
+    metrics: Arc<CallMetrics>,
+    _held: Held,
+}
+
+impl UnderWay {
+    fn take_code(&mut self, headers: &HeaderMap) {
+        self.code = headers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes())).or(self.code);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let code = name(self.code.unwrap_or(Code::Cancelled));
+        let call = Call { method: Arc::clone(&self.method), code };
+        self.metrics.call_seconds.get_or_create(&call).observe_since(self.begun);
+    }
+}
+
+/// The body of an answer, until whose end the call lasts.
+struct Watched {
+    body: Body,
+    call: UnderWay,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.call.take_code(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// As the documentation of gRPC spells it, in the way of metrics.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_methods_of_the_api_are_known_and_nothing_else() {
+        let calls = Calls::new(Arc::default());
+        assert!(calls.methods.contains("/roost.v1.PostService/PublishPost"));
+        assert!(calls.methods.contains("/roost.v1.TimelineService/ListHomeTimeline"));
+        assert!(!calls.methods.contains("/roost.v1.PostService/MakeCoffee"));
+    }
+}

@@ -1,0 +1,90 @@
+//! A store that is dropped and made again from the log, on every backend.
+
+use std::time::{Duration, Instant};
+
+use crate::server::{Roost, home_of};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A Roost with something of everything.
+async fn lived_in() -> Roost {
+    let roost = Roost::start().await;
+    for reader in 1..=5 {
+        roost.follow(reader, 10).await;
+        roost.follow(reader, 11).await;
+    }
+    roost.home(1).await;
+    let of_10 = roost.publish_many(10, 20).await;
+    roost.publish_many(11, 5).await;
+    roost.delete(of_10[3]).await;
+    roost.unfollow(2, 10).await;
+    roost.delivered().await;
+    roost
+}
+
+/// What its readers and authors see.
+async fn everything(roost: &Roost) -> Vec<Vec<u64>> {
+    let mut seen = Vec::new();
+    for account in [1, 2, 3, 4, 5, 10, 11] {
+        seen.push(roost.home(account).await.post_ids);
+        seen.push(roost.author(account).await.post_ids);
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_store_answers_as_before() {
+    let roost = lived_in().await;
+    let before = everything(&roost).await;
+    let events = roost.event_count().await;
+    let (rebuilt, roost) = roost.rebuild().await;
+    assert_eq!((rebuilt.events, rebuilt.partitions), (events, 4));
+    assert_eq!(everything(&roost).await, before);
+    roost.publish_many(10, 1).await;
+    roost.delivered().await;
+    assert_eq!(roost.home(3).await.post_ids.len(), before[4].len() + 1);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_processes_share_is_rebuilt_while_they_serve() {
+    let roost = lived_in().await;
+    if roost.is_alone() {
+        return roost.stop().await;
+    }
+    let mut before = everything(&roost).await;
+    roost.set_key("session:7", "of somebody else").await;
+    roost.rebuild_beside().await.expect("rebuilt");
+    // Written meanwhile or after: nothing of it is lost.
+    let post = roost.publish_many(11, 1).await[0];
+    let begun = Instant::now();
+    while let Err(status) = roost.timelines().list_home_timeline(home_of(1)).await {
+        assert!(begun.elapsed() < DEADLINE, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    roost.delivered().await;
+    // The author's own timelines, and those of its five followers.
+    for seen in [0, 2, 4, 6, 8, 12, 13] {
+        before[seen].insert(0, post);
+    }
+    assert_eq!(everything(&roost).await, before);
+    assert_eq!(roost.key("session:7").await.as_deref(), Some("of somebody else"));
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_another_log_or_of_nobody_knows_which_is_not_touched() {
+    let roost = lived_in().await;
+    if roost.is_alone() {
+        return roost.stop().await;
+    }
+    let before = everything(&roost).await;
+    roost.set_field("roost:store", "log", "another-topic").await;
+    let error = roost.rebuild_beside().await.expect_err("refused").to_string();
+    assert!(error.contains("belongs to another log"), "{error}");
+    roost.delete_key("roost:store").await;
+    let error = roost.rebuild_beside().await.expect_err("refused").to_string();
+    assert!(error.contains("no \"roost:store\""), "{error}");
+    assert_eq!(everything(&roost).await, before);
+    roost.stop().await;
+}
