@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{LoadError, Report, Settings, Source, run};
-use crate::client::{ClientError, Interrupt, Target, progress::TerminalReporter};
+use crate::client::{ClientError, Interrupt, Targets, progress::TerminalReporter};
 
 /// How many accounts a synthetic population has unless told otherwise.
 const USERS_DEFAULT: u32 = 10_000;
@@ -90,7 +90,7 @@ pub struct LoadArgs {
     pub json: Option<PathBuf>,
     /// Which Roost to load.
     #[command(flatten)]
-    pub target: Target,
+    pub targets: Targets,
 }
 
 impl LoadArgs {
@@ -140,7 +140,7 @@ impl From<LoadArgs> for Settings {
             }
         };
         Self {
-            target: args.target.url,
+            targets: args.targets.urls,
             source,
             seed: args.seed,
             actions_per_second: args.rate,
@@ -167,6 +167,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::client::Target;
 
     #[derive(Parser)]
     struct Command {
@@ -184,6 +185,13 @@ mod tests {
         Command::command().debug_assert();
         let default = Settings::synthetic(Target::new(crate::client::DEFAULT_TARGET), 10_000);
         assert_eq!(settings("load"), Ok(default));
+    }
+
+    #[test]
+    fn several_targets_may_be_given_in_either_way() {
+        for line in ["load --target a,b", "load --target a --target b"] {
+            assert_eq!(settings(line).expect(line).targets, ["a", "b"], "{line}");
+        }
     }
 
     #[test]
