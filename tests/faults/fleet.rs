@@ -35,8 +35,11 @@ pub const API_NODES: u16 = 2;
 const WORKERS: usize = 3;
 /// Between two looks at whether a process lives.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The longest wait for a process to end that was told to, or to serve.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// The longest wait for a process to end that was told to.
+const END_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest wait until an API node serves, which it does once the workers have
+/// caught up, whatever else is hit meanwhile; shorter than the load's patience.
+const SERVE_DEADLINE: Duration = Duration::from_secs(240);
 /// A worker that is silent for longer has lost its partitions.
 pub const SESSION: Duration = Duration::from_secs(6);
 
@@ -216,7 +219,7 @@ impl Node {
         // From here on it is nobody's to be started again.
         let Some(mut process) = self.lock().take() else { return Ok(true) };
         signal(&process.0, "TERM");
-        while begun.elapsed() < DEADLINE {
+        while begun.elapsed() < END_DEADLINE {
             if process.0.try_wait().doing(&self.name)?.is_some() {
                 return Ok(true);
             }
@@ -240,7 +243,7 @@ impl Node {
                 }
                 Err(error) => error.to_string(),
             };
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > SERVE_DEADLINE {
                 return Err(Failure::new(format!("{} does not serve: {said}", self.name)));
             }
             time::sleep(LOOK_EVERY).await;

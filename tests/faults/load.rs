@@ -20,12 +20,14 @@ use crate::{
 };
 
 /// Actions a second.
-const RATE: u32 = 100;
+const RATE: u32 = 60;
 /// The load lasts at least so long for each fault, and is ended when the faults are.
-const SECONDS_PER_FAULT: u32 = 15;
+const SECONDS_PER_FAULT: u32 = 8;
 /// So few posts an account that most timelines show all of theirs at the end.
-const POSTS_PER_USER: u32 = 4;
+const POSTS_PER_USER: u32 = 8;
 const USERS_MIN: u32 = 300;
+/// For how long an API node may fail.
+const PATIENCE_SECONDS: &str = "300";
 /// The longest wait until the load has begun to publish, or has stopped.
 const DEADLINE: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -61,7 +63,7 @@ impl Load {
             "--seed",
             &settings.seed.to_string(),
             "--retry-for",
-            "120",
+            PATIENCE_SECONDS,
         ];
         Self { folder: settings.folder(), words: words.map(str::to_owned).to_vec() }
     }
