@@ -81,6 +81,11 @@ pub struct LoadArgs {
     /// How long to retry while the server is away
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub retry_for: u64,
+    /// Keep in FILE what was acknowledged, when the load ends and after Ctrl-C: the next
+    /// run of the load sends none of it again, and --verify misses it if it is gone.
+    /// Follows, unfollows and deletions while publishing are sent again all the same
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
     /// Afterwards compare every home timeline with a brute-force model. The
     /// accounts of the load must not be used for anything else
     #[arg(long)]
@@ -152,6 +157,7 @@ impl From<LoadArgs> for Settings {
             probes_max: args.probes,
             run: args.run,
             retry_for: Duration::from_secs(args.retry_for),
+            journal: args.journal,
             verify: args.verify,
         }
     }

@@ -23,6 +23,7 @@ use super::{
     churn::{self, ChurnCounts, Churning, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
+    journal::Journal,
     latency::Latencies,
     model::Model,
     probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, channel_of, is_active},
@@ -92,7 +93,15 @@ pub async fn run(
         .map(Target::connect_lazily)
         .collect::<Result<Vec<Channel>, ClientError>>()?;
     let board = Arc::new(Board::new(workload.post_count()));
-    let load = Load {
+    let journal = match &settings.journal {
+        Some(path) => Journal::read(path, &workload.run, workload.post_count()).await?,
+        None => Journal::default(),
+    };
+    for (number, id) in &journal.acked {
+        board.ack(*number, *id);
+    }
+    let mut load = Load {
+        journal,
         churning: Arc::new(Churning {
             graph: Arc::clone(&workload.graph),
             board: Arc::clone(&board),
@@ -118,7 +127,11 @@ pub async fn run(
         stop,
     };
     let mut report = load.empty_report(&first);
-    match load.measure(&mut report, reporter).await {
+    let measured = load.measure(&mut report, reporter).await;
+    if let Some(path) = &load.settings.journal {
+        load.journal.write(path, &load.board).await?;
+    }
+    match measured {
         Ok(()) => {}
         Err(LoadError::Interrupted) => report.interrupted = true,
         Err(error) => return Err(error),
@@ -138,6 +151,7 @@ pub async fn run(
 /// Everything that the phases of a load share.
 struct Load {
     settings: Settings,
+    journal: Journal,
     workload: Arc<Workload>,
     board: Arc<Board>,
     changes: SharedChanges,
@@ -151,12 +165,15 @@ struct Load {
 
 impl Load {
     async fn measure(
-        &self,
+        &mut self,
         report: &mut Report,
         reporter: &mut impl Reporter,
     ) -> Result<(), LoadError> {
         let begin = Instant::now();
-        report.follows = self.interruptible(self.import_graph(reporter)).await?;
+        if !self.journal.imported {
+            report.follows = self.interruptible(self.import_graph(reporter)).await?;
+            self.journal.imported = true;
+        }
         self.interruptible(self.wait_delivered(&mut DeliveryMeter::default(), reporter)).await?;
         report.import_seconds = begin.elapsed().as_secs_f64();
 
@@ -335,6 +352,7 @@ impl Load {
         }
         let dispatcher = Dispatcher {
             workload: Arc::clone(&self.workload),
+            board: Arc::clone(&self.board),
             changes: self.changes.clone(),
             lanes,
             churn_lanes,

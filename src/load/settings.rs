@@ -40,6 +40,8 @@ pub struct Settings {
     /// How long to retry while the server is away.
     #[serde(rename = "retry_for_seconds", serialize_with = "as_seconds")]
     pub retry_for: Duration,
+    /// Where what was done is kept for the next run of this load; `None` is nowhere.
+    pub journal: Option<PathBuf>,
     /// Whether every home timeline is compared with the model afterwards.
     pub verify: bool,
 }
@@ -90,6 +92,7 @@ impl Settings {
             probes_max: 2_000,
             run: None,
             retry_for: Duration::from_secs(60),
+            journal: None,
             verify: false,
         }
     }

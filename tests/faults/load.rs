@@ -65,7 +65,12 @@ impl Load {
             "--retry-for",
             PATIENCE_SECONDS,
         ];
-        Self { folder: settings.folder(), words: words.map(str::to_owned).to_vec() }
+        let mut words = words.map(str::to_owned).to_vec();
+        // What was acknowledged under faults is never sent again: a server that has
+        // forgotten it cannot make it good.
+        let journal = settings.folder().join("journal.txt");
+        words.extend(["--journal".to_owned(), journal.display().to_string()]);
+        Self { folder: settings.folder(), words }
     }
 
     /// Starts it, and waits until it publishes.
