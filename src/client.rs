@@ -18,7 +18,7 @@ pub mod progress;
 pub(crate) mod text_file;
 mod timeline;
 
-pub use connect::{DEFAULT_TARGET, Target};
+pub use connect::{DEFAULT_TARGET, Target, Targets};
 pub use error::ClientError;
 pub(crate) use error::status_line;
 pub use follow::{FollowArgs, UnfollowArgs};

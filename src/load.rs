@@ -24,6 +24,7 @@ mod difference;
 mod dispatch;
 mod error;
 mod graph;
+mod journal;
 mod latency;
 mod model;
 mod population;

@@ -31,6 +31,21 @@ pub struct Target {
     pub url: String,
 }
 
+/// The servers that a load is spread over: API processes of one Roost.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// The Roost to talk to; of several API processes on the same Kafka and Redis, all of
+    /// them, over which streams and reads are spread
+    #[arg(
+        long = "target",
+        value_name = "http://HOST:PORT,…",
+        env = "ROOST_TARGET",
+        value_delimiter = ',',
+        default_value = DEFAULT_TARGET
+    )]
+    pub urls: Vec<String>,
+}
+
 impl Target {
     /// The server at `url`, which has the form `http://HOST:PORT`.
     pub fn new(url: impl Into<String>) -> Self {

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{LoadError, Report, Settings, Source, run};
-use crate::client::{ClientError, Interrupt, Target, progress::TerminalReporter};
+use crate::client::{ClientError, Interrupt, Targets, progress::TerminalReporter};
 
 /// How many accounts a synthetic population has unless told otherwise.
 const USERS_DEFAULT: u32 = 10_000;
@@ -81,6 +81,11 @@ pub struct LoadArgs {
     /// How long to retry while the server is away
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub retry_for: u64,
+    /// Keep in FILE what was acknowledged, when the load ends and after Ctrl-C: the next
+    /// run of the load sends none of it again, and --verify misses it if it is gone.
+    /// Follows, unfollows and deletions while publishing are sent again all the same
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
     /// Afterwards compare every home timeline with a brute-force model. The
     /// accounts of the load must not be used for anything else
     #[arg(long)]
@@ -90,7 +95,7 @@ pub struct LoadArgs {
     pub json: Option<PathBuf>,
     /// Which Roost to load.
     #[command(flatten)]
-    pub target: Target,
+    pub targets: Targets,
 }
 
 impl LoadArgs {
@@ -140,7 +145,7 @@ impl From<LoadArgs> for Settings {
             }
         };
         Self {
-            target: args.target.url,
+            targets: args.targets.urls,
             source,
             seed: args.seed,
             actions_per_second: args.rate,
@@ -152,6 +157,7 @@ impl From<LoadArgs> for Settings {
             probes_max: args.probes,
             run: args.run,
             retry_for: Duration::from_secs(args.retry_for),
+            journal: args.journal,
             verify: args.verify,
         }
     }
@@ -167,6 +173,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::client::Target;
 
     #[derive(Parser)]
     struct Command {
@@ -184,6 +191,13 @@ mod tests {
         Command::command().debug_assert();
         let default = Settings::synthetic(Target::new(crate::client::DEFAULT_TARGET), 10_000);
         assert_eq!(settings("load"), Ok(default));
+    }
+
+    #[test]
+    fn several_targets_may_be_given_in_either_way() {
+        for line in ["load --target a,b", "load --target a --target b"] {
+            assert_eq!(settings(line).expect(line).targets, ["a", "b"], "{line}");
+        }
     }
 
     #[test]

@@ -23,6 +23,10 @@ impl Board {
         }
     }
 
+    pub(super) fn post_count(&self) -> u32 {
+        self.ids.len() as u32
+    }
+
     pub(super) fn ack(&self, number: u32, id: PostId) {
         self.ids[number as usize].store(id.0, Ordering::Release);
         self.acked_count.fetch_add(1, Ordering::Relaxed);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LoadError,
+    board::Board,
     churn::{Churn, ChurnPlan, SharedChanges},
     publish::Due,
     workload::Workload,
@@ -21,6 +22,8 @@ use super::{
 /// Hands out actions in their order and at their time.
 pub(super) struct Dispatcher {
     pub(super) workload: Arc<Workload>,
+    /// What an earlier run has published is not published again.
+    pub(super) board: Arc<Board>,
     pub(super) changes: SharedChanges,
     pub(super) lanes: Vec<mpsc::Sender<Due>>,
     pub(super) churn_lanes: Vec<mpsc::Sender<Churn>>,
@@ -57,6 +60,9 @@ impl Dispatcher {
                 }
                 churned += 1;
                 action += 1;
+            }
+            if self.board.id(number).is_some() {
+                continue;
             }
             let due = match self.workload.due(number) {
                 Some(after) => Some(begin + after),

@@ -54,6 +54,14 @@ pub enum LoadError {
         /// Why not.
         source: io::Error,
     },
+    /// The journal cannot be used.
+    #[error("the journal {}: {problem}; another --journal begins anew", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The timelines differ from the model.
     #[error("{0} differences between the timelines and the model")]
     Differences(u64),

@@ -70,15 +70,14 @@ pub(super) async fn watch(
     workload: Arc<Workload>,
     changes: SharedChanges,
     active_percent: u8,
-    channel: Channel,
+    channels: Vec<Channel>,
     sightings: Arc<Sightings>,
     queue: mpsc::Receiver<Sighting>,
     delivered: CancellationToken,
 ) {
-    let timelines = TimelineServiceClient::new(channel);
     ReceiverStream::new(queue)
         .for_each_concurrent(SIGHTINGS_AT_ONCE, |sighting| {
-            let (timelines, changes) = (timelines.clone(), changes.clone());
+            let (channels, changes) = (&channels, changes.clone());
             let (workload, sightings) = (Arc::clone(&workload), Arc::clone(&sightings));
             let delivered = delivered.clone();
             async move {
@@ -89,6 +88,7 @@ pub(super) async fn watch(
                     changes.is_deleted(sighting.number) || changes.follow(reader, author).is_some()
                 };
                 let user_id = workload.graph.id(reader).0;
+                let timelines = TimelineServiceClient::new(channel_of(channels, reader));
                 let mut wait = LOOK_FIRST;
                 while !void() {
                     // Whatever the look finds held before it ended.
@@ -172,6 +172,11 @@ fn reader_of(workload: &Workload, active_percent: u8, author: UserIndex, number:
         .unwrap_or(first)
 }
 
+/// A reader's own connection.
+pub(super) fn channel_of(channels: &[Channel], reader: UserIndex) -> Channel {
+    channels[reader as usize % channels.len()].clone()
+}
+
 /// Whether a reader is one of those that are made live before publishing.
 pub(super) fn is_active(seed: u64, active_percent: u8, reader: UserIndex) -> bool {
     let mut random = generator(seed, Purpose::Sample, u64::from(reader));
@@ -192,7 +197,7 @@ pub(super) async fn read_steadily(
     seed: u64,
     active_percent: u8,
     reads_per_second: u32,
-    channel: Channel,
+    channels: Vec<Channel>,
     reads: Arc<Reads>,
     stop: CancellationToken,
 ) {
@@ -200,11 +205,10 @@ pub(super) async fn read_steadily(
         return;
     }
     let begin = Instant::now();
-    let timelines = TimelineServiceClient::new(channel);
     stream::iter(0u64..)
         .take_until(stop.cancelled())
         .for_each_concurrent(READS_AT_ONCE, |number| {
-            let mut timelines = timelines.clone();
+            let channels = &channels;
             let (graph, reads) = (Arc::clone(&graph), Arc::clone(&reads));
             let due = begin + Duration::from_secs_f64(number as f64 / f64::from(reads_per_second));
             async move {
@@ -223,6 +227,7 @@ pub(super) async fn read_steadily(
                     ids_only,
                     ..ListHomeTimelineRequest::default()
                 };
+                let mut timelines = TimelineServiceClient::new(channel_of(channels, reader));
                 match timelines.list_home_timeline(request).await {
                     Ok(_) if ids_only => reads.ids_only.record(due.elapsed()),
                     Ok(_) => reads.hydrated.record(due.elapsed()),

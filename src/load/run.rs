@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, future};
 use tokio::{
     sync::mpsc,
     task::{self, JoinSet},
@@ -23,9 +23,10 @@ use super::{
     churn::{self, ChurnCounts, Churning, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
+    journal::Journal,
     latency::Latencies,
     model::Model,
-    probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, is_active},
+    probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, channel_of, is_active},
     publish::{self, Publishing},
     report::LatencyReport,
     retry::{Backoff, retried},
@@ -76,20 +77,31 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Report, LoadError> {
     settings.check()?;
-    let target = Target::new(settings.target.clone());
+    let targets: Vec<Target> = settings.targets.iter().map(Target::new).collect();
     let getting_ready = async {
         // A server that is not there is told before long work begins.
-        let status = StatusServiceClient::new(target.connect().await?);
+        let connected = future::try_join_all(targets.iter().map(Target::connect)).await?;
+        let status = StatusServiceClient::new(connected[0].clone());
         let first = get_status(&status, settings.retry_for).await?;
         let workload = plan(&settings, first.post_text_limit as usize, reporter).await?;
         Ok((status, first, Arc::new(workload)))
     };
     let (status, first, workload) = interruptible(&stop, getting_ready).await?;
-    let channels = (0..settings.streams)
-        .map(|_| target.connect_lazily())
+    // At least one for each server, so that those without a stream are read from.
+    let channel_count = targets.len().max(settings.streams.into());
+    let channels = (targets.iter().cycle().take(channel_count))
+        .map(Target::connect_lazily)
         .collect::<Result<Vec<Channel>, ClientError>>()?;
     let board = Arc::new(Board::new(workload.post_count()));
-    let load = Load {
+    let journal = match &settings.journal {
+        Some(path) => Journal::read(path, &workload.run, workload.post_count()).await?,
+        None => Journal::default(),
+    };
+    for (number, id) in &journal.acked {
+        board.ack(*number, *id);
+    }
+    let mut load = Load {
+        journal,
         churning: Arc::new(Churning {
             graph: Arc::clone(&workload.graph),
             board: Arc::clone(&board),
@@ -115,7 +127,11 @@ pub async fn run(
         stop,
     };
     let mut report = load.empty_report(&first);
-    match load.measure(&mut report, reporter).await {
+    let measured = load.measure(&mut report, reporter).await;
+    if let Some(path) = &load.settings.journal {
+        load.journal.write(path, &load.board).await?;
+    }
+    match measured {
         Ok(()) => {}
         Err(LoadError::Interrupted) => report.interrupted = true,
         Err(error) => return Err(error),
@@ -135,6 +151,7 @@ pub async fn run(
 /// Everything that the phases of a load share.
 struct Load {
     settings: Settings,
+    journal: Journal,
     workload: Arc<Workload>,
     board: Arc<Board>,
     changes: SharedChanges,
@@ -148,12 +165,15 @@ struct Load {
 
 impl Load {
     async fn measure(
-        &self,
+        &mut self,
         report: &mut Report,
         reporter: &mut impl Reporter,
     ) -> Result<(), LoadError> {
         let begin = Instant::now();
-        report.follows = self.interruptible(self.import_graph(reporter)).await?;
+        if !self.journal.imported {
+            report.follows = self.interruptible(self.import_graph(reporter)).await?;
+            self.journal.imported = true;
+        }
         self.interruptible(self.wait_delivered(&mut DeliveryMeter::default(), reporter)).await?;
         report.import_seconds = begin.elapsed().as_secs_f64();
 
@@ -205,8 +225,7 @@ impl Load {
         let mut wakes = futures::stream::iter(0..users)
             .filter(|reader| std::future::ready(is_active(seed, percent, *reader)))
             .map(|reader| {
-                let channel = &self.channels[reader as usize % self.channels.len()];
-                let timelines = TimelineServiceClient::new(channel.clone());
+                let timelines = TimelineServiceClient::new(channel_of(&self.channels, reader));
                 let request = ListHomeTimelineRequest {
                     user_id: self.workload.graph.id(reader).0,
                     page_size: 1,
@@ -248,7 +267,7 @@ impl Load {
             Arc::clone(&self.workload),
             self.changes.clone(),
             self.settings.active_percent,
-            self.channels[0].clone(),
+            self.channels.clone(),
             Arc::clone(&self.sightings),
             watched,
             delivered.clone(),
@@ -259,7 +278,7 @@ impl Load {
             self.workload.seed(),
             self.settings.active_percent,
             self.settings.reads_per_second,
-            self.channels[0].clone(),
+            self.channels.clone(),
             Arc::clone(&self.reads),
             published.clone(),
         ));
@@ -317,7 +336,7 @@ impl Load {
     ) -> Result<(), LoadError> {
         let mut tasks: JoinSet<Result<(), LoadError>> = JoinSet::new();
         let mut lanes = Vec::new();
-        for channel in &self.channels {
+        for channel in self.channels.iter().take(self.settings.streams.into()) {
             let (lane, queue) = mpsc::channel(self.settings.window as usize);
             tasks.spawn(publish::publish(Arc::clone(publishing), channel.clone(), queue));
             lanes.push(lane);
@@ -333,6 +352,7 @@ impl Load {
         }
         let dispatcher = Dispatcher {
             workload: Arc::clone(&self.workload),
+            board: Arc::clone(&self.board),
             changes: self.changes.clone(),
             lanes,
             churn_lanes,

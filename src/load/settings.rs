@@ -13,8 +13,9 @@ const RUN_NAME_BYTES_MAX: usize = 40;
 /// A load, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
-    /// The address of the server, `http://HOST:PORT`.
-    pub target: String,
+    /// The addresses of the server's API processes, each `http://HOST:PORT`; at least
+    /// one.
+    pub targets: Vec<String>,
     /// Who posts and who reads.
     pub source: Source,
     /// Seed of the population, the authors and the texts.
@@ -39,6 +40,8 @@ pub struct Settings {
     /// How long to retry while the server is away.
     #[serde(rename = "retry_for_seconds", serialize_with = "as_seconds")]
     pub retry_for: Duration,
+    /// Where what was done is kept for the next run of this load; `None` is nowhere.
+    pub journal: Option<PathBuf>,
     /// Whether every home timeline is compared with the model afterwards.
     pub verify: bool,
 }
@@ -77,7 +80,7 @@ impl Settings {
     /// has it by default.
     pub fn synthetic(target: Target, users: u32) -> Self {
         Self {
-            target: target.url,
+            targets: vec![target.url],
             source: Source::Synthetic { users, posts: None },
             seed: 1,
             actions_per_second: None,
@@ -89,6 +92,7 @@ impl Settings {
             probes_max: 2_000,
             run: None,
             retry_for: Duration::from_secs(60),
+            journal: None,
             verify: false,
         }
     }
@@ -118,6 +122,9 @@ impl Settings {
         }
         if self.churn_percent > 90 || self.active_percent > 100 {
             problems.push("--churn goes to 90 and --active to 100 percent".to_owned());
+        }
+        if self.targets.is_empty() {
+            problems.push("--target must name a server".to_owned());
         }
         if self.streams == 0 || self.window == 0 {
             problems.push("--streams and --window must be at least 1".to_owned());

@@ -16,6 +16,7 @@ use super::{
     difference::{compare, floor_problem},
     graph::UserIndex,
     model::Model,
+    probe::channel_of,
     random::{Purpose, below, generator},
     retry::retried,
     workload::Workload,
@@ -218,7 +219,7 @@ impl Verifier {
         page_size: i32,
         ids_only: bool,
     ) -> Result<Timeline, LoadError> {
-        let client = TimelineServiceClient::new(self.channel(user));
+        let client = TimelineServiceClient::new(channel_of(&self.channels, user));
         let mut timeline = Timeline::default();
         let mut page_token = String::new();
         loop {
@@ -258,10 +259,6 @@ impl Verifier {
             .collect();
         by_id.sort_unstable();
         by_id
-    }
-
-    fn channel(&self, user: UserIndex) -> Channel {
-        self.channels[user as usize % self.channels.len()].clone()
     }
 
     fn name(&self, user: UserIndex) -> String {

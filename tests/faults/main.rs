@@ -1,0 +1,58 @@
+//! The fault run: real processes, real Kafka and Redis, real faults, and at the end
+//! every timeline compared with a brute-force model.
+//!
+//! ```text
+//!  plan (seed) ─► run ─┬─► faults ──► workers, API nodes, Kafka, Redis, connections
+//!                      └─► load ────► `roost load`: publishes, churns and reads meanwhile
+//!                                     `roost load --verify`, once all is whole again
+//!                           record ─► target/faults/<backend>-<seed>.json
+//! ```
+//!
+//! `settings` says how a longer one, another seed, or some kinds of faults alone are run.
+
+#[allow(dead_code, reason = "each suite uses a part of it")]
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/seed.rs"]
+mod seed;
+
+mod cluster;
+mod failure;
+mod faults;
+mod fleet;
+mod load;
+mod plan;
+mod proxy;
+mod record;
+mod redis_node;
+mod run;
+mod services;
+mod settings;
+
+use settings::{Backend, Settings};
+use tokio::sync::Mutex;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_on_kafka_and_redis() {
+    fault_run(Backend::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_on_kafka_and_a_redis_cluster() {
+    fault_run(Backend::Cluster).await;
+}
+
+async fn fault_run(backend: Backend) {
+    /// One run at a time has the machine.
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let Some(settings) = Settings::from_environment(backend) else { return };
+    if let Err(failure) = run::run(settings.clone()).await {
+        panic!(
+            "{failure}\n  record   {}\n  logs     {}\n  again    {}",
+            settings.record().display(),
+            settings.folder().display(),
+            settings.command(),
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! A fault run from beginning to end.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{task::JoinSet, time};
+
+use crate::{
+    failure::{Doing, Failure, Result},
+    faults::World,
+    fleet::Fleet,
+    load::Load,
+    plan::plan,
+    proxy::Proxy,
+    record::{Record, Verdict},
+    services::Services,
+    settings::Settings,
+};
+
+/// How long timelines may take to become what they should be, once all is whole.
+const REPAIR_DEADLINE: Duration = Duration::from_secs(120);
+/// For one comparison of all of them.
+const CHECK_DEADLINE: Duration = Duration::from_secs(900);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs it; the record says how, whatever the end.
+pub async fn run(settings: Settings) -> Result<()> {
+    let folder = settings.folder();
+    // The logs of a run of the same name.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).doing(folder.display())?;
+    let Some(services) = Services::up(&settings).await? else { return Ok(()) };
+    let record = Arc::new(Record::new(&settings));
+    match measure(&settings, services, &record).await {
+        Ok(()) => record.close(Verdict::NoDifference, None),
+        Err((verdict, failure)) => {
+            record.close(verdict, Some(failure.to_string()))?;
+            Err(failure)
+        }
+    }
+}
+
+async fn measure(
+    settings: &Settings,
+    services: Services,
+    record: &Arc<Record>,
+) -> std::result::Result<(), (Verdict, Failure)> {
+    let unjudged = |failure| (Verdict::None, failure);
+    let kafka = Proxy::start(services.kafka_proxy(), services.kafka_behind_proxy());
+    let kafka = kafka.await.map_err(unjudged)?;
+    let fleet = Fleet::start(settings, &services).await.map_err(unjudged)?;
+    let load = Load::new(settings, &services);
+    let world = Arc::new(World::new(settings.backend, services, fleet, kafka));
+    tokio::select! {
+        failure = world.fleet.supervise(record) => Err(unjudged(failure)),
+        done = async {
+            break_things(settings, &world, &load, record).await.map_err(unjudged)?;
+            judge(&world, &load, record).await
+        } => done,
+    }
+}
+
+/// All faults, one after the other, while the load publishes. Those that last do so
+/// while the next ones come, as far as they hit something else.
+async fn break_things(
+    settings: &Settings,
+    world: &Arc<World>,
+    load: &Load,
+    record: &Arc<Record>,
+) -> Result<()> {
+    record.say("importing the load's follows");
+    let mut publishing = load.publish().await?;
+    let mut under_way: JoinSet<Result<()>> = JoinSet::new();
+    for mut planned in plan(settings) {
+        time::sleep(planned.pause).await;
+        let target = world.target(planned.kind, &mut planned.draws).await;
+        while let Some(done) = under_way.try_join_next() {
+            done.doing("a fault")??;
+        }
+        publishing.must_run()?;
+        let (world, record) = (Arc::clone(world), Arc::clone(record));
+        under_way.spawn(async move {
+            let number = record.begin(planned.kind);
+            let doing = format!("fault {} ({})", number + 1, planned.kind.name());
+            let details = world.hit(planned.kind, target, &mut planned.draws).await;
+            record.end(number, details.doing(doing)?)
+        });
+    }
+    while let Some(done) = under_way.join_next().await {
+        done.doing("a fault")??;
+    }
+    let report = publishing.stop().await?;
+    record.published(report["posts"].as_u64().unwrap_or(0));
+    Ok(())
+}
+
+/// Compares every timeline with the model, again and again until there is no
+/// difference or it has taken too long.
+async fn judge(
+    world: &World,
+    load: &Load,
+    record: &Record,
+) -> std::result::Result<(), (Verdict, Failure)> {
+    for node in &world.fleet.api_nodes {
+        node.serves().await.map_err(|failure| (Verdict::None, failure))?;
+    }
+    let begun = Instant::now();
+    for attempt in 1.. {
+        let (verdict, failure) = match load.verify(attempt, CHECK_DEADLINE).await {
+            Ok(report) => {
+                let found = &report["verification"];
+                let count = found["difference_count"].as_u64();
+                record.checked(count.unwrap_or(0), None, texts(&found["differences"]));
+                record.published(report["posts"].as_u64().unwrap_or(0));
+                match count {
+                    Some(0) => return Ok(()),
+                    Some(count) => (Verdict::Differences, format!("{count} differences")),
+                    None => (Verdict::None, "the load has compared nothing".to_owned()),
+                }
+            }
+            Err(failure) => {
+                record.checked(0, Some(failure.to_string()), Vec::new());
+                (Verdict::None, failure.to_string())
+            }
+        };
+        if begun.elapsed() > REPAIR_DEADLINE {
+            return Err((verdict, Failure::new(failure)));
+        }
+        time::sleep(CHECK_EVERY).await;
+    }
+    unreachable!("attempts do not run out")
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}

@@ -1,0 +1,132 @@
+//! A Kafka and a Redis of the run's own, which it may break.
+
+use std::{
+    env, fs, io,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use crate::{
+    failure::{Doing, Failure, Result},
+    settings::{Backend, Settings, target_dir},
+};
+
+pub struct Services {
+    backend: Backend,
+    first_port: u16,
+}
+
+/// The Redis without a Cluster, as `deploy/services` names it.
+pub const REDIS: &str = "redis";
+pub const KAFKA: &str = "kafka";
+
+impl Services {
+    /// Starts them anew. `None`, and a line that says so, where they cannot be had.
+    pub async fn up(settings: &Settings) -> Result<Option<Self>> {
+        let services = Self { backend: settings.backend, first_port: settings.first_port };
+        // What an earlier run has left behind.
+        services.call(&["down"]).await?;
+        match services.call(&["up", services.backend.name(), KAFKA]).await {
+            Ok(()) => Ok(Some(services)),
+            Err(failure) if are_required() => Err(failure),
+            Err(failure) => {
+                println!("skipped: {failure}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends them, keeping what they hold.
+    pub async fn stop(&self, name: &str) -> Result<()> {
+        self.call(&["stop", name]).await
+    }
+
+    /// The same with `kill -9`.
+    pub async fn kill(&self, name: &str) -> Result<()> {
+        self.call(&["kill", name]).await
+    }
+
+    /// Starts them with what they have kept, and waits until they answer.
+    pub async fn start(&self, name: &str) -> Result<()> {
+        self.call(&["start", name]).await
+    }
+
+    /// Of the standalone Redis.
+    pub fn redis(&self) -> SocketAddr {
+        self.address(0)
+    }
+
+    pub fn cluster_nodes(&self) -> impl Iterator<Item = SocketAddr> {
+        (1..=6).map(|node| self.address(node))
+    }
+
+    /// Where Kafka's listener is that says it is at `kafka_proxy`.
+    pub fn kafka_behind_proxy(&self) -> SocketAddr {
+        self.address(12)
+    }
+
+    pub fn kafka_proxy(&self) -> SocketAddr {
+        self.address(13)
+    }
+
+    /// A port beside theirs.
+    pub fn api_node(&self, number: u16) -> SocketAddr {
+        self.address(16 + number)
+    }
+
+    /// Whatever a Redis has written of itself is no more.
+    pub fn drop_dump(&self) -> Result<()> {
+        match fs::remove_file(folder().join("run/redis/data/dump.rdb")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing("the dump"),
+            _ => Ok(()),
+        }
+    }
+
+    fn address(&self, offset: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.first_port + offset))
+    }
+
+    async fn call(&self, words: &[&str]) -> Result<()> {
+        let what = format!("deploy/services {}", words.join(" "));
+        let mut command = self.command(words);
+        let ended = tokio::task::spawn_blocking(move || command.output());
+        let output: Output = ended.await.doing(&what)?.doing(&what)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/services"));
+        command
+            .args(words)
+            .stdin(Stdio::null())
+            .env("ROOST_SERVICES_DIR", folder())
+            .env("ROOST_SERVICES_PORT", self.first_port.to_string());
+        if env::var_os("ROOST_SERVICES_JARS").is_none() {
+            // Those that deploy/test has fetched.
+            command.env("ROOST_SERVICES_JARS", target_dir().join("test-services/jars"));
+        }
+        if !are_required() {
+            command.env("ROOST_SERVICES_INSTALL", "no");
+        }
+        command
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        // The next run ends what this does not.
+        let _ = self.command(&["down"]).output();
+    }
+}
+
+fn folder() -> PathBuf {
+    target_dir().join("fault-services")
+}
+
+fn are_required() -> bool {
+    env::var("ROOST_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1")
+}
