@@ -95,7 +95,10 @@ async fn break_things(
     }
     let report = publishing.stop().await?;
     record.published(report["posts"].as_u64().unwrap_or(0));
-    Ok(())
+    match report["wrong_reads"].as_u64() {
+        Some(0) => Ok(()),
+        wrong => Err(Failure::new(format!("{wrong:?} reads had a post twice or out of order"))),
+    }
 }
 
 /// Compares every timeline with the model, again and again until there is no
