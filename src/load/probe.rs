@@ -188,6 +188,8 @@ pub(super) struct Reads {
     pub(super) ids_only: Latencies,
     pub(super) hydrated: Latencies,
     pub(super) failed_count: AtomicU32,
+    /// Pages that repeat a post or are out of order.
+    pub(super) wrong_count: AtomicU32,
 }
 
 /// Reads home timelines at a steady rate, whatever the server does, until it is
@@ -229,8 +231,14 @@ pub(super) async fn read_steadily(
                 };
                 let mut timelines = TimelineServiceClient::new(channel_of(channels, reader));
                 match timelines.list_home_timeline(request).await {
-                    Ok(_) if ids_only => reads.ids_only.record(due.elapsed()),
-                    Ok(_) => reads.hydrated.record(due.elapsed()),
+                    Ok(page) => {
+                        let latencies = if ids_only { &reads.ids_only } else { &reads.hydrated };
+                        latencies.record(due.elapsed());
+                        // Newest first, none twice, whatever else goes on.
+                        if !page.get_ref().post_ids.is_sorted_by(|newer, older| newer > older) {
+                            reads.wrong_count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     Err(_) => {
                         reads.failed_count.fetch_add(1, Ordering::Relaxed);
                         time::sleep(AFTER_FAILURE).await;

@@ -63,6 +63,8 @@ pub struct Report {
     pub missed_posts: u32,
     /// Probing reads that failed.
     pub failed_reads: u32,
+    /// Probing reads that showed a post twice or out of order.
+    pub wrong_reads: u32,
     /// What the comparison with the model found, if there was one.
     pub verification: Option<Verification>,
 }
@@ -165,6 +167,9 @@ impl fmt::Display for Report {
         }
         if self.missed_posts > 0 {
             row("MISSED", format!("{} watched posts were never seen", self.missed_posts))?;
+        }
+        if self.wrong_reads > 0 {
+            row("WRONG READS", format!("{} pages repeat posts or are unsorted", self.wrong_reads))?;
         }
         if self.failed_reads > 0 {
             row("failed reads", self.failed_reads.to_string())?;

@@ -120,6 +120,7 @@ pub async fn run(
             ids_only: Latencies::new(),
             hydrated: Latencies::new(),
             failed_count: AtomicU32::new(0),
+            wrong_count: AtomicU32::new(0),
         }),
         status,
         channels,
@@ -476,6 +477,7 @@ impl Load {
         report.latencies.home_ids = self.reads.ids_only.quantiles();
         report.latencies.home_posts = self.reads.hydrated.quantiles();
         report.missed_posts = self.sightings.missed_count.load(Ordering::Relaxed);
+        report.wrong_reads = self.reads.wrong_count.load(Ordering::Relaxed);
         report.failed_reads = self.reads.failed_count.load(Ordering::Relaxed);
     }
 
@@ -506,6 +508,7 @@ impl Load {
             unwatched_posts: 0,
             missed_posts: 0,
             failed_reads: 0,
+            wrong_reads: 0,
             verification: None,
         }
     }

@@ -52,7 +52,7 @@ struct Turns {
 pub struct Target {
     node: Option<Arc<Node>>,
     #[allow(dead_code, reason = "held until the fault is over")]
-    turn: OwnedMutexGuard<()>,
+    turns: Vec<OwnedMutexGuard<()>>,
 }
 
 impl World {
@@ -82,7 +82,12 @@ impl World {
             | Kind::CrashPrimary
             | Kind::MoveSlots => Arc::clone(&self.turns.redis),
         };
-        Target { node: None, turn: turn.lock_owned().await }
+        let mut turns = vec![turn.lock_owned().await];
+        if kind == Kind::LoseWrites {
+            // Without Kafka nothing is written that could be lost.
+            turns.push(Arc::clone(&self.turns.kafka).lock_owned().await);
+        }
+        Target { node: None, turns }
     }
 
     async fn free_worker(&self, draws: &mut Draws) -> Target {
@@ -91,7 +96,7 @@ impl World {
             draws.shuffle(&mut workers);
             for node in workers {
                 if let Some(turn) = node.free() {
-                    return Target { node: Some(node), turn };
+                    return Target { node: Some(node), turns: vec![turn] };
                 }
             }
             time::sleep(LOOK_EVERY).await;

@@ -33,7 +33,9 @@ use crate::{
 
 pub const API_NODES: u16 = 2;
 const WORKERS: usize = 3;
-/// Between two looks at whether a process lives.
+/// Between two looks for processes that have ended by themselves.
+const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at a process that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The longest wait for a process to end that was told to.
 const END_DEADLINE: Duration = Duration::from_secs(60);
@@ -135,7 +137,7 @@ impl Fleet {
                     Err(failure) => return failure,
                 }
             }
-            time::sleep(LOOK_EVERY).await;
+            time::sleep(SUPERVISE_EVERY).await;
         }
     }
 

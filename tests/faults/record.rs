@@ -51,6 +51,8 @@ pub enum Verdict {
     None,
     NoDifference,
     Differences,
+    /// Not everything was delivered, or could be read, in time.
+    NotCompared,
 }
 
 /// A comparison of every timeline with the model.

@@ -21,10 +21,10 @@ use crate::{
     settings::Settings,
 };
 
-/// How long timelines may take to become what they should be, once all is whole.
+/// How long timelines may take to become what they should be, once all is whole; and
+/// longer for each fault, since more was published meanwhile.
 const REPAIR_DEADLINE: Duration = Duration::from_secs(120);
-/// For one comparison of all of them.
-const CHECK_DEADLINE: Duration = Duration::from_secs(900);
+const REPAIR_DEADLINE_PER_FAULT: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs it; the record says how, whatever the end.
@@ -59,7 +59,7 @@ async fn measure(
         failure = world.fleet.supervise(record) => Err(unjudged(failure)),
         done = async {
             break_things(settings, &world, &load, record).await.map_err(unjudged)?;
-            judge(&world, &load, record).await
+            judge(settings, &world, &load, record).await
         } => done,
     }
 }
@@ -95,12 +95,16 @@ async fn break_things(
     }
     let report = publishing.stop().await?;
     record.published(report["posts"].as_u64().unwrap_or(0));
-    Ok(())
+    match report["wrong_reads"].as_u64() {
+        Some(0) => Ok(()),
+        wrong => Err(Failure::new(format!("{wrong:?} reads had a post twice or out of order"))),
+    }
 }
 
 /// Compares every timeline with the model, again and again until there is no
 /// difference or it has taken too long.
 async fn judge(
+    settings: &Settings,
     world: &World,
     load: &Load,
     record: &Record,
@@ -109,8 +113,11 @@ async fn judge(
         node.serves().await.map_err(|failure| (Verdict::None, failure))?;
     }
     let begun = Instant::now();
+    let deadline = REPAIR_DEADLINE + REPAIR_DEADLINE_PER_FAULT * settings.fault_count as u32;
     for attempt in 1.. {
-        let (verdict, failure) = match load.verify(attempt, CHECK_DEADLINE).await {
+        // One that begins late has time as well.
+        let patience = deadline.saturating_sub(begun.elapsed()).max(deadline / 2);
+        let (verdict, failure) = match load.verify(attempt, patience).await {
             Ok(report) => {
                 let found = &report["verification"];
                 let count = found["difference_count"].as_u64();
@@ -124,10 +131,10 @@ async fn judge(
             }
             Err(failure) => {
                 record.checked(0, Some(failure.to_string()), Vec::new());
-                (Verdict::None, failure.to_string())
+                (Verdict::NotCompared, failure.to_string())
             }
         };
-        if begun.elapsed() > REPAIR_DEADLINE {
+        if begun.elapsed() > deadline {
             return Err((verdict, Failure::new(failure)));
         }
         time::sleep(CHECK_EVERY).await;

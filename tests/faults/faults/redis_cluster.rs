@@ -19,7 +19,9 @@ const LOST_AT_LEAST: Duration = Duration::from_secs(1);
 const LOST_BYTES_MIN: u64 = 2_000;
 /// The longest wait for them: a replica that has been without its primary for much
 /// longer is not promoted.
-const DEADLINE: Duration = Duration::from_secs(15);
+const LOST_DEADLINE: Duration = Duration::from_secs(15);
+/// The longest wait until the shard is written to at all.
+const WRITTEN_DEADLINE: Duration = Duration::from_secs(120);
 
 impl World {
     /// A primary crashes and comes back as its replica's replica.
@@ -51,24 +53,18 @@ impl World {
     /// A replica that is behind takes over.
     pub(super) async fn fail_over_behind(&self, draws: &mut Draws) -> Result<Details> {
         let (nodes, shard) = self.shard(draws).await?;
+        is_written(shard.primary).await?;
         let mut replica = RedisNode::connect(shard.replica).await?;
         // Its primary wants no password, and refuses it.
         let () = replica.call("CONFIG SET masterauth nobody-knows-it").await?;
         let _: u64 = replica.call("CLIENT KILL TYPE master").await?;
         let has = replica.number("slave_repl_offset").await?;
         time::sleep(LOST_AT_LEAST).await;
-        let behind = async || {
-            let mut primary = RedisNode::connect(shard.primary).await?;
-            Ok::<_, Failure>(primary.number("master_repl_offset").await?.saturating_sub(has))
-        };
-        let lost = until("nothing is written to the shard", DEADLINE, || async {
-            Ok(behind().await? >= LOST_BYTES_MIN)
+        until("nothing more is written to the shard", LOST_DEADLINE, || async {
+            Ok(offset(shard.primary).await? >= has + LOST_BYTES_MIN)
         })
-        .await;
-        let lost = match lost {
-            Ok(()) => behind().await,
-            Err(failure) => Err(failure),
-        };
+        .await?;
+        let lost = offset(shard.primary).await? - has;
         self.services.kill(&name(shard.primary)).await?;
         is_promoted(shard.replica).await?;
         let mut call = redis::cmd("CONFIG");
@@ -79,7 +75,7 @@ impl World {
         Ok(details(json!({
             "what": name(shard.primary),
             "promoted": name(shard.replica),
-            "bytes_of_writes_lost": lost?,
+            "bytes_of_writes_lost": lost,
         })))
     }
 
@@ -130,6 +126,20 @@ impl World {
             None => Err(Failure::new("the Cluster has no shards")),
         }
     }
+}
+
+/// Waits until writes arrive at a primary: more than its pings to the replica.
+async fn is_written(primary: SocketAddr) -> Result<()> {
+    let begun = offset(primary).await?;
+    until("nothing is written to the shard", WRITTEN_DEADLINE, || async {
+        Ok(offset(primary).await? >= begun + LOST_BYTES_MIN)
+    })
+    .await
+}
+
+/// How many bytes of writes a primary has had.
+async fn offset(primary: SocketAddr) -> Result<u64> {
+    RedisNode::connect(primary).await?.number("master_repl_offset").await
 }
 
 /// As `deploy/services` names a node.

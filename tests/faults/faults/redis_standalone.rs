@@ -19,7 +19,7 @@ use crate::{
 const LOST_AT_LEAST: Duration = Duration::from_secs(1);
 const LOST_WRITES_MIN: u64 = 100;
 /// The longest wait for them.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 impl World {
     pub(super) async fn empty_redis(&self, draws: &mut Draws) -> Result<Details> {
