@@ -31,7 +31,7 @@ use super::{
     pool::NodePool,
     push::PushSettings,
     resp::{Reply, Value},
-    slots::{NodeAddress, SlotMap},
+    slots::{NodeAddress, Redirect, SlotMap},
     topology::{Snapshot, Topology},
 };
 use crate::telemetry::RedisMetrics;
@@ -140,10 +140,28 @@ impl Router {
         let mut lease = pool.lease(&dial, self.shared.settings.admission.as_ref()).await?;
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
-            replies.push(lease.connection.call(command).await?);
+            let reply = lease.connection.call(command).await;
+            replies.push(reply.map_err(|error| self.elsewhere(node, error))?);
         }
         lease.give_back();
         Ok(replies)
+    }
+
+    /// That a key is elsewhere by now passes, in a Cluster.
+    fn elsewhere(&self, node: &NodeAddress, error: NodeError) -> NodeError {
+        let in_cluster = self.shared.dial().config.is_cluster();
+        let redirect = match &error {
+            NodeError::Refused { reason, .. } if in_cluster => {
+                Redirect::parse(reason.as_bytes(), node)
+            }
+            _ => None,
+        };
+        match redirect {
+            Some(Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. }) => {
+                NodeError::Unsettled { node: node.clone(), slot }
+            }
+            None => error,
+        }
     }
 
     /// Carries out commands, and waits for all replies. If the call is given up
