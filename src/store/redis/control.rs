@@ -12,7 +12,10 @@
 //! is sent from here changes nothing the second time.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use redis::{
     Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, ServerErrorKind, TlsCertificates,
     Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClientBuilder,
+    cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
     io::tcp::TcpSettings,
 };
@@ -33,6 +36,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A script over a long list takes milliseconds; a server that is busy with those
 /// of others, longer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the system goes on sending to a server that is not heard of: one that has
+/// vanished without a word.
+const UNHEARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands of one pipeline.
 const PIPELINE_MAX: usize = 1_000;
 /// Commands under way at once in a Cluster, of one call.
@@ -118,7 +124,49 @@ pub(super) struct Control {
 #[derive(Clone)]
 enum Connection {
     One(ConnectionManager),
-    Cluster(ClusterConnection),
+    Cluster(Box<ToCluster>),
+}
+
+/// A connection to a Cluster, which is made anew when a command of it has come to
+/// nothing: while nodes fail and come back at the same address, it may go on waiting
+/// for one of them for ever.
+#[derive(Clone)]
+pub(super) struct ToCluster {
+    client: ClusterClient,
+    connection: Arc<Mutex<ClusterConnection>>,
+    /// Whether another one is being made.
+    renewing: Arc<AtomicBool>,
+}
+
+impl ToCluster {
+    async fn connect(client: ClusterClient) -> Result<Self, RedisError> {
+        let connection = client.get_async_connection().await?;
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Self { client, connection, renewing: Arc::default() })
+    }
+
+    fn connection(&self) -> ClusterConnection {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes another connection beside the calls, unless that is under way.
+    fn renew(&self) {
+        if self.renewing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            match this.client.get_async_connection().await {
+                Ok(other) => {
+                    tracing::info!("another connection to the Redis Cluster is used from now on");
+                    *this.connection.lock().unwrap_or_else(PoisonError::into_inner) = other;
+                }
+                // The next call that comes to nothing tries again.
+                Err(error) => tracing::debug!(%error, "no other connection could be made"),
+            }
+            this.renewing.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 impl Control {
@@ -155,7 +203,7 @@ impl Control {
 
 impl Connection {
     async fn open(config: &RedisConfig) -> Result<Self, StoreError> {
-        let tcp = TcpSettings::default().set_nodelay(true);
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(UNHEARD_TIMEOUT);
         let certificates = config
             .ca_pem()
             .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
@@ -170,8 +218,8 @@ impl Connection {
                 client = client.certs(certificates);
             }
             let client = client.build().map_err(|error| failed(&error))?;
-            let connection = client.get_async_connection().await.map_err(|error| failed(&error))?;
-            return Ok(Self::Cluster(connection));
+            let cluster = ToCluster::connect(client).await.map_err(|error| failed(&error))?;
+            return Ok(Self::Cluster(Box::new(cluster)));
         }
         let Some(info) = infos.into_iter().next() else {
             return Err(StoreError::Redis {
@@ -203,8 +251,8 @@ impl Connection {
                     replies.extend(run_pipeline(connection.clone(), calls).await?);
                 }
             }
-            Self::Cluster(connection) => {
-                let calls = stream::iter(calls).map(|call| run_one(connection.clone(), call));
+            Self::Cluster(cluster) => {
+                let calls = stream::iter(calls).map(|call| run_one(cluster, call));
                 let mut calls = calls.buffered(CLUSTER_COMMANDS_MAX);
                 while let Some(reply) = calls.try_next().await? {
                     replies.push(reply);
@@ -238,12 +286,16 @@ async fn run_pipeline(
     Ok(replies)
 }
 
-async fn run_one(mut connection: ClusterConnection, call: Call) -> Result<Value, StoreError> {
+async fn run_one(cluster: &ToCluster, call: Call) -> Result<Value, StoreError> {
+    let mut connection = cluster.connection();
     let mut reply = checked(connection.req_packed_command(&call.command).await);
     if let (Err(error), Some(whole)) = (&reply, call.whole())
         && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
     {
         reply = checked(connection.req_packed_command(&whole).await);
+    }
+    if reply.as_ref().is_err_and(|error| error.is_timeout() || error.is_io_error()) {
+        cluster.renew();
     }
     reply.map_err(|error| failed(&error))
 }
