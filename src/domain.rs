@@ -137,3 +137,19 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+impl Post {
+    /// One that says nothing in particular, for tests.
+    pub(crate) fn plain(id: PostId, author: UserId) -> Self {
+        Self {
+            id,
+            author,
+            text: "hello".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        }
+    }
+}

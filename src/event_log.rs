@@ -66,6 +66,17 @@ pub trait EventLog: Send + Sync + 'static {
     /// the call.
     fn end(&self, partition: u32) -> impl Future<Output = Result<u64, LogError>> + Send;
 
+    /// The ends of all partitions.
+    fn ends(&self) -> impl Future<Output = Result<Vec<u64>, LogError>> + Send {
+        async {
+            let mut ends = Vec::new();
+            for partition in 0..self.partitions() {
+                ends.push(self.end(partition).await?);
+            }
+            Ok(ends)
+        }
+    }
+
     /// Waits until the partition's end is greater than `offset`. An error once
     /// the log is closed or has failed and it never will be.
     fn wait_past(

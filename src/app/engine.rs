@@ -23,7 +23,7 @@ use crate::{
     event_log::{
         EventLog, codec,
         embedded::{self as embedded_log, EmbeddedLog},
-        kafka::KafkaLog,
+        kafka::{self, KafkaLog},
     },
     fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{self, Api, Gate, Limits},
@@ -32,7 +32,7 @@ use crate::{
     store::{
         Store,
         embedded::{self as embedded_store, EmbeddedStore},
-        redis::{self as redis_store, RedisStore},
+        redis::{self as redis_store, RedisStore, config::RedisConfig},
     },
     telemetry::Metrics,
     writes::{self, Clock, Writes},
@@ -86,14 +86,7 @@ impl Engine {
                 Ok(Self::Embedded(parts.caught_up(settings, gate).await?))
             }
             Backend::Shared { kafka, redis } => {
-                let mut kafka_settings = kafka.as_ref().clone();
-                kafka_settings.metrics = Arc::clone(&metrics.kafka);
-                let log = Arc::new(KafkaLog::open(kafka_settings).await?);
-                let name = kafka.topic.clone();
-                let mut store =
-                    redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
-                store.home_timeline_cap = settings.home_timeline_cap;
-                store.metrics = Arc::clone(&metrics.redis);
+                let (log, store) = open_shared(kafka, redis, settings, metrics).await?;
                 let store = Arc::new(RedisStore::open(store).await?);
                 let greatest = greatest_post(&*log, &*store).await?;
                 let ids = store.lease_node(greatest).await?;
@@ -238,17 +231,8 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(result??)
     }
 
-    /// Where the partitions of the log end now.
-    async fn ends(&self) -> Result<Vec<u64>, AppError> {
-        let mut ends = Vec::new();
-        for partition in 0..self.log.partitions() {
-            ends.push(self.log.end(partition).await?);
-        }
-        Ok(ends)
-    }
-
     async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
-        let ends = self.ends().await?;
+        let ends = self.log.ends().await?;
         let progress = Arc::clone(&self.progress);
         let left = || -> u64 {
             let partitions = (0..).zip(&ends);
@@ -312,6 +296,22 @@ fn open(
     let store_settings = embedded_store::Settings { home_timeline_cap, ..Default::default() };
     let store = EmbeddedStore::open(&data_dir.store_dir(), store_settings)?;
     Ok((data_dir, Arc::new(log), Arc::new(store)))
+}
+
+/// Opens the log, and says how to open the store that belongs to it.
+async fn open_shared(
+    kafka: &kafka::Settings,
+    redis: &Arc<RedisConfig>,
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<(Arc<KafkaLog>, redis_store::Settings), AppError> {
+    let kafka = kafka::Settings { metrics: Arc::clone(&metrics.kafka), ..kafka.clone() };
+    let name = kafka.topic.clone();
+    let log = KafkaLog::open(kafka).await?;
+    let mut store = redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
+    store.home_timeline_cap = settings.home_timeline_cap;
+    store.metrics = Arc::clone(&metrics.redis);
+    Ok((Arc::new(log), store))
 }
 
 /// No partition may end before what the store holds.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event_log::EventLog,
-    fanout::{Position, Progress},
+    fanout::Progress,
     grpc::Gate,
     store::{Resume, Store, StoreError},
 };
@@ -80,7 +80,7 @@ impl<L: EventLog, S: Store> Follower<L, S> {
     fn take_note(&self, known: &[Resume], marks: &[Resume]) -> bool {
         let mut went_back = false;
         for (partition, now) in (0..).zip(marks) {
-            let position = Position { applied: now.shown, delivered: now.delivered };
+            let position = (*now).into();
             match known.get(partition as usize) {
                 Some(before) if now.shown < before.shown => {
                     went_back = true;
@@ -104,9 +104,10 @@ impl<L: EventLog, S: Store> Follower<L, S> {
             Holds::LessThan(ends) => ends,
             Holds::Less => {
                 self.gate.shut_reads("the store has lost some of what it held").await;
-                match self.ends().await {
-                    Some(ends) => ends,
-                    None => return Holds::Less,
+                match self.log.ends().await {
+                    Ok(ends) => ends,
+                    // It is asked again in a moment.
+                    Err(_) => return Holds::Less,
                 }
             }
         };
@@ -123,14 +124,6 @@ impl<L: EventLog, S: Store> Follower<L, S> {
         );
         self.gate.shut_reads(&reason).await;
         Holds::LessThan(ends)
-    }
-
-    async fn ends(&self) -> Option<Vec<u64>> {
-        let mut ends = Vec::new();
-        for partition in 0..self.log.partitions() {
-            ends.push(self.log.end(partition).await.ok()?);
-        }
-        Some(ends)
     }
 
     /// What it holds can be another once it answers again.

@@ -4,11 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     CliError,
-    serve::{DEFAULT_LISTEN, run_until, stop_signal},
+    serve::{DEFAULT_LISTEN, run_until, stop_token},
 };
 use crate::{
     app::{App, Settings},
@@ -39,14 +38,7 @@ impl DemoArgs {
         // Removed when it is dropped, which is after the Roost in it has stopped.
         let temporary = TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?;
         let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().to_owned());
-        let stop = CancellationToken::new();
-        tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                stop_signal().await;
-                stop.cancel();
-            }
-        });
+        let stop = stop_token();
         let mut app = tokio::select! {
             app = App::start(Settings::new(data_dir, self.listen)) => app?,
             // Nothing is served yet, so there is nothing to drain.

@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
-use super::{CliError, config::ServeFlags, serve::stop_signal};
+use super::{CliError, config::ServeFlags, serve::stop_token};
 use crate::{
     app::{self, RebuildStep},
     client::progress::{Reporter, TerminalReporter},
@@ -27,14 +26,7 @@ pub struct RebuildArgs {
 impl RebuildArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let settings = self.flags.settings()?;
-        let stop = CancellationToken::new();
-        tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                stop_signal().await;
-                stop.cancel();
-            }
-        });
+        let stop = stop_token();
         let begun = Instant::now();
         let mut shown = Shown::default();
         let rebuilt = app::rebuild(settings, &mut |step| shown.tell(step), &stop).await?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{CliError, config::ServeFlags};
 use crate::app::{App, AppError};
@@ -72,6 +73,17 @@ pub(super) async fn run_until(
         Some(error) => Err(error),
         None => stopped,
     }
+}
+
+/// A token that the first Ctrl-C (SIGINT) or SIGTERM cancels.
+pub(super) fn stop_token() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        stop_signal().await;
+        stopped.cancel();
+    });
+    stop
 }
 
 /// Ends with the first Ctrl-C (SIGINT) or SIGTERM.

@@ -70,21 +70,13 @@ pub(super) fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Ef
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Origin, Post};
+    use crate::domain::Post;
 
     const AUTHOR: UserId = UserId(1);
     const READER: UserId = UserId(2);
 
     fn published(id: u64) -> Event {
-        let post = Post {
-            id: PostId(id),
-            author: AUTHOR,
-            text: "hello".to_owned(),
-            origin: Origin::Shared,
-            link: None,
-            reply_to: None,
-            repost_of: None,
-        };
+        let post = Post::plain(PostId(id), AUTHOR);
         Event::PostPublished { post, request_id: None }
     }
 

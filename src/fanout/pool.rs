@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{Event, Origin, Post, PostId, UserId},
+        domain::{Event, Post, PostId, UserId},
         event_log::{Assignments, LogError, Record, codec, embedded::EmbeddedLog},
         store::embedded::{self, EmbeddedStore},
     };
@@ -284,15 +284,7 @@ mod tests {
 
         async fn post(&self, ids: Range<u64>) {
             for id in ids {
-                let post = Post {
-                    id: PostId(id),
-                    author: UserId(1),
-                    text: "hello".to_owned(),
-                    origin: Origin::Shared,
-                    link: None,
-                    reply_to: None,
-                    repost_of: None,
-                };
+                let post = Post::plain(PostId(id), UserId(1));
                 let event = Event::PostPublished { post, request_id: None };
                 self.log.append(0, vec![codec::encode(&event)]).await.unwrap();
             }

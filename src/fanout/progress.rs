@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::store::Resume;
+
 /// The positions of all partitions.
 ///
 /// Those who wait are woken in the order in which they came, which a watch
@@ -26,6 +28,13 @@ pub struct Position {
     pub applied: u64,
     /// Below it, every event has reached every timeline it must reach.
     pub delivered: u64,
+}
+
+/// As a worker of another process has told the store.
+impl From<Resume> for Position {
+    fn from(marks: Resume) -> Self {
+        Self { applied: marks.shown, delivered: marks.delivered }
+    }
 }
 
 impl Progress {

@@ -11,17 +11,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Parts, open};
+use super::{Engine, Parts, open, open_shared};
 use crate::{
     app::{AppError, Backend, RebuildStep, Rebuilt, Settings},
     data_dir::DataDir,
-    event_log::{EventLog, kafka::KafkaLog},
-    fanout::Position,
+    event_log::EventLog,
     post_id::PostIds,
-    store::{
-        Store,
-        redis::{self as redis_store, RedisStore},
-    },
+    store::{Store, redis::RedisStore},
     telemetry::Metrics,
 };
 
@@ -53,11 +49,7 @@ impl Engine {
                 Ok(Self::Embedded(parts))
             }
             Backend::Shared { kafka, redis } => {
-                let log = Arc::new(KafkaLog::open(kafka.as_ref().clone()).await?);
-                let name = kafka.topic.clone();
-                let mut store =
-                    redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
-                store.home_timeline_cap = settings.home_timeline_cap;
+                let (log, store) = open_shared(kafka, redis, settings, &metrics).await?;
                 let told = |keys| tell(RebuildStep::Dropped { keys });
                 let store = Arc::new(RedisStore::open_emptied(store, told).await?);
                 Ok(Self::Shared(Parts::new(log, store, ids, settings, &metrics)?))
@@ -84,7 +76,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         tell: &mut (dyn FnMut(RebuildStep) + Send),
         stop: &CancellationToken,
     ) -> Result<Rebuilt, AppError> {
-        let ends = self.ends().await?;
+        let ends = self.log.ends().await?;
         let events: u64 = ends.iter().sum();
         loop {
             self.follow_others().await;
@@ -111,8 +103,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         match self.store.marks().await {
             Ok(marks) => {
                 for (partition, now) in (0..).zip(marks) {
-                    let position = Position { applied: now.applied, delivered: now.delivered };
-                    self.progress.advance(partition, position);
+                    self.progress.advance(partition, now.into());
                 }
             }
             // It is asked again in a moment.

@@ -13,11 +13,12 @@ impl Inner {
     ///
     /// # Errors
     /// If some were not carried out, or may not have been.
-    pub(super) async fn write(&self, mut calls: Vec<Call>) -> Result<Vec<i64>, StoreError> {
+    pub(super) async fn write(&self, calls: Vec<Call>) -> Result<Vec<i64>, StoreError> {
         let mut replies = vec![0; calls.len()];
+        let mut left: Vec<&Call> = calls.iter().collect();
         let mut places: Vec<usize> = (0..calls.len()).collect();
         for _ in 0..TRIES_MAX {
-            let run = self.pusher.router.run(&Calls(&calls)).await;
+            let run = self.pusher.router.run(&Calls(&left)).await;
             for (place, reply) in run.done {
                 replies[places[place as usize]] = reply;
             }
@@ -28,25 +29,20 @@ impl Inner {
                 return Ok(replies);
             }
             places = run.unknown.iter().map(|place| places[*place]).collect();
-            let mut place = 0;
-            let mut unknown = run.unknown.into_iter().peekable();
-            calls.retain(|_| {
-                place += 1;
-                unknown.next_if_eq(&(place - 1)).is_some()
-            });
+            left = places.iter().map(|place| &calls[*place]).collect();
         }
         Err(StoreError::Redis {
             reason: format!(
                 "the connections to Redis broke {TRIES_MAX} times in a row while {} commands were \
                  under way; is it overloaded or cut off?",
-                calls.len()
+                left.len()
             ),
             is_final: false,
         })
     }
 }
 
-struct Calls<'a>(&'a [Call]);
+struct Calls<'a>(&'a [&'a Call]);
 
 impl Work for Calls<'_> {
     type Done = Vec<(u32, i64)>;

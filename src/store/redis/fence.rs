@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use redis::Value;
 
 use super::{
-    Claim, ClaimState, Claims,
+    ClaimState, Claims,
     config::RedisConfig,
     control::{Call, Control, bytes},
     error::NodeError,
@@ -28,23 +28,21 @@ pub(super) fn admission(control: Control, claims: Claims) -> Admission {
     Arc::new(move || {
         let (control, claims) = (control.clone(), Arc::clone(&claims));
         Box::pin(async move {
-            let claimed: Vec<(u32, Claim)> = lock(&claims)
+            let claimed: Vec<(u32, Vec<u8>)> = lock(&claims)
                 .iter()
-                .map(|(partition, claim)| (*partition, claim.clone()))
-                .collect();
-            if let Some((partition, _)) =
-                claimed.iter().find(|(_, claim)| claim.state == ClaimState::Fenced)
-            {
-                return Err(fenced(StoreError::Fenced { partition: *partition }));
-            }
+                .map(|(&partition, claim)| match claim.state {
+                    ClaimState::Fenced => Err(fenced(StoreError::Fenced { partition })),
+                    ClaimState::Held | ClaimState::Lost => Ok((partition, claim.epoch.clone())),
+                })
+                .collect::<Result<_, _>>()?;
             let calls = claimed
                 .iter()
                 .map(|(partition, _)| Call::of("HGET", &[&keys::partition(*partition), b"epoch"]))
                 .collect();
             let epochs: Vec<Value> = control.run(calls).await.map_err(fenced)?;
-            for ((partition, claim), found) in claimed.into_iter().zip(epochs) {
-                if bytes(found).as_ref() != Some(&claim.epoch) {
-                    note(&claims, partition, &claim.epoch);
+            for ((partition, epoch), found) in claimed.into_iter().zip(epochs) {
+                if bytes(found).as_ref() != Some(&epoch) {
+                    note(&claims, partition, &epoch);
                     return Err(fenced(StoreError::Fenced { partition }));
                 }
             }

@@ -123,20 +123,11 @@ impl<'a> Fold<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Origin;
 
     const AUTHOR: UserId = UserId(1);
 
     fn published(id: u64) -> Event {
-        let post = Post {
-            id: PostId(id),
-            author: AUTHOR,
-            text: "hello".to_owned(),
-            origin: Origin::Shared,
-            link: None,
-            reply_to: None,
-            repost_of: None,
-        };
+        let post = Post::plain(PostId(id), AUTHOR);
         Event::PostPublished { post, request_id: Some("a".to_owned()) }
     }
 

@@ -202,8 +202,10 @@ impl Inner {
             }
         }
         if !more && !complete {
-            // This is where CAP posts end, and those that are deleted make room.
-            let hidden = shown.len() - self.not_deleted(shown).await?.len();
+            // This is where CAP posts end, and those that are deleted make room: those of
+            // this page, and those above it.
+            let above = start - self.not_deleted(&shown[..start]).await?.len();
+            let hidden = above + (shown.len() - start - page.len());
             let mut others = if hidden > 0 { self.not_deleted(spare).await? } else { Vec::new() };
             if others.len() < hidden && floor > PostId(0) {
                 return Ok(HomeRead::Asleep);

@@ -45,7 +45,7 @@ impl Ledger for RedisStore {
         events: Arc<[Event]>,
     ) -> Result<Vec<PostId>, StoreError> {
         let inner = &self.inner;
-        let claim = inner.claim_of(partition)?;
+        let claim = inner.with_claim(partition, |claim| claim.clone())?;
         let known_len = claim.applied.saturating_sub(first_offset).min(events.len() as u64);
         let (known, new) = events.split_at(known_len as usize);
         let mut absent = inner.find_deleted(known).await?;
@@ -82,14 +82,13 @@ impl Ledger for RedisStore {
         // What was cached of them may have been changed by another worker since.
         inner.followers.clear();
         let mut resume = resume_of(&before);
-        let watermarks = before.get(b"watermarks".as_slice());
-        let watermarks =
-            watermarks.map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)));
-        let lost = match &watermarks {
-            Some(watermarks) => inner.lost_of(partition, watermarks).await?,
-            // Other nodes may have what this one has lost.
-            None => Some(0),
-        };
+        let slots = before.get(b"watermarks".as_slice());
+        let watermarks = slots
+            .map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)))
+            .unwrap_or_default();
+        let look = inner.look(&[(partition, &watermarks)]).await?;
+        // Without any, other nodes may have what the one of the marks has lost.
+        let lost = if slots.is_some() { look.lost(partition, &watermarks) } else { Some(0) };
         if let Some(offset) = lost {
             resume.applied = resume.applied.min(offset);
             resume.delivered = resume.delivered.min(offset);
@@ -104,9 +103,8 @@ impl Ledger for RedisStore {
             ("attempted", &resume.attempted),
         ];
         inner.mark(partition, &epoch, &marks).await?;
-        let watermarks = inner
-            .begin_watermarks(partition, &watermarks.unwrap_or_default(), resume.delivered)
-            .await?;
+        let watermarks =
+            inner.begin_watermarks(&look, partition, &watermarks, resume.delivered).await?;
         let slots = watermarks::slots_text(&watermarks);
         inner.mark(partition, &epoch, &[("watermarks", &slots)]).await?;
         let claim = Claim {
@@ -123,33 +121,29 @@ impl Ledger for RedisStore {
     }
 
     async fn shown(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
-        let claim = self.inner.claim_of(partition)?;
-        self.inner.mark(partition, &claim.epoch, &[("shown", &offset)]).await
+        let epoch = self.inner.with_claim(partition, |claim| claim.epoch.clone())?;
+        self.inner.mark(partition, &epoch, &[("shown", &offset)]).await
     }
 
     async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
         let inner = &self.inner;
-        let claim = inner.claim_of(partition)?;
-        inner.mark(partition, &claim.epoch, &[("delivered", &offset)]).await?;
-        if let Some(claim) = inner.claims().get_mut(&partition) {
-            claim.delivered = offset;
-        }
+        let epoch = inner.with_claim(partition, |claim| claim.epoch.clone())?;
+        inner.mark(partition, &epoch, &[("delivered", &offset)]).await?;
+        inner.with_claim(partition, |claim| claim.delivered = offset)?;
         inner.keep_watermarks().await;
-        inner.claim_of(partition).map(drop)
+        self.check(partition)
     }
 
     async fn release(&self, partition: u32) -> Result<(), StoreError> {
-        let Ok(claim) = self.inner.claim_of(partition) else {
-            self.abandon(partition);
-            return Ok(());
-        };
-        self.inner.mark(partition, &claim.epoch, &[("released", &1)]).await?;
-        self.inner.claims().remove(&partition);
+        if let Ok(epoch) = self.inner.with_claim(partition, |claim| claim.epoch.clone()) {
+            self.inner.mark(partition, &epoch, &[("released", &1)]).await?;
+        }
+        self.abandon(partition);
         Ok(())
     }
 
     fn check(&self, partition: u32) -> Result<(), StoreError> {
-        self.inner.claim_of(partition).map(drop)
+        self.inner.with_claim(partition, |_| ())
     }
 
     fn abandon(&self, partition: u32) {
@@ -192,12 +186,19 @@ impl Ledger for RedisStore {
 }
 
 impl Inner {
-    fn claim_of(&self, partition: u32) -> Result<Claim, StoreError> {
-        match self.claims().get(&partition) {
+    /// Looks at a claim that is still held.
+    fn with_claim<T>(
+        &self,
+        partition: u32,
+        act: impl FnOnce(&mut Claim) -> T,
+    ) -> Result<T, StoreError> {
+        match self.claims().get_mut(&partition) {
             None => Err(StoreError::Fenced { partition }),
-            Some(Claim { state: ClaimState::Fenced, .. }) => Err(StoreError::Fenced { partition }),
-            Some(Claim { state: ClaimState::Lost, .. }) => Err(StoreError::Lost { partition }),
-            Some(claim) => Ok(claim.clone()),
+            Some(claim) => match claim.state {
+                ClaimState::Fenced => Err(StoreError::Fenced { partition }),
+                ClaimState::Lost => Err(StoreError::Lost { partition }),
+                ClaimState::Held => Ok(act(claim)),
+            },
         }
     }
 

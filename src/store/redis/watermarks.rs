@@ -61,7 +61,7 @@ struct Node {
 
 /// What all nodes say.
 #[derive(Debug)]
-struct Look {
+pub(super) struct Look {
     nodes: Vec<Node>,
     /// The place among the nodes of the one that serves a slot.
     places: HashMap<u16, usize>,
@@ -70,7 +70,7 @@ struct Look {
 
 impl Look {
     /// How far back a partition must go, if a node has lost anything of it.
-    fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<u64> {
+    pub(super) fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<u64> {
         let alive: BTreeSet<&str> = self.nodes.iter().map(|node| node.run_id.as_str()).collect();
         let lost = watermarks.iter().filter_map(|(slot, written)| {
             let Some(found) = self.found.get(&(partition, *slot)) else { return Some(0) };
@@ -110,25 +110,16 @@ pub(super) fn of_slots(text: &str) -> Watermarks {
 }
 
 impl Inner {
-    /// How far back a partition must go that another process has worked on before.
-    pub(super) async fn lost_of(
-        &self,
-        partition: u32,
-        watermarks: &Watermarks,
-    ) -> Result<Option<u64>, StoreError> {
-        let wanted = [(partition, watermarks)];
-        Ok(self.look(&wanted).await?.lost(partition, watermarks))
-    }
-
-    /// Writes the first watermarks of a partition that is this process's now.
+    /// Writes the first watermarks of a partition that is this process's now, after a
+    /// look at those from before.
     pub(super) async fn begin_watermarks(
         &self,
+        look: &Look,
         partition: u32,
-        watermarks: &Watermarks,
+        before: &Watermarks,
         delivered: u64,
     ) -> Result<Watermarks, StoreError> {
-        let look = self.look(&[(partition, watermarks)]).await?;
-        let (written, result) = self.put(&look, vec![(partition, watermarks, delivered)]).await;
+        let (written, result) = self.put(look, vec![(partition, before, delivered)]).await;
         result?;
         Ok(written.into_values().next().unwrap_or_default())
     }
@@ -149,10 +140,12 @@ impl Inner {
     }
 
     async fn look_and_put(&self) -> Result<(), StoreError> {
-        let claims: Vec<(u32, Claim)> =
-            self.claims().iter().map(|(partition, claim)| (*partition, claim.clone())).collect();
-        let claims: Vec<(u32, Claim)> =
-            claims.into_iter().filter(|(_, claim)| claim.state == ClaimState::Held).collect();
+        let claims: Vec<(u32, Claim)> = self
+            .claims()
+            .iter()
+            .filter(|(_, claim)| claim.state == ClaimState::Held)
+            .map(|(partition, claim)| (*partition, claim.clone()))
+            .collect();
         let wanted: Vec<(u32, &Watermarks)> =
             claims.iter().map(|(partition, claim)| (*partition, &claim.watermarks)).collect();
         let look = self.look(&wanted).await?;
@@ -195,7 +188,7 @@ impl Inner {
     }
 
     /// Asks every node who it is, and what it has of these watermarks.
-    async fn look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, StoreError> {
+    pub(super) async fn look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, StoreError> {
         let look = self.try_look(wanted).await;
         if look.is_err() {
             // The slots may be elsewhere by now; the next look will find them.
