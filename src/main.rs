@@ -9,10 +9,14 @@ use clap::Parser;
 use roost::cli::{Cli, LogFormat};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged where `RUST_LOG` does not say. Of each connection that it makes
+/// anew, the redis crate warns a dozen times a second.
+const DEFAULT_FILTER: &str = "warn,roost=info,redis=error";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,roost=info"));
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())

@@ -82,7 +82,7 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     let world = three_events(backend).await;
     for watermark in watermarks(&world).await {
         // As a replica that took over, and has what was written a while ago.
-        set(&world, &watermark, "1 somebody").await;
+        set(&world, &watermark, "1 somebody else").await;
     }
     assert_lost(&world.store).await;
     let resume = world.store.resume(PARTITION, 9).await.unwrap();

@@ -20,7 +20,8 @@ use super::{
     damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    keys, number, scripts, watermarks,
+    keys, number, scripts,
+    watermarks::{self, Loss},
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -88,8 +89,14 @@ impl Ledger for RedisStore {
             .unwrap_or_default();
         let look = inner.look(&[(partition, &watermarks)]).await?;
         // Without any, other nodes may have what the one of the marks has lost.
-        let lost = if slots.is_some() { look.lost(partition, &watermarks) } else { Some(0) };
-        if let Some(offset) = lost {
+        let lost = match slots {
+            Some(_) => look.lost(partition, &watermarks),
+            None => Some(Loss::of_all()),
+        };
+        if let Some(Loss { offset, workers }) = lost {
+            for other in workers.iter().filter(|other| *other != worker) {
+                fence::close_connections(&inner.settings.config, other).await?;
+            }
             resume.applied = resume.applied.min(offset);
             resume.delivered = resume.delivered.min(offset);
             resume.shown = resume.shown.min(offset);

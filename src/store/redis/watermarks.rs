@@ -5,7 +5,7 @@
 //! what it still has is a beginning of what it was given, in the order in which it
 //! was given. So about once a second a worker writes into every node the offset
 //! below which everything had been delivered before: a watermark, and beside it the
-//! node's run id, which is another after every start.
+//! node's run id, which is another after every start, and the worker's name.
 //!
 //! ```text
 //!  delivered below 70 ──► watermark 70 on A, on B ──► …    B fails; its replica C takes over
@@ -13,9 +13,12 @@
 //!  go back to 58 ◄── B is not among the nodes any more ◄───┘
 //! ```
 //!
-//! A watermark is true wherever it is found, since it speaks of all nodes. So a slot
-//! that moves takes a true one along, and may leave a node without: it is given one
-//! in another of its slots.
+//! What a node has lost may be that the partition had gone back already, on another
+//! node's account: then its marks and its own watermark are from before, and say too
+//! much. So one goes back to the least that any node was told.
+//!
+//! A slot that moves takes its watermark along, and may leave a node without: it is
+//! given one in another of its slots.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -37,6 +40,8 @@ pub(super) struct Watermark {
     offset: u64,
     /// The run id of the node that it was written on.
     run_id: String,
+    /// Who wrote it: the name of a worker.
+    worker: String,
 }
 
 /// The watermarks of one partition, by the slot that they are in.
@@ -68,22 +73,51 @@ pub(super) struct Look {
     found: HashMap<(u32, u16), Watermark>,
 }
 
+/// That a node has lost something of a partition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// Below it, no node has lost anything.
+    pub(super) offset: u64,
+    /// Who may still be writing: the marks may not name them any more.
+    pub(super) workers: BTreeSet<String>,
+}
+
+impl Loss {
+    /// Of a partition of which nobody knows what nodes were told.
+    pub(super) fn of_all() -> Self {
+        Self { offset: 0, workers: BTreeSet::new() }
+    }
+}
+
 impl Look {
-    /// How far back a partition must go, if a node has lost anything of it.
-    pub(super) fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<u64> {
+    /// What nodes have lost of a partition, if they have.
+    pub(super) fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<Loss> {
         let alive: BTreeSet<&str> = self.nodes.iter().map(|node| node.run_id.as_str()).collect();
-        let lost = watermarks.iter().filter_map(|(slot, written)| {
-            let Some(found) = self.found.get(&(partition, *slot)) else { return Some(0) };
+        let is_whole = |(slot, written): (&u16, &Written)| {
+            let Some(found) = self.found.get(&(partition, *slot)) else { return false };
             let is_expected = match written {
                 Written { known: None, .. } => true,
                 Written { known, perhaps } => {
                     known.as_ref() == Some(found) || perhaps.as_ref() == Some(found)
                 }
             };
-            let is_whole = is_expected && alive.contains(found.run_id.as_str());
-            (!is_whole).then_some(found.offset)
-        });
-        lost.min()
+            is_expected && alive.contains(found.run_id.as_str())
+        };
+        if watermarks.iter().all(is_whole) {
+            return None;
+        }
+        let slots = watermarks.keys();
+        let found: BTreeMap<u16, &Watermark> =
+            slots.filter_map(|slot| Some((*slot, self.found.get(&(partition, *slot))?))).collect();
+        let told: BTreeSet<&usize> =
+            found.keys().filter_map(|slot| self.places.get(slot)).collect();
+        let offset = if found.len() < watermarks.len() || told.len() < self.nodes.len() {
+            0
+        } else {
+            found.values().map(|watermark| watermark.offset).min().unwrap_or_default()
+        };
+        let workers = found.values().map(|watermark| watermark.worker.clone()).collect();
+        Some(Loss { offset, workers })
     }
 
     /// Where a partition's watermarks are to be written: one slot of each node, one
@@ -152,10 +186,10 @@ impl Inner {
         let mut whole = Vec::new();
         for (partition, claim) in &claims {
             match look.lost(*partition, &claim.watermarks) {
-                Some(offset) => {
+                Some(loss) => {
                     tracing::warn!(
                         partition,
-                        offset,
+                        offset = loss.offset,
                         "a node of Redis has lost what it was given; the partition goes back"
                     );
                     self.change_claim(*partition, claim, |claim| {
@@ -249,7 +283,11 @@ impl Inner {
             for (partition, before, offset) in &partitions {
                 let slot = look.slots(before)[place];
                 let known = before.get(&slot).and_then(|written| written.known.clone());
-                let watermark = Watermark { offset: *offset, run_id: node.run_id.clone() };
+                let watermark = Watermark {
+                    offset: *offset,
+                    run_id: node.run_id.clone(),
+                    worker: self.settings.worker.clone(),
+                };
                 by_slot.entry(slot).or_default().push((*partition, watermark, known));
             }
             for (slot, watermarks) in by_slot {
@@ -279,8 +317,8 @@ impl Inner {
     ) -> Result<(), NodeError> {
         let texts: Vec<(String, String)> = watermarks
             .iter()
-            .map(|(partition, Watermark { offset, run_id }, _)| {
-                (partition.to_string(), format!("{offset} {run_id}"))
+            .map(|(partition, Watermark { offset, run_id, worker }, _)| {
+                (partition.to_string(), format!("{offset} {run_id} {worker}"))
             })
             .collect();
         let key = keys::watermark(slot);
@@ -301,8 +339,12 @@ fn run_id(info: &Value) -> String {
 
 fn read(value: &Value) -> Option<Watermark> {
     let Value::Text(text) = value else { return None };
-    let (offset, run_id) = str::from_utf8(text).ok()?.split_once(' ')?;
-    Some(Watermark { offset: offset.parse().ok()?, run_id: run_id.to_owned() })
+    let mut words = str::from_utf8(text).ok()?.splitn(3, ' ');
+    Some(Watermark {
+        offset: words.next()?.parse().ok()?,
+        run_id: words.next()?.to_owned(),
+        worker: words.next()?.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -312,7 +354,12 @@ mod tests {
     const PARTITION: u32 = 3;
 
     fn watermark(offset: u64, run_id: &str) -> Watermark {
-        Watermark { offset, run_id: run_id.to_owned() }
+        let worker = format!("the worker of {run_id}");
+        Watermark { offset, run_id: run_id.to_owned(), worker }
+    }
+
+    fn lost(look: &Look, watermarks: &Watermarks) -> Option<u64> {
+        look.lost(PARTITION, watermarks).map(|loss| loss.offset)
     }
 
     fn look(run_ids: &[&str], found: &[(u16, u64, &str)]) -> Look {
@@ -342,25 +389,49 @@ mod tests {
     fn nothing_is_lost_while_every_node_is_who_it_was() {
         let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
         let look = look(&["A", "B"], &[(0, 70, "A"), (100, 70, "B")]);
-        assert_eq!(look.lost(PARTITION, &watermarks), None);
+        assert_eq!(lost(&look, &watermarks), None);
     }
 
     #[test]
     fn a_replica_that_took_over_says_how_far_back() {
         let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
         let whole = look(&["A", "C"], &[(0, 70, "A"), (100, 70, "B")]);
-        assert_eq!(whole.lost(PARTITION, &watermarks), Some(70));
+        assert_eq!(lost(&whole, &watermarks), Some(70));
         let behind = look(&["A", "C"], &[(0, 70, "A"), (100, 58, "B")]);
-        assert_eq!(behind.lost(PARTITION, &watermarks), Some(58));
+        assert_eq!(lost(&behind, &watermarks), Some(58));
         // One that does not know what was written before finds the same.
-        assert_eq!(behind.lost(PARTITION, &of_slots("0,100")), Some(58));
+        assert_eq!(lost(&behind, &of_slots("0,100")), Some(58));
+    }
+
+    #[test]
+    fn a_node_that_lost_that_the_partition_had_gone_back_does_not_lead_past_it() {
+        // A was emptied, so all went back to 0, which B has lost: C knows 70 only.
+        let look = look(&["A", "C"], &[(0, 0, "A"), (100, 70, "B")]);
+        assert_eq!(lost(&look, &written(&[(0, 0, "A"), (100, 0, "B")])), Some(0));
+        assert_eq!(lost(&look, &of_slots("0,100")), Some(0));
+    }
+
+    #[test]
+    fn a_loss_names_all_who_may_write_still() {
+        let watermarks = of_slots("0,100");
+        let look = look(&["A", "C"], &[(0, 60, "A"), (100, 70, "B")]);
+        let workers = look.lost(PARTITION, &watermarks).unwrap().workers;
+        assert!(workers.iter().eq(["the worker of A", "the worker of B"]));
+    }
+
+    #[test]
+    fn a_node_of_which_nothing_is_known_may_have_lost_all() {
+        // The marks are from before slot 0 moved and A was given another slot.
+        let mut look = look(&["A", "C"], &[(0, 60, "A"), (100, 70, "B")]);
+        look.places.insert(0, 1);
+        assert_eq!(lost(&look, &of_slots("0,100")), Some(0));
     }
 
     #[test]
     fn an_emptied_node_goes_back_to_the_beginning() {
         let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
         let look = look(&["A", "D"], &[(0, 70, "A")]);
-        assert_eq!(look.lost(PARTITION, &watermarks), Some(0));
+        assert_eq!(lost(&look, &watermarks), Some(0));
     }
 
     #[test]
@@ -370,7 +441,7 @@ mod tests {
         let mut look = look(&["A", "B"], &[(0, 70, "A"), (100, 70, "B")]);
         look.places.insert(0, 1);
         look.nodes[0].first_slot = 1;
-        assert_eq!(look.lost(PARTITION, &watermarks), None);
+        assert_eq!(lost(&look, &watermarks), None);
         // A is given one in a slot that it has still, B keeps one of its two.
         assert_eq!(look.slots(&watermarks), [1, 0]);
     }
@@ -380,9 +451,9 @@ mod tests {
         let mut watermarks = written(&[(0, 70, "A")]);
         watermarks.get_mut(&0).unwrap().perhaps = Some(watermark(90, "A"));
         for offset in [70, 90] {
-            assert_eq!(look(&["A"], &[(0, offset, "A")]).lost(PARTITION, &watermarks), None);
+            assert_eq!(lost(&look(&["A"], &[(0, offset, "A")]), &watermarks), None);
         }
-        assert_eq!(look(&["A"], &[(0, 50, "A")]).lost(PARTITION, &watermarks), Some(50));
+        assert_eq!(lost(&look(&["A"], &[(0, 50, "A")]), &watermarks), Some(50));
     }
 
     #[test]
