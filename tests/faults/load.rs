@@ -78,9 +78,9 @@ impl Load {
         let rate = ["--rate".to_owned(), RATE.to_string()];
         let mut publishing = self.start("load", &rate)?;
         let begun = Instant::now();
-        // The line that ends the phase before.
-        while !fs::read_to_string(&publishing.log).unwrap_or_default().contains("waking readers: ")
-        {
+        // The line that ends the phase before; those that say how far it is look otherwise.
+        let are_awake = |line: &str| line.starts_with("waking readers: ") && line.contains(" in ");
+        while !fs::read_to_string(&publishing.log).unwrap_or_default().lines().any(are_awake) {
             publishing.must_run()?;
             if begun.elapsed() > DEADLINE {
                 return Err(Failure::new("the load does not come to publish"));

@@ -13,8 +13,6 @@
 #[allow(dead_code, reason = "each suite uses a part of it")]
 #[path = "../common/process.rs"]
 mod process;
-#[path = "../common/seed.rs"]
-mod seed;
 
 mod cluster;
 mod failure;
@@ -47,12 +45,15 @@ async fn fault_run(backend: Backend) {
     static TURN: Mutex<()> = Mutex::const_new(());
     let _turn = TURN.lock().await;
     let Some(settings) = Settings::from_environment(backend) else { return };
-    if let Err(failure) = run::run(settings.clone()).await {
-        panic!(
-            "{failure}\n  record   {}\n  logs     {}\n  again    {}",
-            settings.record().display(),
-            settings.folder().display(),
-            settings.command(),
-        );
+    for run in settings.runs() {
+        println!("seed {}, {} faults, {}", run.seed, run.fault_count, backend.name());
+        if let Err(failure) = run::run(&run).await {
+            panic!(
+                "{failure}\n  record   {}\n  logs     {}\n  again    {}",
+                run.record().display(),
+                run.folder().display(),
+                run.command(),
+            );
+        }
     }
 }

@@ -28,14 +28,14 @@ const REPAIR_DEADLINE_PER_FAULT: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs it; the record says how, whatever the end.
-pub async fn run(settings: Settings) -> Result<()> {
+pub async fn run(settings: &Settings) -> Result<()> {
     let folder = settings.folder();
     // The logs of a run of the same name.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).doing(folder.display())?;
-    let Some(services) = Services::up(&settings).await? else { return Ok(()) };
-    let record = Arc::new(Record::new(&settings));
-    match measure(&settings, services, &record).await {
+    let Some(services) = Services::up(settings).await? else { return Ok(()) };
+    let record = Arc::new(Record::new(settings));
+    match measure(settings, services, &record).await {
         Ok(()) => record.close(Verdict::NoDifference, None),
         Err((verdict, failure)) => {
             record.close(verdict, Some(failure.to_string()))?;

@@ -1,7 +1,10 @@
 //! What a fault run is told by its environment:
 //!
-//! - `ROOST_FAULTS`: how many faults (default: enough for every kind, at least 20)
-//! - `ROOST_TEST_SEED`: which ones, and what is published meanwhile
+//! - `ROOST_FAULTS`: how many faults (default: enough for every kind, at least 20); more
+//!   than 25 are several runs, of this seed and the ones after it, each with a
+//!   comparison at its end
+//! - `ROOST_TEST_SEED`: which ones, and what is published meanwhile (default: 1, so that
+//!   each change is tried by the same plan)
 //! - `ROOST_FAULTS_BACKEND`: `redis` or `cluster` alone
 //! - `ROOST_FAULTS_KINDS`: these kinds alone, comma-separated
 //! - `ROOST_FAULTS_PORT`: the first of 32 ports (default: 16500)
@@ -11,9 +14,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{plan::Kind, seed::seed};
+use crate::plan::Kind;
 
 const FAULTS_MIN: usize = 20;
+/// So few that what a run published is still in the timelines at its end, and that a
+/// run which has found something is soon repeated.
+const FAULTS_PER_RUN: usize = 25;
+const SEED: u64 = 1;
 const PORT: u16 = 16_500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +67,28 @@ impl Settings {
             assert!(!kinds.is_empty(), "ROOST_FAULTS_KINDS has none of {}", backend.name());
         }
         let number = |name: &str| {
-            variable(name).map(|value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
+            let parsed = |value: String| {
+                value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+            };
+            variable(name).map(parsed)
         };
         Some(Self {
             backend,
-            seed: seed(),
-            fault_count: number("ROOST_FAULTS").unwrap_or(FAULTS_MIN.max(kinds.len())),
+            seed: number("ROOST_TEST_SEED").unwrap_or(SEED),
+            fault_count: number("ROOST_FAULTS")
+                .map_or(FAULTS_MIN.max(kinds.len()), |count| count as usize),
             kinds,
             first_port: number("ROOST_FAULTS_PORT").map_or(PORT, |port| port as u16),
+        })
+    }
+
+    /// The runs that these faults are cut into.
+    pub fn runs(&self) -> impl Iterator<Item = Self> {
+        let begins = (0..self.fault_count).step_by(FAULTS_PER_RUN);
+        begins.zip(0..).map(|(begin, number)| Self {
+            seed: self.seed.wrapping_add(number),
+            fault_count: FAULTS_PER_RUN.min(self.fault_count - begin),
+            ..self.clone()
         })
     }
 
