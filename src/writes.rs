@@ -11,6 +11,7 @@
 //! has gone, so that what its request id stands for is always known.
 
 mod draft;
+mod patience;
 mod publish;
 mod requests;
 
@@ -26,7 +27,7 @@ use tokio::{
 pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
 };
-use self::requests::Requests;
+use self::{patience::Patience, requests::Requests};
 use crate::{
     domain::{Event, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
@@ -95,6 +96,7 @@ struct Inner<L, S> {
     ids: Arc<PostIds>,
     clock: Clock,
     requests: Requests,
+    patience: Patience,
     /// One permit for each byte under way.
     in_flight: Arc<Semaphore>,
     settings: Settings,
@@ -163,7 +165,9 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     ) -> Self {
         let requests = Requests::default();
         let in_flight = Arc::new(Semaphore::new(settings.in_flight_bytes_max as usize));
-        let inner = Inner { log, store, progress, ids, clock, requests, in_flight, settings };
+        let patience = Patience::default();
+        let inner =
+            Inner { log, store, progress, ids, clock, requests, patience, in_flight, settings };
         Self { inner: Arc::new(inner) }
     }
 

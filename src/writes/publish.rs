@@ -135,8 +135,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
         if !keys.is_empty() {
-            let made = self.store.requests(&keys).await;
-            let made = unless_away(made, || vec![None; keys.len()])?;
+            let made = self.patience.ask(|| self.store.requests(&keys)).await?;
+            let made = made.unwrap_or_else(|| vec![None; keys.len()]);
             for (place, made) in places.into_iter().zip(made) {
                 repeated[place] |= made.is_some();
             }
@@ -144,15 +144,16 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok(repeated)
     }
 
-    /// The posts that these requests make, as far as the store knows. Where it is away
-    /// for a while, those that are offered: the ledger still sees to it that a request
-    /// makes one post.
+    /// The posts that these requests make, as far as the store knows. Where it stays
+    /// away, those that are offered: the ledger still sees to it that a request makes
+    /// one post.
     async fn claim_requests(
         &self,
         requests: &[(UserId, String, PostId)],
     ) -> Result<Vec<ClaimedPost>, StoreError> {
+        let claimed = self.patience.ask(|| self.store.claim_requests(requests));
         let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
-        unless_away(self.store.claim_requests(requests).await, || offered.collect())
+        Ok(claimed.await?.unwrap_or_else(|| offered.collect()))
     }
 
     /// What is wrong with the references of each of these drafts.
@@ -279,35 +280,9 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     }
 }
 
-/// What a store said; or, where it is away for a while, what one says that knows
-/// nothing: publishing goes on then.
-fn unless_away<T>(
-    said: Result<T, StoreError>,
-    knows_nothing: impl FnOnce() -> T,
-) -> Result<T, StoreError> {
-    match said {
-        Err(StoreError::Redis { is_final: false, .. }) => Ok(knows_nothing()),
-        said => said,
-    }
-}
-
 async fn outcome_of(mut first: watch::Receiver<Outcome>) -> Result<PostId, WriteError> {
     match first.wait_for(|outcome| *outcome != Outcome::UnderWay).await.as_deref() {
         Ok(Outcome::Made(post)) => Ok(*post),
         _ => Err(WriteError::Repeated),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_store_that_is_away_for_a_while_is_done_without() {
-        let redis = |is_final| StoreError::Redis { reason: "away".to_owned(), is_final };
-        assert_eq!(unless_away(Ok(1), || 0).expect("said"), 1);
-        assert_eq!(unless_away(Err(redis(false)), || 0).expect("nothing known"), 0);
-        assert!(unless_away(Err(redis(true)), || 0).is_err());
-        assert!(unless_away(Err(StoreError::Closed), || 0).is_err());
     }
 }

@@ -20,8 +20,7 @@ use super::{
     damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    keys, number, scripts,
-    watermarks::{self, Loss},
+    keys, number, scripts, watermarks,
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -84,24 +83,14 @@ impl Ledger for RedisStore {
         inner.followers.clear();
         let mut resume = resume_of(&before);
         let slots = before.get(b"watermarks".as_slice());
-        let watermarks = slots
-            .map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)))
-            .unwrap_or_default();
+        let marked = slots.map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)));
+        let watermarks = marked.clone().unwrap_or_default();
         let look = inner.look(&[(partition, &watermarks)]).await?;
-        // Without any, other nodes may have what the one of the marks has lost.
-        let lost = match slots {
-            Some(_) => look.lost(partition, &watermarks),
-            None => Some(Loss::of_all()),
-        };
-        if let Some(Loss { offset, workers }) = lost {
-            for other in workers.iter().filter(|other| *other != worker) {
+        if let Some(loss) = look.lost_before(partition, marked.as_ref()) {
+            for other in loss.workers.iter().filter(|other| *other != worker) {
                 fence::close_connections(&inner.settings.config, other).await?;
             }
-            resume.applied = resume.applied.min(offset);
-            resume.delivered = resume.delivered.min(offset);
-            resume.shown = resume.shown.min(offset);
-            // The marks themselves may be among what is lost.
-            resume.attempted = end.max(resume.attempted);
+            loss.go_back(&mut resume, end);
         }
         let marks: [Mark<'_>; 4] = [
             ("applied", &resume.applied),

@@ -303,3 +303,15 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 return 0
 "
 );
+
+// Writes watermarks, if the node is still the one that was looked at: one that was
+// started again may be without what they say. KEYS: the watermarks. ARGV: the run id,
+// fields and values. Returns whether it is.
+script!(
+    PUT_WATERMARKS,
+    r"
+if string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"
+);

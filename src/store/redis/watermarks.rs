@@ -27,8 +27,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Claim, ClaimState, Inner, error::NodeError, keys, resp::Value, slots::NodeAddress};
-use crate::store::StoreError;
+use super::{
+    Claim, ClaimState, Inner, error::NodeError, keys, resp::Value, scripts, slots::NodeAddress,
+};
+use crate::store::{Resume, StoreError};
 
 /// How often watermarks are looked at and written.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -83,13 +85,27 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// Of a partition of which nobody knows what nodes were told.
-    pub(super) fn of_all() -> Self {
-        Self { offset: 0, workers: BTreeSet::new() }
+    /// Moves a partition's marks back to where nothing is lost. `end` is the log's.
+    pub(super) fn go_back(&self, resume: &mut Resume, end: u64) {
+        resume.applied = resume.applied.min(self.offset);
+        resume.delivered = resume.delivered.min(self.offset);
+        resume.shown = resume.shown.min(self.offset);
+        // The marks themselves may be among what is lost.
+        resume.attempted = end.max(resume.attempted);
     }
 }
 
 impl Look {
+    /// The same for one who takes the partition over, and knows of its watermarks what
+    /// its marks say. Without any, other nodes may have what the one of the marks has
+    /// lost.
+    pub(super) fn lost_before(&self, partition: u32, marked: Option<&Watermarks>) -> Option<Loss> {
+        match marked {
+            Some(watermarks) => self.lost(partition, watermarks),
+            None => Some(Loss { offset: 0, workers: BTreeSet::new() }),
+        }
+    }
+
     /// What nodes have lost of a partition, if they have.
     pub(super) fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<Loss> {
         let alive: BTreeSet<&str> = self.nodes.iter().map(|node| node.run_id.as_str()).collect();
@@ -322,11 +338,19 @@ impl Inner {
             })
             .collect();
         let key = keys::watermark(slot);
-        let mut command: Vec<&[u8]> = vec![b"HSET", &key];
+        let run_id = watermarks.first().map(|(_, watermark, _)| watermark.run_id.as_str());
+        let script = scripts::PUT_WATERMARKS.text();
+        let mut command: Vec<&[u8]> =
+            vec![b"EVAL", script.as_bytes(), b"1", &key, run_id.unwrap_or_default().as_bytes()];
         for (field, value) in &texts {
             command.extend([field.as_bytes(), value.as_bytes()]);
         }
-        self.pusher.router.on_node(node, &[&command]).await.map(drop)
+        let replies = self.pusher.router.on_node(node, &[&command]).await?;
+        if matches!(replies[..], [Value::Integer(1)]) {
+            return Ok(());
+        }
+        let reason = "it has been started again meanwhile".to_owned();
+        Err(NodeError::Broken { node: node.clone(), reason })
     }
 }
 
@@ -346,6 +370,9 @@ fn read(value: &Value) -> Option<Watermark> {
         worker: words.next()?.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(test)]
 mod tests {

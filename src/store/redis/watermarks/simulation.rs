@@ -1,0 +1,226 @@
+//! Workers that crash, on nodes that lose their last writes, or all of them, between
+//! any two steps: in the end every node has every event.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PARTITION: u32 = 0;
+const NODES: usize = 3;
+/// The node of the marks.
+const MARKS: usize = 0;
+const SLOTS_PER_NODE: u16 = 100;
+/// More than any run needs.
+const RESUMES_MAX: u32 = 1_000;
+
+#[derive(Clone, Debug)]
+enum Write {
+    Event(u64),
+    Watermark(Watermark),
+    DeliveredMark(u64),
+    WatermarksMark(String),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// A node is started again, or its replica takes over, without its last writes.
+    Lose {
+        node: usize,
+        count: usize,
+    },
+    Empty {
+        node: usize,
+    },
+    /// The worker ends, and another one takes over.
+    Crash,
+}
+
+/// A worker has crashed.
+struct Crashed;
+
+#[derive(Default)]
+struct Server {
+    writes: Vec<Write>,
+    starts: u32,
+}
+
+struct World {
+    servers: [Server; NODES],
+    /// Each comes so many steps after the one before.
+    faults: VecDeque<(usize, Fault)>,
+    /// The end of the log.
+    end: u64,
+}
+
+/// What a worker knows.
+struct Claimed {
+    delivered: u64,
+    watermarks: Watermarks,
+}
+
+impl World {
+    fn step(&mut self) -> Result<(), Crashed> {
+        while let Some((steps, fault)) = self.faults.front_mut() {
+            if *steps > 0 {
+                *steps -= 1;
+                break;
+            }
+            let fault = *fault;
+            self.faults.pop_front();
+            match fault {
+                Fault::Lose { node, count } => {
+                    let server = &mut self.servers[node];
+                    server.starts += 1;
+                    server.writes.truncate(server.writes.len().saturating_sub(count));
+                }
+                Fault::Empty { node } => {
+                    self.servers[node] =
+                        Server { writes: Vec::new(), starts: self.servers[node].starts + 1 };
+                }
+                Fault::Crash => return Err(Crashed),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, node: usize, write: Write) -> Result<(), Crashed> {
+        self.step()?;
+        self.servers[node].writes.push(write);
+        Ok(())
+    }
+
+    fn run_id(&self, node: usize) -> String {
+        format!("{node}-{}", self.servers[node].starts)
+    }
+
+    fn last<T>(&self, node: usize, pick: impl Fn(&Write) -> Option<T>) -> Option<T> {
+        self.servers[node].writes.iter().rev().find_map(pick)
+    }
+
+    fn look(&mut self) -> Result<Look, Crashed> {
+        let mut look = Look { nodes: Vec::new(), places: HashMap::new(), found: HashMap::new() };
+        for (node, port) in (0..NODES).zip(0..) {
+            self.step()?;
+            let slot = port * SLOTS_PER_NODE;
+            let (address, run_id) = (NodeAddress::new("a", port), self.run_id(node));
+            look.places.insert(slot, node);
+            look.nodes.push(Node { address, run_id, first_slot: slot });
+            let found = self.last(node, |write| match write {
+                Write::Watermark(watermark) => Some(watermark.clone()),
+                _ => None,
+            });
+            if let Some(found) = found {
+                look.found.insert((PARTITION, slot), found);
+            }
+        }
+        Ok(look)
+    }
+
+    /// `None`: a node is another one by now.
+    fn put(&mut self, look: &Look, offset: u64) -> Result<Option<Watermarks>, Crashed> {
+        let mut written = Watermarks::new();
+        for (place, node) in look.nodes.iter().enumerate() {
+            let worker = "w".to_owned();
+            let watermark = Watermark { offset, run_id: node.run_id.clone(), worker };
+            self.step()?;
+            if self.run_id(place) != node.run_id {
+                return Ok(None);
+            }
+            self.servers[place].writes.push(Write::Watermark(watermark.clone()));
+            written.insert(node.first_slot, Written { known: Some(watermark), perhaps: None });
+        }
+        Ok(Some(written))
+    }
+
+    fn resume(&mut self) -> Result<Option<Claimed>, Crashed> {
+        let marked = |write: &Write| match write {
+            Write::DeliveredMark(offset) => Some(*offset),
+            _ => None,
+        };
+        let delivered = self.last(MARKS, marked).unwrap_or_default();
+        let slots = self.last(MARKS, |write| match write {
+            Write::WatermarksMark(slots) => Some(slots.clone()),
+            _ => None,
+        });
+        let mut resume =
+            Resume { applied: delivered, shown: delivered, attempted: delivered, delivered };
+        let watermarks = slots.as_deref().map(of_slots);
+        let look = self.look()?;
+        if let Some(loss) = look.lost_before(PARTITION, watermarks.as_ref()) {
+            loss.go_back(&mut resume, self.end);
+        }
+        let delivered = resume.delivered;
+        self.write(MARKS, Write::DeliveredMark(delivered))?;
+        let Some(watermarks) = self.put(&look, delivered)? else { return Ok(None) };
+        self.write(MARKS, Write::WatermarksMark(slots_text(&watermarks)))?;
+        Ok(Some(Claimed { delivered, watermarks }))
+    }
+
+    /// Works until a round after the last fault has found nothing lost.
+    fn work(&mut self) -> Result<(), Crashed> {
+        for _ in 0..RESUMES_MAX {
+            let Some(mut claimed) = self.resume()? else { continue };
+            loop {
+                let is_last = self.faults.is_empty();
+                if !self.round(&mut claimed)? {
+                    break;
+                }
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+        panic!("no end of resuming");
+    }
+
+    /// Returns whether nothing is found to be lost.
+    fn round(&mut self, claimed: &mut Claimed) -> Result<bool, Crashed> {
+        self.end += 2;
+        for event in claimed.delivered..self.end {
+            for node in 0..NODES {
+                self.write(node, Write::Event(event))?;
+            }
+        }
+        claimed.delivered = self.end;
+        self.write(MARKS, Write::DeliveredMark(claimed.delivered))?;
+        let look = self.look()?;
+        if look.lost(PARTITION, &claimed.watermarks).is_some() {
+            return Ok(false);
+        }
+        match self.put(&look, claimed.delivered)? {
+            Some(watermarks) => claimed.watermarks = watermarks,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        3 => (0..NODES, 1..20_usize).prop_map(|(node, count)| Fault::Lose { node, count }),
+        1 => (0..NODES).prop_map(|node| Fault::Empty { node }),
+        2 => Just(Fault::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_node_has_every_event_in_the_end(
+        faults in prop::collection::vec((0..60_usize, fault()), 0..12)
+    ) {
+        let mut world = World { servers: Default::default(), faults: faults.into(), end: 0 };
+        while world.work().is_err() {}
+        for (node, server) in world.servers.iter().enumerate() {
+            let has: BTreeSet<u64> = server.writes.iter().filter_map(|write| match write {
+                Write::Event(event) => Some(*event),
+                _ => None,
+            }).collect();
+            let missing: Vec<u64> = (0..world.end).filter(|event| !has.contains(event)).collect();
+            prop_assert!(missing.is_empty(), "node {node} of {} events: {missing:?}", world.end);
+        }
+    }
+}
