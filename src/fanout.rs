@@ -43,7 +43,7 @@ use crate::{
         EventLog, LogError, Record,
         codec::{self, CodecError},
     },
-    store::{Store, StoreError},
+    store::{Resume, Store, StoreError},
     telemetry::FanoutMetrics,
 };
 
@@ -174,7 +174,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         settings: Settings,
     ) -> Result<Self, FanoutError> {
         let resume = store.resume(partition, log.end(partition).await?).await?;
-        let committed = log.committed(partition).await?.max(resume.delivered).min(resume.applied);
+        let committed = goes_on_at(&resume, log.committed(partition).await?);
         progress.publish(partition, Position { applied: committed, delivered: committed });
         Ok(Self {
             log,
@@ -520,6 +520,12 @@ impl<L, S: Store> Drop for Worker<L, S> {
     }
 }
 
+/// Below it, everything is delivered: as the store says, which may have gone back since
+/// the log was told; or else as the log does.
+fn goes_on_at(resume: &Resume, committed: u64) -> u64 {
+    resume.delivered.unwrap_or(committed).min(resume.applied)
+}
+
 /// Waits before what failed is tried again, unless that cannot help.
 async fn wait_to_retry(
     error: FanoutError,
@@ -560,4 +566,21 @@ struct Slice<A> {
     job: Job<A>,
     /// The last follower that it reaches, if there may be more of them.
     reached: Option<A>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_has_gone_back_is_followed_whatever_the_log_was_told() {
+        // In the midst of a replay: applied further than it is delivered.
+        let resume = Resume { applied: 200, shown: 200, attempted: 210, delivered: Some(40) };
+        assert_eq!(goes_on_at(&resume, 170), 40);
+        // The log may not have been told the last of it.
+        assert_eq!(goes_on_at(&resume, 30), 40);
+        let silent = Resume { delivered: None, ..resume };
+        assert_eq!(goes_on_at(&silent, 170), 170);
+        assert_eq!(goes_on_at(&silent, 220), 200);
+    }
 }

@@ -320,8 +320,9 @@ pub struct Resume {
     pub shown: u64,
     /// One past the last event of which anything may hold or have been pushed.
     pub attempted: u64,
-    /// Below it, every event has reached every timeline it must reach.
-    pub delivered: u64,
+    /// Below it, every event has reached every timeline it must reach. `None` where
+    /// only the log remembers that: such a store never goes back.
+    pub delivered: Option<u64>,
 }
 
 /// The newest posts of some timeline.

@@ -33,7 +33,7 @@ pub struct Position {
 /// As a worker of another process has told the store.
 impl From<Resume> for Position {
     fn from(marks: Resume) -> Self {
-        Self { applied: marks.shown, delivered: marks.delivered }
+        Self { applied: marks.shown, delivered: marks.delivered.unwrap_or_default() }
     }
 }
 

@@ -214,7 +214,7 @@ impl Ledger for EmbeddedStore {
     /// need be remembered.
     async fn resume(&self, partition: u32, _: u64) -> Result<Resume, StoreError> {
         let applied = self.applied(partition);
-        Ok(Resume { applied, shown: applied, attempted: applied, delivered: 0 })
+        Ok(Resume { applied, shown: applied, attempted: applied, delivered: None })
     }
 
     async fn shown(&self, _: u32, _: u64) -> Result<(), StoreError> {

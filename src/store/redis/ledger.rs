@@ -85,6 +85,8 @@ impl Ledger for RedisStore {
         let slots = before.get(b"watermarks".as_slice());
         let marked = slots.map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)));
         let watermarks = marked.clone().unwrap_or_default();
+        // Watermarks from before must not be written over the ones of from now on.
+        let _turn = inner.looked_at.lock().await;
         let look = inner.look(&[(partition, &watermarks)]).await?;
         if let Some(loss) = look.lost_before(partition, marked.as_ref()) {
             for other in loss.workers.iter().filter(|other| *other != worker) {
@@ -92,22 +94,22 @@ impl Ledger for RedisStore {
             }
             loss.go_back(&mut resume, end);
         }
+        let delivered = resume.delivered.unwrap_or_default();
         let marks: [Mark<'_>; 4] = [
             ("applied", &resume.applied),
             ("shown", &resume.shown),
-            ("delivered", &resume.delivered),
+            ("delivered", &delivered),
             ("attempted", &resume.attempted),
         ];
         inner.mark(partition, &epoch, &marks).await?;
-        let watermarks =
-            inner.begin_watermarks(&look, partition, &watermarks, resume.delivered).await?;
+        let watermarks = inner.begin_watermarks(&look, partition, &watermarks, delivered).await?;
         let slots = watermarks::slots_text(&watermarks);
         inner.mark(partition, &epoch, &[("watermarks", &slots)]).await?;
         let claim = Claim {
             epoch,
             applied: resume.applied,
             attempted: resume.attempted,
-            delivered: resume.delivered,
+            delivered,
             greatest_post: number(&before, "greatest_post"),
             watermarks,
             state: ClaimState::Held,
@@ -400,7 +402,7 @@ pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Resume {
         applied,
         shown: number(marks, "shown").min(applied),
         attempted: number(marks, "attempted").max(applied),
-        delivered: number(marks, "delivered"),
+        delivered: Some(number(marks, "delivered")),
     }
 }
 

@@ -88,7 +88,7 @@ impl Loss {
     /// Moves a partition's marks back to where nothing is lost. `end` is the log's.
     pub(super) fn go_back(&self, resume: &mut Resume, end: u64) {
         resume.applied = resume.applied.min(self.offset);
-        resume.delivered = resume.delivered.min(self.offset);
+        resume.delivered = resume.delivered.map(|delivered| delivered.min(self.offset));
         resume.shown = resume.shown.min(self.offset);
         // The marks themselves may be among what is lost.
         resume.attempted = end.max(resume.attempted);

@@ -144,14 +144,18 @@ impl World {
             Write::WatermarksMark(slots) => Some(slots.clone()),
             _ => None,
         });
-        let mut resume =
-            Resume { applied: delivered, shown: delivered, attempted: delivered, delivered };
+        let mut resume = Resume {
+            applied: delivered,
+            shown: delivered,
+            attempted: delivered,
+            delivered: Some(delivered),
+        };
         let watermarks = slots.as_deref().map(of_slots);
         let look = self.look()?;
         if let Some(loss) = look.lost_before(PARTITION, watermarks.as_ref()) {
             loss.go_back(&mut resume, self.end);
         }
-        let delivered = resume.delivered;
+        let delivered = resume.delivered.unwrap_or_default();
         self.write(MARKS, Write::DeliveredMark(delivered))?;
         let Some(watermarks) = self.put(&look, delivered)? else { return Ok(None) };
         self.write(MARKS, Write::WatermarksMark(slots_text(&watermarks)))?;
