@@ -83,12 +83,13 @@ impl Ledger for RedisStore {
         inner.followers.clear();
         let mut resume = resume_of(&before);
         let slots = before.get(b"watermarks".as_slice());
-        let marked = slots.map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)));
-        let watermarks = marked.clone().unwrap_or_default();
+        let watermarks = slots
+            .map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)))
+            .unwrap_or_default();
         // Watermarks from before must not be written over the ones of from now on.
         let _turn = inner.looked_at.lock().await;
         let look = inner.look(&[(partition, &watermarks)]).await?;
-        if let Some(loss) = look.lost_before(partition, marked.as_ref()) {
+        if let Some(loss) = look.lost(partition, &watermarks) {
             for other in loss.workers.iter().filter(|other| *other != worker) {
                 fence::close_connections(&inner.settings.config, other).await?;
             }

@@ -79,7 +79,7 @@ pub(super) struct Look {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Loss {
     /// Below it, no node has lost anything.
-    pub(super) offset: u64,
+    offset: u64,
     /// Who may still be writing: the marks may not name them any more.
     pub(super) workers: BTreeSet<String>,
 }
@@ -96,17 +96,9 @@ impl Loss {
 }
 
 impl Look {
-    /// The same for one who takes the partition over, and knows of its watermarks what
-    /// its marks say. Without any, other nodes may have what the one of the marks has
-    /// lost.
-    pub(super) fn lost_before(&self, partition: u32, marked: Option<&Watermarks>) -> Option<Loss> {
-        match marked {
-            Some(watermarks) => self.lost(partition, watermarks),
-            None => Some(Loss { offset: 0, workers: BTreeSet::new() }),
-        }
-    }
-
-    /// What nodes have lost of a partition, if they have.
+    /// What nodes have lost of a partition, if they have. Where nobody knows of any
+    /// watermarks, that is all of it: other nodes may have what the one that said where
+    /// they are has lost.
     pub(super) fn lost(&self, partition: u32, watermarks: &Watermarks) -> Option<Loss> {
         let alive: BTreeSet<&str> = self.nodes.iter().map(|node| node.run_id.as_str()).collect();
         let is_whole = |(slot, written): (&u16, &Written)| {
@@ -119,7 +111,7 @@ impl Look {
             };
             is_expected && alive.contains(found.run_id.as_str())
         };
-        if watermarks.iter().all(is_whole) {
+        if !watermarks.is_empty() && watermarks.iter().all(is_whole) {
             return None;
         }
         let slots = watermarks.keys();
@@ -452,6 +444,11 @@ mod tests {
         let mut look = look(&["A", "C"], &[(0, 60, "A"), (100, 70, "B")]);
         look.places.insert(0, 1);
         assert_eq!(lost(&look, &of_slots("0,100")), Some(0));
+    }
+
+    #[test]
+    fn a_partition_without_watermarks_goes_back_to_the_beginning() {
+        assert_eq!(lost(&look(&["A", "B"], &[]), &Watermarks::new()), Some(0));
     }
 
     #[test]

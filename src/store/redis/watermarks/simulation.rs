@@ -150,9 +150,9 @@ impl World {
             attempted: delivered,
             delivered: Some(delivered),
         };
-        let watermarks = slots.as_deref().map(of_slots);
+        let watermarks = of_slots(&slots.unwrap_or_default());
         let look = self.look()?;
-        if let Some(loss) = look.lost_before(PARTITION, watermarks.as_ref()) {
+        if let Some(loss) = look.lost(PARTITION, &watermarks) {
             loss.go_back(&mut resume, self.end);
         }
         let delivered = resume.delivered.unwrap_or_default();
