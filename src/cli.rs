@@ -13,6 +13,7 @@ pub use self::serve::LogFormat;
 use self::{config::ConfigError, demo::DemoArgs, rebuild::RebuildArgs, serve::ServeArgs};
 use crate::{
     app::AppError,
+    bench::{BenchArgs, BenchError},
     client::{
         ClientError, DeleteArgs, FollowArgs, ImportArgs, PostArgs, TimelineArgs, UnfollowArgs,
     },
@@ -52,6 +53,8 @@ enum Command {
     Import(ImportArgs),
     /// Load a Roost and measure it
     Load(LoadArgs),
+    /// Measure how fast Roost is on this machine
+    Bench(BenchArgs),
 }
 
 /// Why a command failed.
@@ -65,6 +68,8 @@ enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error("the demo's data directory cannot be made: {0}")]
     DemoDir(std::io::Error),
 }
@@ -103,6 +108,7 @@ impl Command {
             Self::Timeline(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
             Self::Load(args) => args.run().await?,
+            Self::Bench(args) => args.run().await?,
         }
         Ok(())
     }

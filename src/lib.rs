@@ -19,6 +19,7 @@
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
 //! 8. [`client`] and [`load`]: the other side of the wire.
+//! 9. [`bench`]: how fast all of it is; it sees both sides.
 //!
 //! # Invariants
 //!
@@ -44,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod data_dir;

@@ -1,6 +1,8 @@
 //! The `roost` program as one uses it: what it prints, how it ends, and what it
 //! leaves on disk.
 
+#[path = "commands/bench.rs"]
+mod bench;
 #[path = "commands/by_hand.rs"]
 mod by_hand;
 #[path = "commands/ctrl_c.rs"]

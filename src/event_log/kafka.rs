@@ -23,6 +23,7 @@ mod client;
 mod ends;
 mod fetcher;
 mod group;
+mod presence;
 mod topic;
 mod trouble;
 mod window;

@@ -47,6 +47,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "P", conflicts_with = "trace",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub posts: Option<u32>,
+    /// Only accounts with many followers post, so many that a post has N on average
+    /// [default: every account posts]
+    #[arg(long, value_name = "N", conflicts_with = "trace")]
+    pub followers_per_post: Option<f64>,
     /// Actions a second, begun on time whatever the server does; latency counts
     /// from the time at which a post was due [default: as fast as it goes]
     #[arg(long, value_name = "R")]
@@ -148,6 +152,7 @@ impl From<LoadArgs> for Settings {
             targets: args.targets.urls,
             source,
             seed: args.seed,
+            followers_per_post: args.followers_per_post,
             actions_per_second: args.rate,
             churn_percent: args.churn,
             active_percent: args.active,

@@ -12,23 +12,30 @@ use super::population::Population;
 use crate::{client::edge_list::Edge, domain::UserId, proto::v1::FollowerList};
 
 /// An account by its place among the accounts of a graph, from 0.
-pub(super) type UserIndex = u32;
+pub type UserIndex = u32;
 
 /// The accounts and follows of a load.
-pub(super) enum Graph {
+pub enum Graph {
+    /// A seeded population, computed when it is asked for.
     Synthetic(Population),
+    /// What a file lists.
     Listed(ListedGraph),
 }
 
 impl Graph {
-    pub(super) fn user_count(&self) -> u32 {
+    /// How many accounts there are.
+    pub fn user_count(&self) -> u32 {
         match self {
             Self::Synthetic(population) => population.user_count(),
             Self::Listed(graph) => graph.ids.len() as u32,
         }
     }
 
-    pub(super) fn id(&self, user: UserIndex) -> UserId {
+    /// The id of an account.
+    ///
+    /// # Panics
+    /// If there is no such account.
+    pub fn id(&self, user: UserIndex) -> UserId {
         match self {
             Self::Synthetic(_) => UserId(u64::from(user) + 1),
             Self::Listed(graph) => graph.ids[user as usize],
@@ -43,8 +50,16 @@ impl Graph {
         }
     }
 
+    /// How many followers an account has.
+    pub(super) fn follower_count(&self, followee: UserIndex) -> u32 {
+        match self {
+            Self::Synthetic(population) => population.follower_count(followee),
+            Self::Listed(graph) => graph.followers_of(followee).len() as u32,
+        }
+    }
+
     /// Puts the followers of an account into `followers`, ascending.
-    pub(super) fn followers_into(&self, followee: UserIndex, followers: &mut Vec<UserIndex>) {
+    pub fn followers_into(&self, followee: UserIndex, followers: &mut Vec<UserIndex>) {
         followers.clear();
         match self {
             Self::Synthetic(population) => population.follower_indices_into(followee, followers),
@@ -67,7 +82,7 @@ impl Graph {
 }
 
 /// A graph that was read from a file: followers in one array, by followee.
-pub(super) struct ListedGraph {
+pub struct ListedGraph {
     /// Ascending; an account's index is its place here.
     ids: Vec<UserId>,
     /// Where an account's followers begin in `followers`, and, at the end, where

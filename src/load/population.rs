@@ -79,6 +79,12 @@ impl Population {
         followers.into_iter().map(|index| UserId(u64::from(index) + 1)).collect()
     }
 
+    /// How many followers an account has.
+    pub(super) fn follower_count(&self, followee: UserIndex) -> u32 {
+        let mut random = generator(self.seed, Purpose::Followers, u64::from(followee));
+        self.law.draw(&mut random)
+    }
+
     /// Appends the followers of an account to an empty `followers`.
     pub(super) fn follower_indices_into(
         &self,
@@ -183,6 +189,7 @@ mod tests {
             population.follower_indices_into(user, &mut followers);
             assert!(followers.is_sorted_by(|a, b| a < b), "a follower twice: {user}");
             assert!(!followers.contains(&user), "a self-follow: {user}");
+            assert_eq!(followers.len(), population.follower_count(user) as usize);
             total += followers.len() as u64;
             over_250 += u32::from(followers.len() > 250);
             over_1_000 += u32::from(followers.len() > 1_000);

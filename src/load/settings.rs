@@ -20,6 +20,9 @@ pub struct Settings {
     pub source: Source,
     /// Seed of the population, the authors and the texts.
     pub seed: u64,
+    /// Only accounts with many followers post, so many that a post has this many on
+    /// average. `None`: all of them do. Above 0; not with a trace.
+    pub followers_per_post: Option<f64>,
     /// Actions a second; `None` is as fast as it goes.
     pub actions_per_second: Option<f64>,
     /// The share of follows, unfollows and deletions among all actions, 0 to 90;
@@ -83,6 +86,7 @@ impl Settings {
             targets: vec![target.url],
             source: Source::Synthetic { users, posts: None },
             seed: 1,
+            followers_per_post: None,
             actions_per_second: None,
             churn_percent: 0,
             active_percent: 100,
@@ -107,7 +111,13 @@ impl Settings {
         if !positive(self.actions_per_second) {
             problems.push("--rate must be above 0".to_owned());
         }
+        if !positive(self.followers_per_post) {
+            problems.push("--followers-per-post must be above 0".to_owned());
+        }
         if let Source::Trace { speed, .. } = &self.source {
+            if self.followers_per_post.is_some() {
+                problems.push("--followers-per-post does not go with --trace".to_owned());
+            }
             if !positive(*speed) {
                 problems.push("--speed must be above 0".to_owned());
             }

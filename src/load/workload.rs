@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rand::rngs::Xoshiro256PlusPlus;
+
 use super::{
     LoadError,
     graph::{Graph, ListedGraph, UserIndex},
@@ -33,8 +35,9 @@ const WORDS: [&str; 24] = [
 ];
 
 /// A load, ready to be published.
-pub(super) struct Workload {
-    pub(super) graph: Arc<Graph>,
+pub struct Workload {
+    /// Who follows whom.
+    pub graph: Arc<Graph>,
     /// The front of every request id.
     pub(super) run: String,
     /// Follows of an account by itself and repeated ones, which were left out.
@@ -48,6 +51,7 @@ enum Posts {
     /// Each by an author drawn for it, at the pace of the settings.
     Drawn {
         count: u32,
+        authors: Authors,
     },
     Traced {
         posts: Vec<TracePost>,
@@ -55,11 +59,56 @@ enum Posts {
     },
 }
 
+/// Who posts.
+enum Authors {
+    All,
+    /// These, ascending.
+    Some(Vec<UserIndex>),
+}
+
+impl Authors {
+    fn of(settings: &Settings, graph: &Graph) -> Self {
+        match settings.followers_per_post {
+            None => Self::All,
+            Some(mean) => Self::Some(followed_by(graph, mean)),
+        }
+    }
+
+    fn draw(&self, random: &mut Xoshiro256PlusPlus, graph: &Graph) -> UserIndex {
+        match self {
+            Self::All => below(random, u64::from(graph.user_count())) as UserIndex,
+            Self::Some(authors) => authors[below(random, authors.len() as u64) as usize],
+        }
+    }
+}
+
+/// The most followed accounts: so many of them that they have about `mean` followers on
+/// average, and one at least. All accounts, where `mean` is below that of all.
+fn followed_by(graph: &Graph, mean: f64) -> Vec<UserIndex> {
+    let mut accounts: Vec<(u32, UserIndex)> =
+        (0..graph.user_count()).map(|user| (graph.follower_count(user), user)).collect();
+    accounts.sort_unstable_by(|a, b| b.cmp(a));
+    let mut sum = 0.0;
+    let mut authors: Vec<UserIndex> = (1..)
+        .zip(accounts)
+        .take_while(|(count, (followers, _))| {
+            sum += f64::from(*followers);
+            *count == 1 || sum / f64::from(*count) >= mean
+        })
+        .map(|(_, (_, user))| user)
+        .collect();
+    authors.sort_unstable();
+    authors
+}
+
 impl Workload {
     /// Reads the input and plans the load. Blocks, for seconds if the input is
     /// large; `on_line` is told how many lines of it have been read, and
     /// fails where nobody waits for them any more.
-    pub(super) fn plan(
+    ///
+    /// # Errors
+    /// If the input cannot be used.
+    pub fn plan(
         settings: &Settings,
         text_chars_max: usize,
         on_line: impl FnMut(u64) -> Result<(), FileError>,
@@ -69,7 +118,8 @@ impl Workload {
                 let graph = Graph::Synthetic(Population::new(settings.seed, *users));
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
                 let fingerprint = fingerprint(&[1, u64::from(*users)]);
-                (graph, Posts::Drawn { count }, 0, fingerprint)
+                let authors = Authors::of(settings, &graph);
+                (graph, Posts::Drawn { count, authors }, 0, fingerprint)
             }
             Source::EdgeList { file, id_offset, posts } => {
                 let list = edge_list::read(file.clone(), *id_offset, on_line)
@@ -84,7 +134,8 @@ impl Workload {
                 let graph = Graph::Listed(ListedGraph::new(&list.edges, [])?);
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
                 let fingerprint = fingerprint(&[2, list.fingerprint, *id_offset]);
-                (graph, Posts::Drawn { count }, skipped, fingerprint)
+                let authors = Authors::of(settings, &graph);
+                (graph, Posts::Drawn { count, authors }, skipped, fingerprint)
             }
             Source::Trace { file, speed } => {
                 let trace = trace::read(file.clone(), on_line)?;
@@ -95,12 +146,13 @@ impl Workload {
         };
         let run = settings.run.clone().unwrap_or_else(|| {
             let parts = match &posts {
-                Posts::Drawn { count } => {
+                Posts::Drawn { count, .. } => {
                     vec![settings.seed, u64::from(*count), u64::from(settings.churn_percent)]
                 }
                 Posts::Traced { .. } => Vec::new(),
             };
-            let parts: Vec<u64> = [fingerprint].into_iter().chain(parts).collect();
+            let mean = settings.followers_per_post.map(f64::to_bits);
+            let parts: Vec<u64> = [fingerprint].into_iter().chain(parts).chain(mean).collect();
             format!("{:016x}", self::fingerprint(&parts))
         });
         let graph = Arc::new(graph);
@@ -112,9 +164,10 @@ impl Workload {
         self.seed
     }
 
-    pub(super) fn post_count(&self) -> u32 {
+    /// How many posts there are, numbered from 0.
+    pub fn post_count(&self) -> u32 {
         match &self.posts {
-            Posts::Drawn { count } => *count,
+            Posts::Drawn { count, .. } => *count,
             Posts::Traced { posts, .. } => posts.len() as u32,
         }
     }
@@ -129,11 +182,12 @@ impl Workload {
         }
     }
 
-    pub(super) fn author(&self, number: u32) -> UserIndex {
+    /// Who writes a post.
+    pub fn author(&self, number: u32) -> UserIndex {
         match &self.posts {
-            Posts::Drawn { .. } => {
+            Posts::Drawn { authors, .. } => {
                 let mut random = generator(self.seed, Purpose::Posts, u64::from(number));
-                below(&mut random, u64::from(self.graph.user_count())) as UserIndex
+                authors.draw(&mut random, &self.graph)
             }
             Posts::Traced { posts, .. } => posts[number as usize].author,
         }
@@ -229,6 +283,20 @@ pub(super) mod tests {
         }
         assert_ne!(a.run, synthetic(100, 51).run);
         assert_ne!(a.run, synthetic(101, 50).run);
+    }
+
+    #[test]
+    fn authors_are_chosen_so_that_posts_have_as_many_followers_as_asked_for() {
+        let graph = Graph::Synthetic(Population::new(1, 20_000));
+        for mean in [100.0, 403.0, 1_000.0] {
+            let authors = followed_by(&graph, mean);
+            assert!(authors.is_sorted_by(|a, b| a < b));
+            let followers: u32 = authors.iter().map(|author| graph.follower_count(*author)).sum();
+            let found = f64::from(followers) / authors.len() as f64;
+            assert!((mean..mean * 1.05).contains(&found), "{found} for {mean}");
+        }
+        assert_eq!(followed_by(&graph, 1e9).len(), 1);
+        assert_eq!(followed_by(&graph, 0.1).len(), 20_000);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod nodes;
 pub mod pool;
 pub mod push;
 pub mod resp;
-mod router;
+pub mod router;
 mod scripts;
 pub mod slots;
 mod tls;

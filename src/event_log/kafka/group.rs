@@ -13,7 +13,9 @@
 //!
 //! Whoever has not reached the group's coordinator for as long as a session lasts
 //! must take its partitions for lost. librdkafka says so itself, but not while it is
-//! joining again; so the thread watches too.
+//! joining again; so the thread watches too (`presence`). What librdkafka still has
+//! when it is back, it never gave back, and it is taken up again. To leave and join
+//! instead would not do: while librdkafka joins, it forgets that it was to leave.
 //!
 //! The protocol is the classic one with cooperative rebalancing, which every Kafka
 //! since 2.4 speaks: partitions that stay where they are go on through a
@@ -49,6 +51,7 @@ use tokio::{
 
 use super::{
     Settings, client,
+    presence::Presence,
     trouble::{Observer, Trouble},
 };
 use crate::event_log::{Assignment, Assignments, LogError};
@@ -71,9 +74,9 @@ pub fn member(settings: &Settings, trouble: &Arc<Trouble>) -> Result<Member, Log
     let config = client::member(settings);
     let session_ms = config.get("session.timeout.ms").and_then(|value| value.parse().ok());
     let membership = Membership {
-        topic: settings.topic.clone(),
-        session_timeout: Duration::from_millis(session_ms.unwrap_or(SESSION_TIMEOUT_MS)),
-        away_since: Mutex::default(),
+        presence: Mutex::new(Presence::new(Duration::from_millis(
+            session_ms.unwrap_or(SESSION_TIMEOUT_MS),
+        ))),
         observer: Observer::new("member", trouble),
         release_timeout: settings.release_timeout,
         changes: Mutex::default(),
@@ -248,10 +251,7 @@ fn commit(
 /// What the member knows of itself, and its callbacks.
 pub struct Membership {
     observer: Observer,
-    topic: String,
-    session_timeout: Duration,
-    /// Since when the coordinator has not been there.
-    away_since: Mutex<Option<Instant>>,
+    presence: Mutex<Presence>,
     release_timeout: Duration,
     /// Where changes are told; `None` before it has joined and once it has left.
     changes: Mutex<Option<mpsc::Sender<Assignment>>>,
@@ -283,8 +283,12 @@ fn run(member: &Member) {
             member.unsubscribe();
         }
         membership.hand_over(member);
-        if membership.is_cut_off() {
-            membership.join_again(member);
+        let now = Instant::now();
+        if lock(&membership.presence).gets_cut_off(now) {
+            membership.take_for_lost(member);
+        }
+        if lock(&membership.presence).gets_back(now) {
+            membership.take_up_again(member);
         }
         if membership.is_unheard() {
             *lock(&membership.changes) = None;
@@ -315,10 +319,7 @@ impl Membership {
         if let Err(error) = assigned {
             tracing::error!(%error, "partitions were given and could not be taken");
         }
-        for partition in numbers(partitions) {
-            lock(&self.owned).insert(partition);
-            self.tell(Assignment::Given { partition });
-        }
+        self.give(partitions);
     }
 
     fn revoked(&self, member: &Member, partitions: &TopicPartitionList) {
@@ -362,22 +363,29 @@ impl Membership {
         }
     }
 
-    /// Whether it has partitions that the group must have given to others by now.
-    fn is_cut_off(&self) -> bool {
-        let is_away = lock(&self.away_since).is_some_and(|at| at.elapsed() >= self.session_timeout);
-        is_away && !lock(&self.owned).is_empty()
-    }
-
-    /// Takes all partitions for lost, and begins anew once the coordinator is there.
-    fn join_again(&self, member: &Member) {
+    /// Takes all partitions for lost.
+    fn take_for_lost(&self, member: &Member) {
         for handover in mem::take(&mut *lock(&self.handovers)) {
             self.let_go_unreleased(member, handover);
         }
         let owned = mem::take(&mut *lock(&self.owned));
         self.tell_lost(owned.into_iter());
-        member.unsubscribe();
-        if let Err(error) = member.subscribe(&[&self.topic]) {
-            tracing::error!(%error, "the group of workers cannot be joined again");
+    }
+
+    /// Takes up what was taken for lost and has stayed this member's.
+    fn take_up_again(&self, member: &Member) {
+        match member.assignment() {
+            Ok(partitions) => self.give(&partitions),
+            Err(error) => tracing::error!(%error, "what this member has is not known"),
+        }
+    }
+
+    /// Tells of those that nobody works on here.
+    fn give(&self, partitions: &TopicPartitionList) {
+        for partition in numbers(partitions) {
+            if lock(&self.owned).insert(partition) {
+                self.tell(Assignment::Given { partition });
+            }
         }
     }
 
@@ -428,12 +436,8 @@ impl ClientContext for Membership {
 
     fn stats(&self, statistics: Statistics) {
         let Some(group) = statistics.cgrp else { return };
-        let mut away_since = lock(&self.away_since);
-        *away_since = match *away_since {
-            _ if group.state == "up" => None,
-            None => Some(Instant::now()),
-            since => since,
-        };
+        let (is_there, is_steady) = (group.state == "up", group.join_state == "steady");
+        lock(&self.presence).saw(Instant::now(), is_there, is_steady);
     }
 }
 

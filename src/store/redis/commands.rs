@@ -47,7 +47,7 @@ struct Calls<'a>(&'a [&'a Call]);
 impl Work for Calls<'_> {
     type Done = Vec<(u32, i64)>;
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.len()
     }
 

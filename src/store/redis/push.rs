@@ -181,7 +181,7 @@ pub(super) struct PushSums {
 impl Work for PushWork<'_> {
     type Done = PushSums;
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.pushes.len()
     }
 

@@ -41,12 +41,12 @@ const ROUNDS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Commands, by their places. The keys of each are in one slot.
-pub(super) trait Work: Sync {
+pub trait Work: Sync {
     /// What their replies come to.
     type Done: Default + Send;
 
     /// How many there are.
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
 
     /// The slot of the keys of one.
     fn slot(&self, place: u32) -> u16;
@@ -63,21 +63,21 @@ pub(super) trait Work: Sync {
 
 /// What became of commands.
 #[derive(Debug)]
-pub(super) struct Run<D> {
+pub struct Run<D> {
     /// What the replies come to.
-    pub(super) done: D,
+    pub done: D,
     /// The places, ascending, of those that may have been carried out or not.
-    pub(super) unknown: Vec<usize>,
+    pub unknown: Vec<usize>,
     /// How many times one was sent elsewhere since a slot has moved or is on its way.
-    pub(super) redirected: u64,
+    pub redirected: u64,
     /// The places, ascending, of those that are known not to be carried out, if there
     /// are any, and the first reason, one that is final if any is.
-    pub(super) undone: Option<(NodeError, Vec<usize>)>,
+    pub undone: Option<(NodeError, Vec<usize>)>,
 }
 
 /// Sends commands to where they belong. Clones share the connections.
 #[derive(Clone, Debug)]
-pub(super) struct Router {
+pub struct Router {
     shared: Arc<Shared>,
 }
 
@@ -91,7 +91,7 @@ struct Shared {
 
 impl Router {
     /// Nothing is connected yet.
-    pub(super) fn new(config: Arc<RedisConfig>, settings: PushSettings) -> Self {
+    pub fn new(config: Arc<RedisConfig>, settings: PushSettings) -> Self {
         let topology = Topology::new(&config);
         let dial = Dial {
             config,
@@ -110,7 +110,10 @@ impl Router {
     }
 
     /// Connects to every node.
-    pub(super) async fn check(&self) -> Result<(), NodeError> {
+    ///
+    /// # Errors
+    /// If one cannot be used.
+    pub async fn check(&self) -> Result<(), NodeError> {
         let map = self.map().await?;
         for node in map.nodes() {
             self.on_node(node, &[]).await?;
@@ -119,7 +122,10 @@ impl Router {
     }
 
     /// Which node serves which slot, as far as is known.
-    pub(super) async fn map(&self) -> Result<SlotMap, NodeError> {
+    ///
+    /// # Errors
+    /// If nothing is known and no node answers.
+    pub async fn map(&self) -> Result<SlotMap, NodeError> {
         Ok(self.shared.topology.snapshot(&self.shared.dial()).await?.map.clone())
     }
 
@@ -131,7 +137,10 @@ impl Router {
     }
 
     /// Carries out commands on one node, wherever their keys belong.
-    pub(super) async fn on_node(
+    ///
+    /// # Errors
+    /// The first that fails; those after it are not sent.
+    pub async fn on_node(
         &self,
         node: &NodeAddress,
         commands: &[&[&[u8]]],
@@ -166,10 +175,10 @@ impl Router {
 
     /// Carries out commands, and waits for all replies. If the call is given up
     /// half-way, the outcome of all of them is unknown.
-    pub(super) async fn run<W: Work>(&self, work: &W) -> Run<W::Done> {
+    pub async fn run<W: Work>(&self, work: &W) -> Run<W::Done> {
         let dial = self.shared.dial();
         let mut total = Outcome::<W>::default();
-        let mut retry = Retry::all(work.len());
+        let mut retry = Retry::all(work.count());
         let retry_until = Instant::now() + self.shared.settings.retry_for;
         for round in 0..ROUNDS_MAX {
             if retry.is_empty() || (round > 0 && Instant::now() >= retry_until) {

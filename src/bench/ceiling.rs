@@ -1,0 +1,107 @@
+//! *ceiling*: the raw limit of the same machine. The push commands that Roost sends,
+//! packed beforehand, and nothing else: one thread writes them, another one counts the
+//! replies.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    BenchError,
+    redis::BenchRedis,
+    town::{Town, TownPost},
+};
+use crate::{
+    event_log::partition_of,
+    fanout::combine,
+    store::redis::{
+        resp::{HomeKey, pack_push},
+        slots::NodeAddress,
+    },
+};
+
+const READ_BYTES: usize = 256 << 10;
+
+/// Push commands, packed.
+pub(super) struct Packed {
+    bytes: Vec<u8>,
+    pub(super) pushes: u64,
+    pub(super) deliveries: u64,
+}
+
+/// What sending them took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) elapsed: Duration,
+    pub(super) redis_cpu: Duration,
+}
+
+impl Packed {
+    /// The pushes of a town as workers combine them: partition by partition, in rounds
+    /// of so many deliveries.
+    pub(super) fn of(town: &Town, partitions: u32, round_deliveries: u64) -> Self {
+        let mut posts = vec![Vec::<TownPost>::new(); partitions as usize];
+        for post in town.posts() {
+            posts[partition_of(town.author(*post), partitions) as usize].push(*post);
+        }
+        let mut packed = Self { bytes: Vec::new(), pushes: 0, deliveries: 0 };
+        for posts in posts {
+            let mut round = Vec::new();
+            for post in posts {
+                round.extend(town.deliveries(&[post]));
+                if round.len() as u64 >= round_deliveries {
+                    packed.add(std::mem::take(&mut round));
+                }
+            }
+            packed.add(round);
+        }
+        packed
+    }
+
+    fn add(&mut self, round: Vec<(crate::domain::UserId, crate::domain::PostId)>) {
+        let pushes = combine(round);
+        for (reader, ids) in pushes.iter() {
+            pack_push(&mut self.bytes, &HomeKey::of(reader), ids);
+            self.pushes += 1;
+            self.deliveries += ids.len() as u64;
+        }
+    }
+
+    /// Sends them over one connection, as fast as it takes them.
+    pub(super) async fn send(
+        self,
+        redis: &BenchRedis,
+        to: NodeAddress,
+    ) -> Result<Sent, BenchError> {
+        let before = redis.usage().await?;
+        let sent = tokio::task::spawn_blocking(move || send_all(&self, &to));
+        let elapsed = sent.await.map_err(|_| BenchError::Panicked)?.map_err(BenchError::Ceiling)?;
+        Ok(Sent { elapsed, redis_cpu: redis.usage().await?.cpu_since(&before) })
+    }
+}
+
+/// Every reply is a line, as a push is answered by a number.
+fn send_all(packed: &Packed, to: &NodeAddress) -> std::io::Result<Duration> {
+    let mut stream = TcpStream::connect((&*to.host, to.port))?;
+    stream.set_nodelay(true)?;
+    let mut replies = stream.try_clone()?;
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let writing = scope.spawn(move || stream.write_all(&packed.bytes));
+        let mut buffer = vec![0; READ_BYTES];
+        let mut left = packed.pushes;
+        while left > 0 {
+            let count = replies.read(&mut buffer)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let lines = buffer[..count].iter().filter(|byte| **byte == b'\n').count();
+            left = left.saturating_sub(lines as u64);
+        }
+        writing.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))
+    })?;
+    Ok(begun.elapsed())
+}

@@ -1,0 +1,81 @@
+//! Why a bench has no figures.
+
+use std::{io, path::PathBuf};
+
+use tokio::task::JoinError;
+
+use crate::{
+    event_log::LogError,
+    fanout::FanoutError,
+    home_timeline::ReadError,
+    load::LoadError,
+    store::{
+        StoreError,
+        redis::{config::RedisConfigError, error::NodeError},
+    },
+};
+
+/// Why a bench ended without its figures.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A directory for the bench's own data could not be made.
+    #[error("the bench's data directory cannot be made: {0}")]
+    Dir(io::Error),
+    /// No server could be started.
+    #[error(
+        "redis-server cannot be started: {0}; install Redis (Debian: redis-server), or give one \
+         that runs and is empty with --redis"
+    )]
+    NoRedis(io::Error),
+    /// The Redis that was given holds something.
+    #[error("this Redis holds keys, and the bench empties what it measures; give it an empty one")]
+    RedisInUse,
+    /// Connections broke while something was measured.
+    #[error("Redis went away during a measurement; see its log, and run the bench again")]
+    RedisWentAway,
+    /// The address of Redis cannot be used.
+    #[error(transparent)]
+    RedisConfig(#[from] RedisConfigError),
+    /// Redis said no.
+    #[error(transparent)]
+    Redis(#[from] NodeError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A timeline could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The event log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A worker failed.
+    #[error(transparent)]
+    Fanout(#[from] FanoutError),
+    /// The load could not be planned or run.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The raw connection broke.
+    #[error("the connection for the raw limit broke: {0}")]
+    Ceiling(io::Error),
+    /// A report could not be written.
+    #[error("the report {} cannot be written: {source}", path.display())]
+    Report {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A task panicked.
+    #[error("a part of the bench has panicked, which is a bug of Roost; see the messages above")]
+    Panicked,
+}
+
+impl BenchError {
+    /// Why workers ended that were not told to.
+    pub(super) fn of_workers(ended: Result<Result<(), FanoutError>, JoinError>) -> Self {
+        match ended {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(())) | Err(_) => Self::Panicked,
+        }
+    }
+}

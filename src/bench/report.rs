@@ -1,0 +1,218 @@
+//! What a bench has measured, as plain data: the JSON is this, and the page is drawn
+//! from it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::machine::Machine;
+
+/// All that one run measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The version of Roost.
+    pub version: &'static str,
+    /// The command line, without addresses and passwords.
+    pub command: String,
+    /// When it began, in seconds since 1970.
+    pub began_at: u64,
+    /// How long all of it took.
+    pub seconds: f64,
+    /// What it ran on.
+    pub machine: Machine,
+    /// One for each scenario, in the order in which they ran.
+    pub sections: Vec<Section>,
+}
+
+/// What one scenario measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Section {
+    /// The scenario, as on the command line.
+    pub name: String,
+    /// What was measured and how, in a few sentences.
+    pub about: String,
+    /// Who was measured, each with its figures.
+    pub rows: Vec<Row>,
+    /// What the figures come to beside each other.
+    pub ratios: Vec<Ratio>,
+    /// Curves.
+    pub charts: Vec<Chart>,
+}
+
+/// The figures of one thing that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What it is.
+    pub name: String,
+    /// Its figures. Rows of one section need not have the same ones.
+    pub figures: Vec<Figure>,
+}
+
+/// One number.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    /// What it says, the same in every row that has it.
+    pub name: &'static str,
+    /// How much it is.
+    pub value: f64,
+    /// Its unit, empty for a plain number.
+    pub unit: &'static str,
+}
+
+/// Two figures of one run beside each other.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ratio {
+    /// What is divided by what.
+    pub name: String,
+    /// The quotient.
+    pub value: f64,
+    /// What it is to be, if that was asked for.
+    pub goal: Option<Goal>,
+}
+
+/// What a ratio is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// This or more.
+    AtLeast(f64),
+    /// This or less.
+    AtMost(f64),
+}
+
+/// Curves over one axis.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// The horizontal axis.
+    pub x: Axis,
+    /// The vertical axis.
+    pub y: Axis,
+    /// The curves, each with its own name.
+    pub series: Vec<Series>,
+}
+
+/// One axis of a chart.
+#[derive(Clone, Debug, Serialize)]
+pub struct Axis {
+    /// What it measures, with its unit.
+    pub label: String,
+    /// Whether it is logarithmic. Then only what is above 0 is shown.
+    pub logarithmic: bool,
+}
+
+/// One curve.
+#[derive(Clone, Debug, Serialize)]
+pub struct Series {
+    /// What it is of.
+    pub name: String,
+    /// Its points, from left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Row {
+    /// A row without figures.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), figures: Vec::new() }
+    }
+
+    /// The same with one figure more.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: f64, unit: &'static str) -> Self {
+        self.figures.push(Figure { name, value, unit });
+        self
+    }
+
+    /// One of its figures.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+}
+
+impl Goal {
+    /// Whether a ratio is what it is to be.
+    pub fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+            Self::AtMost(most) => write!(f, "at most {most}"),
+        }
+    }
+}
+
+impl fmt::Display for Section {
+    /// A table for a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.name)?;
+        for row in &self.rows {
+            let figures: Vec<String> = row.figures.iter().map(ToString::to_string).collect();
+            writeln!(f, "  {:<28} {}", row.name, figures.join(", "))?;
+        }
+        for ratio in &self.ratios {
+            write!(f, "  {} = {}", ratio.name, number(ratio.value))?;
+            match ratio.goal {
+                Some(goal) if goal.is_met(ratio.value) => writeln!(f, " ({goal})")?,
+                Some(goal) => writeln!(f, " (NOT {goal})")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, number(self.value))?;
+        if self.unit.is_empty() { Ok(()) } else { write!(f, " {}", self.unit) }
+    }
+}
+
+/// A number with three figures, or whole where it is large.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1e9 => format!("{:.2} G", value / 1e9),
+        size if size >= 1e6 => format!("{:.2} M", value / 1e6),
+        size if size >= 1e4 => format!("{:.1} k", value / 1e3),
+        size if size >= 100.0 || value == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_that_is_missed_is_said_in_capitals() {
+        let ratio =
+            |value| Ratio { name: "a ÷ b".to_owned(), value, goal: Some(Goal::AtLeast(4.0)) };
+        let section = Section {
+            name: "drain".to_owned(),
+            rows: vec![Row::new("roost").with("Redis CPU", 0.25, "µs")],
+            ratios: vec![ratio(4.0), ratio(3.9)],
+            ..Section::default()
+        };
+        let text = section.to_string();
+        assert!(text.contains("Redis CPU 0.250 µs"), "{text}");
+        assert!(text.contains("4.000 (at least 4)\n"), "{text}");
+        assert!(text.contains("3.900 (NOT at least 4)\n"), "{text}");
+        assert!(Goal::AtMost(2.0).is_met(2.0) && !Goal::AtMost(2.0).is_met(2.1));
+    }
+
+    #[test]
+    fn numbers_have_about_three_figures() {
+        let numbers = [0.0, 0.1234, 12.34, 123.4, 12_345.0, 1_234_567.0, 2.5e9];
+        let texts: Vec<String> = numbers.into_iter().map(number).collect();
+        assert_eq!(texts, ["0", "0.123", "12.3", "123", "12.3 k", "1.23 M", "2.50 G"]);
+    }
+}
