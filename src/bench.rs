@@ -30,6 +30,6 @@ pub use self::{
     args::BenchArgs,
     error::BenchError,
     machine::Machine,
-    report::{Axis, Chart, Figure, Goal, Ratio, Report, Row, Section, Series},
+    report::{Figure, Goal, Ratio, Report, Row, Section},
     scenarios::{Scenario, Settings, run},
 };

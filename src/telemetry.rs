@@ -102,7 +102,8 @@ metrics! {
         /// Partitions taken up, at a start, from another process or after a fault.
         worker_resumes: Counter = Counter::default(),
         /// Steps of workers that failed, by what failed: log, store, fenced (another
-        /// process has the partition) or event (it cannot be read).
+        /// process has the partition), lost (Redis has lost some of what it was given,
+        /// and it is written again) or event (it cannot be read).
         worker_failures: Family<Kind, Counter> = Family::default(),
     }
 }

@@ -35,8 +35,6 @@ pub struct Section {
     pub rows: Vec<Row>,
     /// What the figures come to beside each other.
     pub ratios: Vec<Ratio>,
-    /// Curves.
-    pub charts: Vec<Chart>,
 }
 
 /// The figures of one thing that was measured.
@@ -78,37 +76,6 @@ pub enum Goal {
     AtLeast(f64),
     /// This or less.
     AtMost(f64),
-}
-
-/// Curves over one axis.
-#[derive(Clone, Debug, Serialize)]
-pub struct Chart {
-    /// What it shows.
-    pub title: String,
-    /// The horizontal axis.
-    pub x: Axis,
-    /// The vertical axis.
-    pub y: Axis,
-    /// The curves, each with its own name.
-    pub series: Vec<Series>,
-}
-
-/// One axis of a chart.
-#[derive(Clone, Debug, Serialize)]
-pub struct Axis {
-    /// What it measures, with its unit.
-    pub label: String,
-    /// Whether it is logarithmic. Then only what is above 0 is shown.
-    pub logarithmic: bool,
-}
-
-/// One curve.
-#[derive(Clone, Debug, Serialize)]
-pub struct Series {
-    /// What it is of.
-    pub name: String,
-    /// Its points, from left to right.
-    pub points: Vec<(f64, f64)>,
 }
 
 impl Row {

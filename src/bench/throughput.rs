@@ -50,7 +50,6 @@ pub(super) async fn embedded(town: &Town) -> Result<Section, BenchError> {
             value: rate,
             goal: Some(Goal::AtLeast(5e6)),
         }],
-        ..Section::default()
     })
 }
 

@@ -71,7 +71,13 @@ pub struct ServeFlags {
     kafka_group: Option<String>,
     /// A property of librdkafka, as for TLS and SASL; may be given several times. In
     /// the file: a table `[kafka_property]`
-    #[arg(long, value_name = "KEY=VALUE", env = "ROOST_KAFKA_PROPERTY", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE",
+        env = "ROOST_KAFKA_PROPERTY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     kafka_property: Vec<String>,
     /// Keep the store in Redis: redis://…, rediss://…; several URLs or `?cluster` for a
     /// Cluster

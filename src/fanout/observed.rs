@@ -42,6 +42,7 @@ impl FanoutMetrics {
         let kind = match error {
             FanoutError::Log(_) => "log",
             FanoutError::Store(StoreError::Fenced { .. }) => "fenced",
+            FanoutError::Store(StoreError::Lost { .. }) => "lost",
             FanoutError::Store(_) => "store",
             FanoutError::Event { .. } => "event",
         };

@@ -21,6 +21,7 @@ pub mod error;
 mod fence;
 mod fold;
 mod followers;
+mod gather;
 mod homes;
 mod keys;
 mod ledger;
@@ -53,6 +54,7 @@ use self::{
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
     followers::Followers,
+    gather::Gather,
     node::ConnectionName,
     push::{PushSettings, Pusher},
     watermarks::Watermarks,
@@ -112,6 +114,7 @@ pub struct RedisStore {
 struct Inner {
     control: Control,
     pusher: Pusher,
+    gather: Gather,
     limits: Limits,
     settings: Settings,
     claims: Claims,
@@ -211,7 +214,8 @@ impl Inner {
             FollowersWeighter,
         );
         let looked_at = tokio::sync::Mutex::new(Instant::now());
-        Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
+        let gather = Gather::default();
+        Ok(Self { control, pusher, gather, limits, settings, claims, followers, looked_at })
     }
 
     /// A Redis that evicts would drop timelines in use, and posts.

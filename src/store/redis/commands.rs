@@ -9,13 +9,14 @@ const TRIES_MAX: usize = 3;
 
 impl Inner {
     /// Carries out commands that answer a number or a word; words are 0. The replies
-    /// are in the places of the commands.
+    /// are in the places of the commands. One whose outcome nobody knows is sent again,
+    /// and no more as it is sent [at first](Call::at_first).
     ///
     /// # Errors
     /// If some were not carried out, or may not have been.
     pub(super) async fn write(&self, calls: Vec<Call>) -> Result<Vec<i64>, StoreError> {
         let mut replies = vec![0; calls.len()];
-        let mut left: Vec<&Call> = calls.iter().collect();
+        let mut left: Vec<&Call> = calls.iter().map(Call::first).collect();
         let mut places: Vec<usize> = (0..calls.len()).collect();
         for _ in 0..TRIES_MAX {
             let run = self.pusher.router.run(&Calls(&left)).await;

@@ -64,7 +64,7 @@ impl Script {
     pub(super) fn call(&'static self, keys: &[&[u8]], arguments: &[&[u8]]) -> Call {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.hash.as_str()).arg(keys.len()).arg(keys).arg(arguments);
-        Call { command, script: Some(self) }
+        Call { command, script: Some(self), first: None }
     }
 }
 
@@ -73,6 +73,8 @@ pub(super) struct Call {
     command: Cmd,
     /// The script that it runs, if it runs one.
     script: Option<&'static Script>,
+    /// What is sent in its place the first time.
+    first: Option<Box<Call>>,
 }
 
 impl Call {
@@ -80,7 +82,19 @@ impl Call {
     pub(super) fn of(name: &str, arguments: &[&[u8]]) -> Self {
         let mut command = redis::cmd(name);
         command.arg(arguments);
-        Self { command, script: None }
+        Self { command, script: None, first: None }
+    }
+
+    /// Sends another command of the same key in its place, as long as it is certain that
+    /// none was carried out.
+    pub(super) fn at_first(mut self, first: Self) -> Self {
+        self.first = Some(Box::new(first));
+        self
+    }
+
+    /// What is sent the first time.
+    pub(super) fn first(&self) -> &Self {
+        self.first.as_deref().unwrap_or(self)
     }
 
     /// The key by which it finds its node.

@@ -24,8 +24,11 @@ const MARKER_BYTES: usize = 17;
 
 impl Homes for RedisStore {
     async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
-        let report = self.inner.pusher.push(pushes).await.map_err(|error| error.error)?;
-        self.inner.settle(pushes, report).await
+        let push = |pushes: Pushes<UserId>| async move {
+            let report = self.inner.pusher.push(&pushes).await.map_err(|error| error.error)?;
+            self.inner.settle(&pushes, report).await
+        };
+        self.inner.gather.push(pushes.clone(), push).await
     }
 
     async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {

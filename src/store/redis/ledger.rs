@@ -1,14 +1,15 @@
 //! Makes events hold in Redis.
 //!
 //! ```text
-//!  mark: attempted ──► posts, requests, deleted ──► author lists, graph ──► mark: applied
+//!  mark: attempted ──► posts, requests, deleted ──► graph, author lists ──► mark: applied
 //! ```
 //!
 //! Every write of it changes nothing when it comes again, and a batch that broke
 //! off is applied again as a whole. So nobody sees what came and went within it.
+//! Only what certainly comes for the first time is appended without a look.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::SystemTime,
 };
@@ -69,7 +70,7 @@ impl Ledger for RedisStore {
         let worker = inner.settings.worker.as_str();
         let key = keys::partition(partition);
         let epoch = format!("{worker} {:016x}", rand::random::<u64>()).into_bytes();
-        let call = scripts::CLAIM.call(&[&key], &[worker.as_bytes(), &epoch]);
+        let call = scripts::CLAIM.call(&[&key], &[&epoch]);
         let before = fields(inner.control.one(call).await?);
         let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
         let released = before.get(b"released".as_slice()).is_some_and(|value| value == b"1");
@@ -96,7 +97,9 @@ impl Ledger for RedisStore {
             loss.go_back(&mut resume, end);
         }
         let delivered = resume.delivered.unwrap_or_default();
-        let marks: [Mark<'_>; 4] = [
+        let marks: [Mark<'_>; 6] = [
+            ("owner", &worker),
+            ("released", &0),
             ("applied", &resume.applied),
             ("shown", &resume.shown),
             ("delivered", &delivered),
@@ -208,8 +211,13 @@ impl Inner {
         next_offset: u64,
         events: &[Event],
     ) -> Result<Vec<PostId>, StoreError> {
+        let first_offset = next_offset - events.len() as u64;
         let attempted = claim.attempted.max(next_offset);
         self.mark(partition, &claim.epoch, &[("attempted", &attempted)]).await?;
+        // Should anything below fail, these events come again.
+        if let Some(claim) = self.claims().get_mut(&partition) {
+            claim.attempted = attempted;
+        }
         let requests = fold::requests(events);
         let made = self.requests_made(&requests).await?;
         let made: HashMap<(UserId, &str), Made> = requests
@@ -217,15 +225,19 @@ impl Inner {
             .zip(made)
             .filter_map(|(request, post)| Some((request, post?)))
             .collect();
-        let fold = Fold::new(next_offset - events.len() as u64, events, &made);
+        let fold = Fold::new(first_offset, events, &made);
+        // What comes for the first time is newer than all that was applied before, but
+        // for posts that overtook each other on their way into the log.
+        let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
         self.write_posts(&fold).await?;
-        self.write_lists(&fold).await?;
+        self.write_graph(&fold).await?;
+        let known = self.write_author_lists(&fold, newest).await?;
+        self.write_accounts(fold.accounts.difference(&known)).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
         let marks: [Mark<'_>; 2] = [("applied", &next_offset), ("greatest_post", &greatest_post)];
         self.mark(partition, &claim.epoch, &marks).await?;
         if let Some(claim) = self.claims().get_mut(&partition) {
-            (claim.applied, claim.attempted) = (next_offset, attempted);
-            claim.greatest_post = greatest_post;
+            (claim.applied, claim.greatest_post) = (next_offset, greatest_post);
         }
         Ok(fold.duplicates)
     }
@@ -246,29 +258,60 @@ impl Inner {
             let key = keys::request(*author, request_id);
             calls.push(Call::of("SET", &[&key, &made.bytes()]));
         }
-        for account in &fold.accounts {
-            let member = account.to_string();
-            calls.push(Call::of("SADD", &[&keys::known(*account), member.as_bytes()]));
-        }
         self.write(calls).await.map(drop)
     }
 
-    async fn write_lists(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
-        let mut calls = Vec::new();
-        let mut by_author = HashMap::<UserId, Vec<PostId>>::new();
+    /// Puts the posts into the lists of their authors, and takes the deleted out. Posts
+    /// newer than `newest` are appended without a look, for nothing newer holds.
+    ///
+    /// Returns the authors who are known to have had posts before.
+    async fn write_author_lists(
+        &self,
+        fold: &Fold<'_>,
+        newest: Option<PostId>,
+    ) -> Result<BTreeSet<UserId>, StoreError> {
+        let mut by_author = BTreeMap::<UserId, Vec<PostId>>::new();
         for post in &fold.posts {
             by_author.entry(post.author).or_default().push(post.id);
         }
-        for (author, mut posts) in by_author {
+        // How many ids were appended to whose list: their replies come first.
+        let mut appended = Vec::new();
+        let (mut calls, mut inserts) = (Vec::new(), Vec::new());
+        for (author, posts) in &mut by_author {
             posts.sort_unstable();
-            let ids = id_bytes(&posts);
-            calls.push(scripts::INSERT_POSTS.call(&[&keys::author(author)], &with_ids([], &ids)));
+            let (key, ids) = (keys::author(*author), id_bytes(posts));
+            let insert = scripts::INSERT_POSTS.call(&[&key], &with_ids([], &ids));
+            if newest.is_some_and(|newest| posts.first() > Some(&newest)) {
+                appended.push((*author, posts.len() as i64));
+                calls.push(insert.at_first(Call::of("RPUSH", &with_ids([&key], &ids))));
+            } else {
+                inserts.push(insert);
+            }
         }
+        calls.append(&mut inserts);
         for (post, author) in &fold.deleted {
             let id = post.0.to_be_bytes();
             calls.push(Call::of("DEL", &[&keys::post(*post)]));
             calls.push(Call::of("LREM", &[&keys::author(*author), b"0", &id]));
         }
+        let lengths = self.write(calls).await?;
+        let had_some = appended.into_iter().zip(lengths).filter(|((_, count), len)| len > count);
+        Ok(had_some.map(|((author, _), _)| author).collect())
+    }
+
+    async fn write_accounts(
+        &self,
+        accounts: impl Iterator<Item = &UserId>,
+    ) -> Result<(), StoreError> {
+        let calls = accounts.map(|account| {
+            let member = account.to_string();
+            Call::of("SADD", &[&keys::known(*account), member.as_bytes()])
+        });
+        self.write(calls.collect()).await.map(drop)
+    }
+
+    async fn write_graph(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
         let result = async {
             for (followee, changes) in &fold.follows {
                 calls.extend(self.change_followers(*followee, changes).await?);

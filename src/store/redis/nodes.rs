@@ -61,15 +61,21 @@ impl RedisStore {
             let since = Instant::now();
             match self.renew(ids.node()).await {
                 Ok(true) => ids.set_valid_until(since + LEASE - MARGIN),
-                Ok(false) => tracing::error!(
-                    node = ids.node(),
-                    "another process has this one's node number; posts are refused until it is free"
-                ),
+                Ok(false) => {
+                    ids.set_valid_until(Instant::now());
+                    tracing::error!(
+                        node = ids.node(),
+                        "another process has this one's node number; posts are refused until it \
+                         is free"
+                    );
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the lease of the node number was not renewed")
                 }
             }
         }
+        // Whoever has it next gives out ids of it at once.
+        ids.set_valid_until(Instant::now());
         let key = keys::node(ids.node());
         let call = scripts::GIVE_BACK_LEASE.call(&[&key], &[self.inner.settings.worker.as_bytes()]);
         if let Err(error) = self.inner.control.one(call).await {

@@ -247,8 +247,9 @@ return 1
 "
 );
 
-// Takes a partition over. KEYS: marks. ARGV: who, the new epoch, which nobody has
-// had before. Returns the marks as they were before; an error while it is shut.
+// Takes a partition over. KEYS: marks. ARGV: the new epoch, which nobody has had
+// before. Returns the marks as they were before; an error while it is shut. The owner
+// stays whoever it was, until that one is known to write no more.
 script!(
     CLAIM,
     r"
@@ -256,7 +257,7 @@ if redis.call('HEXISTS', KEYS[1], 'emptying') == 1 then
   return redis.error_reply('EMPTYING by roost rebuild')
 end
 local before = redis.call('HGETALL', KEYS[1])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'owner', ARGV[1], 'released', '0')
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
 return before
 "
 );
