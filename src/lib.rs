@@ -19,7 +19,7 @@
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
 //! 8. [`client`] and [`load`]: the other side of the wire.
-//! 9. [`bench`]: how fast all of it is; it sees both sides.
+//! 9. [`mod@bench`]: how fast all of it is; it sees both sides.
 //!
 //! # Invariants
 //!
