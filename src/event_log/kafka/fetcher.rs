@@ -185,6 +185,8 @@ impl Fetcher {
             let patience = if has_some { PATIENCE } else { self.request_timeout };
             let woken = timeout_at(started + patience, changed).await;
             if woken.is_err() && !has_some {
+                // The next read asks for it anew.
+                partition.followed().is_followed = false;
                 let what = format!("offset {from} of partition {number} cannot be read");
                 return Err(self.trouble.unavailable(&what));
             }
@@ -483,6 +485,7 @@ impl Thread {
             };
             let (topic, limit) = (&self.shared.topic, self.shared.request_timeout);
             let Ok((low, high)) = self.reader.fetch_watermarks(topic, number as i32, limit) else {
+                self.follow_anew(number as u32, next);
                 continue;
             };
             let (low, high) = (low.max(0) as u64, high.max(0) as u64);
@@ -494,10 +497,20 @@ impl Thread {
             } else if next > high {
                 format!("the topic {topic} ends at offset {high}, and has lost what came after it")
             } else {
+                self.follow_anew(number as u32, next);
                 continue;
             };
             partition.followed().fail(number as u32, next, reason);
             partition.changed.notify_waiters();
+        }
+    }
+
+    /// Goes on where a partition was: what was missing may come back, as when a broker
+    /// has just been started again, and librdkafka fetches no more of it by itself.
+    fn follow_anew(&self, partition: u32, from: u64) {
+        self.shared.partitions[partition as usize].followed().is_paused = false;
+        if let Err(error) = self.obey(Command::Follow { partition, from }) {
+            tracing::error!(partition, %error, "a partition is not followed as it should be");
         }
     }
 
