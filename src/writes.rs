@@ -42,7 +42,7 @@ pub const TEXT_CHARS_MAX_DEFAULT: usize = 140;
 
 /// Followers to one event of an import: small enough to be interleaved with
 /// posts, large enough to be cheap.
-const EVENT_FOLLOWERS_MAX: usize = 8_192;
+pub(crate) const EVENT_FOLLOWERS_MAX: usize = 8_192;
 
 /// Bytes of events appended together: well below what a log takes at once.
 const APPEND_BYTES_MAX: usize = 1 << 20;

@@ -15,6 +15,7 @@ use super::{
     town::{Town, TownPost},
 };
 use crate::{
+    domain::{PostId, UserId},
     event_log::partition_of,
     fanout::combine,
     store::redis::{
@@ -61,7 +62,7 @@ impl Packed {
         packed
     }
 
-    fn add(&mut self, round: Vec<(crate::domain::UserId, crate::domain::PostId)>) {
+    fn add(&mut self, round: Vec<(UserId, PostId)>) {
         let pushes = combine(round);
         for (reader, ids) in pushes.iter() {
             pack_push(&mut self.bytes, &HomeKey::of(reader), ids);

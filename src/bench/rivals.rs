@@ -13,28 +13,26 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    BenchError,
-    redis::{BenchRedis, Usage},
-    town::Town,
-};
+use super::{BenchError, redis::BenchRedis, town::Town};
 use crate::{
     domain::{PostId, UserId},
-    store::redis::{
-        resp::{HomeKey, Reply, pack_command},
-        router::Work,
-        slots::home_slot,
+    fanout,
+    store::{
+        HOME_TIMELINE_CAP_DEFAULT,
+        redis::{
+            resp::{HomeKey, Reply, pack_command},
+            router::Work,
+            slots::home_slot,
+        },
     },
 };
 
-/// Deliveries in one call: as many as a round of the worker has.
-const CALL_DELIVERIES: usize = 131_072;
 /// Posts whose deliveries are laid out at once.
 const POSTS_AT_ONCE: usize = 2_048;
 /// One delivery in so many is followed by a trim, in Misskey's way.
 const MISSKEY_TRIM_EVERY: u64 = 10;
-/// How many entries the ones who trim keep.
-const CAP: usize = 800;
+/// How many entries the ones who trim keep: as many as Roost.
+const CAP: usize = HOME_TIMELINE_CAP_DEFAULT;
 
 /// A way to write a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +70,13 @@ impl Strategy {
         redis: &BenchRedis,
         town: &Town,
     ) -> Result<Written, BenchError> {
-        redis.empty().await?;
-        if self == Self::PushAndTrim {
-            for readers in town.readers().chunks(CALL_DELIVERIES) {
-                run(redis, &Commands::waking(readers)).await?;
-            }
-        }
+        // As many in one call as a round of the worker has.
+        let call_deliveries = fanout::Settings::default().round_deliveries_max;
+        self.prepare(redis, &town.readers()).await?;
         let before = redis.usage().await?;
         let (begun, mut deliveries) = (Instant::now(), 0);
         for posts in town.posts().chunks(POSTS_AT_ONCE) {
-            for some in town.deliveries(posts).chunks(CALL_DELIVERIES) {
+            for some in town.deliveries(posts).chunks(call_deliveries) {
                 run(redis, &Commands::of(self, some)).await?;
                 deliveries += some.len() as u64;
             }
@@ -98,11 +93,8 @@ impl Strategy {
         readers: &[UserId],
         ids: &[PostId],
     ) -> Result<f64, BenchError> {
-        redis.empty().await?;
-        if self == Self::PushAndTrim {
-            run(redis, &Commands::waking(readers)).await?;
-        }
-        let before: Usage = redis.usage().await?;
+        self.prepare(redis, readers).await?;
+        let before = redis.usage().await?;
         for id in ids {
             let deliveries: Vec<(UserId, PostId)> =
                 readers.iter().map(|reader| (*reader, *id)).collect();
@@ -110,6 +102,15 @@ impl Strategy {
         }
         let bytes = redis.usage().await?.memory_bytes.saturating_sub(before.memory_bytes);
         Ok(bytes as f64 / (readers.len() * ids.len().min(CAP)) as f64)
+    }
+
+    /// Empties Redis, and gives these readers what the strategy needs of them.
+    async fn prepare(self, redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
+        redis.empty().await?;
+        match self {
+            Self::PushAndTrim => run(redis, &Commands::Wake(readers)).await,
+            Self::Misskey | Self::Mastodon | Self::DeathStarBench => Ok(()),
+        }
     }
 
     /// What a delivery is: its first command, and the second if there is one.
@@ -177,10 +178,6 @@ struct Command {
 }
 
 impl<'a> Commands<'a> {
-    fn waking(readers: &'a [UserId]) -> Self {
-        Self::Wake(readers)
-    }
-
     fn of(strategy: Strategy, deliveries: &'a [(UserId, PostId)]) -> Self {
         let mut commands = Vec::with_capacity(deliveries.len() * 2);
         for (place, (_, id)) in deliveries.iter().enumerate() {

@@ -29,6 +29,7 @@ use crate::{
 const FULL_TIMELINES: u64 = 1_000;
 
 const RATE: &str = "deliveries";
+const VALUES: &str = "values a push";
 const REDIS_CPU: &str = "Redis CPU a delivery";
 const BYTES: &str = "an entry at the cap";
 
@@ -117,7 +118,7 @@ async fn ceiling(
     let rate = rate(deliveries, sent.elapsed);
     let row = Row::new("ceiling")
         .with(RATE, rate, "/s")
-        .with("values a push", deliveries as f64 / pushes as f64, "")
+        .with(VALUES, deliveries as f64 / pushes as f64, "")
         .with(REDIS_CPU, micros_each(sent.redis_cpu, deliveries), "µs");
     Ok(Some((row, rate)))
 }
@@ -134,7 +135,7 @@ async fn rivals(town: &Town, redis: &BenchRedis) -> Result<Vec<Row>, BenchError>
         let bytes = strategy.bytes_an_entry(redis, &readers, &ids).await?;
         let row = Row::new(strategy.name())
             .with(RATE, rate(written.deliveries, written.elapsed), "/s")
-            .with("values a push", 1.0, "")
+            .with(VALUES, 1.0, "")
             .with(REDIS_CPU, micros_each(written.redis_cpu, written.deliveries), "µs")
             .with(BYTES, bytes, "bytes");
         rows.push(row);
@@ -160,7 +161,7 @@ fn about(town: &Town, what: &str) -> String {
 fn row_of(drained: &Drained) -> Row {
     Row::new("roost")
         .with(RATE, rate(drained.deliveries, drained.elapsed), "/s")
-        .with("values a push", drained.deliveries as f64 / drained.pushes as f64, "")
+        .with(VALUES, drained.deliveries as f64 / drained.pushes as f64, "")
         .with("deliveries a round", drained.deliveries as f64 / drained.rounds as f64, "")
         .with("own CPU a delivery", micros_each(drained.own_cpu, drained.deliveries), "µs")
 }

@@ -8,12 +8,8 @@ use crate::{
     domain::{Event, Origin, Post, PostId, UserId},
     load::{UserIndex, Workload},
     post_id::PostIds,
+    writes::{EVENT_FOLLOWERS_MAX, TEXT_CHARS_MAX_DEFAULT},
 };
-
-/// Followers to one event.
-const EVENT_FOLLOWERS_MAX: usize = 8_192;
-/// As long as posts may be unless something else is set.
-const TEXT_CHARS: usize = 140;
 
 /// The posts of a load, with the follows that matter to them: those of their authors.
 pub(super) struct Town {
@@ -92,7 +88,7 @@ impl Town {
         let post = Post {
             id: post.id,
             author: self.authors[post.author].id,
-            text: "x".repeat(TEXT_CHARS),
+            text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
             origin: Origin::Shared,
             link: None,
             reply_to: None,

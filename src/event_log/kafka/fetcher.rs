@@ -384,9 +384,7 @@ impl Thread {
         let mut idle_at = Instant::now();
         while !self.shared.closed.load(Ordering::Relaxed) {
             for command in commands.try_iter() {
-                if let Err(error) = self.obey(command) {
-                    tracing::error!(%error, "a partition is not followed as it should be");
-                }
+                self.obey(command);
             }
             let batch = self.poll();
             self.hand_out(batch);
@@ -397,7 +395,13 @@ impl Thread {
         }
     }
 
-    fn obey(&self, command: Command) -> KafkaResult<()> {
+    fn obey(&self, command: Command) {
+        if let Err(error) = self.try_to_obey(command) {
+            tracing::error!(%error, "a partition is not followed as it should be");
+        }
+    }
+
+    fn try_to_obey(&self, command: Command) -> KafkaResult<()> {
         match command {
             Command::Resume { partition } => self.reader.resume(&self.one(partition, None)?),
             Command::Follow { partition, from } => {
@@ -509,9 +513,7 @@ impl Thread {
     /// has just been started again, and librdkafka fetches no more of it by itself.
     fn follow_anew(&self, partition: u32, from: u64) {
         self.shared.partitions[partition as usize].followed().is_paused = false;
-        if let Err(error) = self.obey(Command::Follow { partition, from }) {
-            tracing::error!(partition, %error, "a partition is not followed as it should be");
-        }
+        self.obey(Command::Follow { partition, from });
     }
 
     fn leave_idle(&self) {
