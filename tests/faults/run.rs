@@ -26,6 +26,8 @@ use crate::{
 const REPAIR_DEADLINE: Duration = Duration::from_secs(120);
 const REPAIR_DEADLINE_PER_FAULT: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How many differences a failure tells in full; the record has more.
+const DIFFERENCES_TOLD: usize = 5;
 
 /// Runs it; the record says how, whatever the end.
 pub async fn run(settings: &Settings) -> Result<()> {
@@ -125,7 +127,12 @@ async fn judge(
                 record.published(report["posts"].as_u64().unwrap_or(0));
                 match count {
                     Some(0) => return Ok(()),
-                    Some(count) => (Verdict::Differences, format!("{count} differences")),
+                    Some(count) => {
+                        let some = texts(&found["differences"]).into_iter().take(DIFFERENCES_TOLD);
+                        let some: Vec<String> = some.collect();
+                        let told = format!("{count} differences:\n  {}", some.join("\n  "));
+                        (Verdict::Differences, told)
+                    }
                     None => (Verdict::None, "the load has compared nothing".to_owned()),
                 }
             }

@@ -11,11 +11,16 @@
 //! It is no member of the group: partitions are assigned by name, so a worker, a
 //! rebuild and an API node that looks at the log's end all read in the same way. A
 //! partition that nobody has read or waited for in a while is followed no more.
+//!
+//! While the brokers come and go, a consumer may end up fetching nothing for ever. So
+//! where a read comes to nothing although the brokers say that there is something,
+//! another consumer takes over, on another thread; what the one before it still brings
+//! is not looked at.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -24,7 +29,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
@@ -64,9 +69,15 @@ pub struct Fetcher {
     shared: Arc<Shared>,
     ends: Ends,
     trouble: Arc<Trouble>,
-    request_timeout: Duration,
+    config: ClientConfig,
+    /// The thread that reads now. Locked after a partition, if both are.
+    reading: Mutex<Reading>,
+}
+
+/// A thread and its consumer.
+struct Reading {
     commands: mpsc::Sender<Command>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 struct Shared {
@@ -74,6 +85,10 @@ struct Shared {
     request_timeout: Duration,
     partitions: Box<[Partition]>,
     closed: AtomicBool,
+    /// Which thread reads: 0 for the first.
+    generation: AtomicU64,
+    /// How often that thread has got something.
+    batches: AtomicU64,
 }
 
 struct Partition {
@@ -114,9 +129,8 @@ impl Fetcher {
         ends: Ends,
         trouble: &Arc<Trouble>,
     ) -> Result<Self, LogError> {
-        let observer = Observer::new("reader", trouble);
-        let reader = Reader::from_config_and_context(&client::reader(settings), observer)
-            .map_err(|error| trouble.explain("no reader", &error))?;
+        let config = client::reader(settings);
+        let reader = consumer(&config, trouble)?;
         let partition = |_| Partition {
             followed: Mutex::new(Followed {
                 window: Window::new(settings.buffer_bytes_max),
@@ -136,25 +150,16 @@ impl Fetcher {
             request_timeout: settings.request_timeout,
             partitions: (0..partitions).map(partition).collect(),
             closed: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
         });
-        let (commands, received) = mpsc::channel();
-        let work = {
-            let shared = Arc::clone(&shared);
-            move || Thread { reader, shared, piece: BytesMut::new() }.run(&received)
-        };
-        let thread = thread::Builder::new().name("kafka-fetch".into());
-        let thread = thread.spawn(work).map_err(|source| LogError::Io {
-            action: "starting",
-            file: "the thread kafka-fetch".into(),
-            source,
-        })?;
+        let reading = Reading::start(&shared, 0, move || Ok(reader))?;
         Ok(Self {
             shared,
             ends,
             trouble: Arc::clone(trouble),
-            request_timeout: settings.request_timeout,
-            commands,
-            thread: Mutex::new(Some(thread)),
+            config,
+            reading: Mutex::new(reading),
         })
     }
 
@@ -173,6 +178,8 @@ impl Fetcher {
             return Ok(Vec::new());
         }
         let started = tokio::time::Instant::now();
+        let generation = self.shared.generation.load(Ordering::Relaxed);
+        let batches = self.shared.batches.load(Ordering::Relaxed);
         loop {
             let mut changed = std::pin::pin!(partition.changed.notified());
             changed.as_mut().enable();
@@ -182,11 +189,15 @@ impl Fetcher {
                 Look::Some(_) => true,
                 Look::Nothing => false,
             };
-            let patience = if has_some { PATIENCE } else { self.request_timeout };
+            let patience = if has_some { PATIENCE } else { self.shared.request_timeout };
             let woken = timeout_at(started + patience, changed).await;
             if woken.is_err() && !has_some {
                 // The next read asks for it anew.
                 partition.followed().is_followed = false;
+                let is_still = self.shared.batches.load(Ordering::Relaxed) == batches;
+                if is_still && self.ends.query().await.is_ok() {
+                    self.replace(generation)?;
+                }
                 let what = format!("offset {from} of partition {number} cannot be read");
                 return Err(self.trouble.unavailable(&what));
             }
@@ -252,12 +263,41 @@ impl Fetcher {
     pub fn close(&self, wait: bool) {
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.partitions.iter().for_each(|partition| partition.changed.notify_waiters());
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.reading().thread.take();
         if let Some(thread) = thread.filter(|_| wait)
             && thread.join().is_err()
         {
             tracing::error!("reading the log was not ended in order");
         }
+    }
+
+    /// Lets another consumer read, on another thread, instead of the one of
+    /// `generation`. That one ends by itself, if it ever does.
+    fn replace(&self, generation: u64) -> Result<(), LogError> {
+        {
+            let mut reading = self.reading();
+            let is_current = self.shared.generation.load(Ordering::Relaxed) == generation;
+            if !is_current || self.shared.closed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            tracing::warn!(
+                "nothing comes from Kafka although there is something; another consumer reads"
+            );
+            let (config, trouble) = (self.config.clone(), Arc::clone(&self.trouble));
+            let make = move || consumer(&config, &trouble);
+            self.shared.generation.store(generation + 1, Ordering::Relaxed);
+            *reading = Reading::start(&self.shared, generation + 1, make)?;
+        }
+        for partition in &self.shared.partitions {
+            // Whoever reads it or waits for it asks for it anew.
+            partition.followed().is_followed = false;
+            partition.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn partition(&self, number: u32) -> &Partition {
@@ -335,7 +375,7 @@ impl Fetcher {
 
     fn command(&self, command: Command) {
         // Without its thread the log is closed, which the caller sees next.
-        let _ = self.commands.send(command);
+        let _ = self.reading().commands.send(command);
     }
 }
 
@@ -371,10 +411,42 @@ impl Drop for Waiting<'_> {
     }
 }
 
+fn consumer(config: &ClientConfig, trouble: &Arc<Trouble>) -> Result<Reader, LogError> {
+    Reader::from_config_and_context(config, Observer::new("reader", trouble))
+        .map_err(|error| trouble.explain("no reader", &error))
+}
+
+impl Reading {
+    /// Runs the consumer that `make` makes on a thread of its own.
+    fn start(
+        shared: &Arc<Shared>,
+        generation: u64,
+        make: impl FnOnce() -> Result<Reader, LogError> + Send + 'static,
+    ) -> Result<Self, LogError> {
+        let (commands, received) = mpsc::channel();
+        let shared = Arc::clone(shared);
+        let work = move || match make() {
+            Ok(reader) => {
+                Thread { reader, shared, generation, piece: BytesMut::new() }.run(&received);
+            }
+            // Reads come to nothing, until there is another one.
+            Err(error) => tracing::error!(%error, "the log is not read"),
+        };
+        let thread = thread::Builder::new().name("kafka-fetch".into());
+        let thread = thread.spawn(work).map_err(|source| LogError::Io {
+            action: "starting",
+            file: "the thread kafka-fetch".into(),
+            source,
+        })?;
+        Ok(Self { commands, thread: Some(thread) })
+    }
+}
+
 /// The thread, with all that only it touches.
 struct Thread {
     reader: Reader,
     shared: Arc<Shared>,
+    generation: u64,
     /// Where the next payloads are copied to.
     piece: BytesMut,
 }
@@ -382,17 +454,26 @@ struct Thread {
 impl Thread {
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut idle_at = Instant::now();
-        while !self.shared.closed.load(Ordering::Relaxed) {
+        while !self.shared.closed.load(Ordering::Relaxed) && self.is_current() {
             for command in commands.try_iter() {
                 self.obey(command);
             }
-            let batch = self.poll();
+            let (batch, is_missing) = self.poll();
             self.hand_out(batch);
+            if is_missing {
+                self.find_missing();
+            }
             if idle_at.elapsed() >= IDLE_INTERVAL {
                 self.leave_idle();
                 idle_at = Instant::now();
             }
         }
+    }
+
+    /// Whether it is the one that reads. While a partition is locked, it remains so for
+    /// that partition: whoever replaces it looks at every partition afterwards.
+    fn is_current(&self) -> bool {
+        self.shared.generation.load(Ordering::Relaxed) == self.generation
     }
 
     fn obey(&self, command: Command) {
@@ -414,9 +495,10 @@ impl Thread {
         }
     }
 
-    /// What has come, once something has, in the order of each partition.
-    fn poll(&mut self) -> Vec<(u32, Record)> {
-        let mut batch = Vec::new();
+    /// What has come, once something has, in the order of each partition; and whether
+    /// something that was to come is missing.
+    fn poll(&mut self) -> (Vec<(u32, Record)>, bool) {
+        let (mut batch, mut is_missing) = (Vec::new(), false);
         let mut wait = POLL_TIMEOUT;
         while batch.len() < BATCH_RECORDS_MAX {
             match self.reader.poll(wait) {
@@ -431,17 +513,19 @@ impl Thread {
                     }
                 }
                 Some(Err(error)) => {
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-                        self.find_missing();
-                    }
+                    let code = error.rdkafka_error_code();
+                    is_missing |= code == Some(RDKafkaErrorCode::AutoOffsetReset);
                 }
             }
             wait = Duration::ZERO;
         }
-        batch
+        (batch, is_missing)
     }
 
     fn hand_out(&self, batch: Vec<(u32, Record)>) {
+        if !batch.is_empty() && self.is_current() {
+            self.shared.batches.fetch_add(1, Ordering::Relaxed);
+        }
         let mut records = batch.into_iter().peekable();
         while let Some((number, _)) = records.peek() {
             let number = *number;
@@ -450,7 +534,8 @@ impl Thread {
                 continue;
             };
             let mut followed = partition.followed();
-            let is_wanted = followed.is_followed && followed.moving_to.is_none();
+            let is_wanted =
+                followed.is_followed && followed.moving_to.is_none() && self.is_current();
             while let Some((_, record)) = records.next_if(|(other, _)| *other == number) {
                 let (offset, next) = (record.offset, followed.window.next());
                 if !is_wanted || followed.window.push(record) != Pushed::Gap {
@@ -477,8 +562,10 @@ impl Thread {
     }
 
     /// Finds the partitions that do not hold what is to be read next, which
-    /// librdkafka says without naming them.
+    /// librdkafka says without naming them. Those of which nothing is known in time
+    /// are asked for again.
     fn find_missing(&self) {
+        let deadline = Instant::now() + self.shared.request_timeout / 2;
         for (number, partition) in self.shared.partitions.iter().enumerate() {
             let next = {
                 let followed = partition.followed();
@@ -487,7 +574,9 @@ impl Thread {
                 }
                 followed.window.next()
             };
-            let (topic, limit) = (&self.shared.topic, self.shared.request_timeout);
+            let topic = &self.shared.topic;
+            // 0 would be for ever.
+            let limit = deadline.saturating_duration_since(Instant::now()).max(POLL_TIMEOUT);
             let Ok((low, high)) = self.reader.fetch_watermarks(topic, number as i32, limit) else {
                 self.follow_anew(number as u32, next);
                 continue;
@@ -504,7 +593,11 @@ impl Thread {
                 self.follow_anew(number as u32, next);
                 continue;
             };
-            partition.followed().fail(number as u32, next, reason);
+            let mut followed = partition.followed();
+            if self.is_current() {
+                followed.fail(number as u32, next, reason);
+            }
+            drop(followed);
             partition.changed.notify_waiters();
         }
     }
