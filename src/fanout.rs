@@ -197,6 +197,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// Works until it is told to stop, then commits what is delivered. A step
     /// that fails is tried again, unless that cannot help.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FanoutError> {
+        let mut has_failed = false;
         while !stop.is_cancelled() {
             let done = match self.step().await {
                 Ok(Step::Worked) => {
@@ -211,13 +212,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 // What is in hand here is no longer what is to be done.
                 Err(error) if error.must_resume() => return Err(error),
                 Err(error) => {
+                    has_failed = true;
                     self.metrics.failed(&error);
                     let place = (self.partition, Some(self.next_offset));
                     wait_to_retry(error, place, self.settings.retry_delay, &stop).await?;
                 }
             }
         }
-        match self.end().await {
+        match self.end(has_failed).await {
             Err(error) if !error.is_final() => {
                 tracing::warn!(
                     partition = self.partition,
@@ -231,9 +233,15 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         }
     }
 
-    /// Commits what is delivered, and lets the partition go.
-    async fn end(&mut self) -> Result<(), FanoutError> {
+    /// Commits what is delivered, and lets the partition go. Where something has failed,
+    /// what was written then may still be under way, so that whoever takes the partition
+    /// over must see to it that it comes to an end.
+    async fn end(&mut self, has_failed: bool) -> Result<(), FanoutError> {
         self.commit().await?;
+        if has_failed {
+            self.store.abandon(self.partition);
+            return Ok(());
+        }
         Ok(self.store.release(self.partition).await?)
     }
 

@@ -74,8 +74,8 @@ impl Ledger for RedisStore {
         let before = fields(inner.control.one(call).await?);
         let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
         let released = before.get(b"released".as_slice()).is_some_and(|value| value == b"1");
+        // This process too, if it was: what it gave up half-way may still be under way.
         if let Some(owner) = owner
-            && owner != worker
             && !released
         {
             fence::close_connections(&inner.settings.config, &owner).await?;
@@ -91,8 +91,8 @@ impl Ledger for RedisStore {
         let _turn = inner.looked_at.lock().await;
         let look = inner.look(&[(partition, &watermarks)]).await?;
         if let Some(loss) = look.lost(partition, &watermarks) {
-            for other in loss.workers.iter().filter(|other| *other != worker) {
-                fence::close_connections(&inner.settings.config, other).await?;
+            for worker in &loss.workers {
+                fence::close_connections(&inner.settings.config, worker).await?;
             }
             loss.go_back(&mut resume, end);
         }

@@ -1,7 +1,7 @@
 //! One connection to one node.
 //!
 //! ```text
-//!  connect: TCP, TLS, AUTH, CLIENT SETNAME, SELECT, SCRIPT LOAD
+//!  connect: TCP, TLS, AUTH, CLIENT SETNAME, CLIENT ID, SELECT, SCRIPT LOAD
 //!  call:    one command ──► one whole reply          control
 //!  run:     many commands ──► a reply each           pushes, in `pipeline`
 //! ```
@@ -75,6 +75,7 @@ pub struct Dial {
 pub struct NodeConnection {
     node: NodeAddress,
     name: ConnectionName,
+    id: i64,
     stream: Stream,
     incoming: Incoming,
     /// Commands packed and not all written yet.
@@ -99,6 +100,7 @@ impl NodeConnection {
             let mut connection = Self {
                 node: node.clone(),
                 name: dial.name.clone(),
+                id: 0,
                 stream,
                 incoming: Incoming::default(),
                 outgoing: Vec::new(),
@@ -126,6 +128,9 @@ impl NodeConnection {
             }
         }
         self.demand(&[b"CLIENT", b"SETNAME", dial.name.as_str().as_bytes()]).await?;
+        if let Value::Integer(id) = self.call(&[b"CLIENT", b"ID"]).await? {
+            self.id = id;
+        }
         match config.database() {
             0 => {}
             database => self.demand(&[b"SELECT", database.to_string().as_bytes()]).await?,
@@ -139,6 +144,11 @@ impl NodeConnection {
     /// How Redis knows it.
     pub fn name(&self) -> &ConnectionName {
         &self.name
+    }
+
+    /// The number by which Redis knows it, until it is started again.
+    pub fn id(&self) -> i64 {
+        self.id
     }
 
     /// Whether it can be used: it is open, and nothing unasked has come.

@@ -3,17 +3,21 @@
 //! A pipeline has a connection to itself while it runs. Connections that came
 //! back whole are used again, others are dropped. A node that could not be reached
 //! is tried again only after a while, which doubles each time.
+//!
+//! What was sent on a connection that did not come back may be carried out at any time
+//! later, after what is sent to make up for it. So before anything else is sent to its
+//! node, the node is made to close it.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit},
     time::{Instant, sleep_until},
 };
 
@@ -38,6 +42,11 @@ pub(super) struct NodePool {
     /// As many as there may be connections in use; past it, pipelines wait.
     permits: Semaphore,
     failures: Mutex<Failures>,
+    /// How Redis knows the connections that did not come back: at most as many as may
+    /// be in use, for nothing goes to the node before it has closed them.
+    doubtful: Mutex<Vec<i64>>,
+    /// Held by whoever has them closed.
+    closing: AsyncMutex<()>,
     /// Counts the connections that are made.
     made: Counter,
 }
@@ -53,8 +62,22 @@ struct Failures {
 #[derive(Debug)]
 pub(super) struct Lease<'a> {
     pub(super) connection: NodeConnection,
-    pool: &'a NodePool,
+    doubt: Doubt<'a>,
     _permit: Option<SemaphorePermit<'a>>,
+}
+
+/// That a connection may not come back.
+#[derive(Debug)]
+struct Doubt<'a> {
+    pool: &'a NodePool,
+    /// Which one; `None` once it is back.
+    id: Option<i64>,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.pool.doubtful().extend(self.id);
+    }
 }
 
 impl NodePool {
@@ -64,6 +87,8 @@ impl NodePool {
             idle: Mutex::default(),
             permits: Semaphore::new(connections_max.max(1)),
             failures: Mutex::default(),
+            doubtful: Mutex::default(),
+            closing: AsyncMutex::default(),
             made,
         }
     }
@@ -82,7 +107,7 @@ impl NodePool {
         let permit = self.permits.acquire().await.ok();
         while let Some(mut connection) = self.pop_idle() {
             if *connection.name() == dial.name && connection.is_idle() {
-                return Ok(Lease { connection, pool: self, _permit: permit });
+                return self.lend(connection, permit).await;
             }
         }
         let not_before = self.failures.lock().unwrap_or_else(PoisonError::into_inner).not_before;
@@ -96,7 +121,40 @@ impl NodePool {
         if let Some(admission) = admission {
             admission().await?;
         }
-        Ok(Lease { connection, pool: self, _permit: permit })
+        self.lend(connection, permit).await
+    }
+
+    async fn lend<'a>(
+        &'a self,
+        mut connection: NodeConnection,
+        permit: Option<SemaphorePermit<'a>>,
+    ) -> Result<Lease<'a>, NodeError> {
+        if !self.doubtful().is_empty() {
+            self.close_doubtful(&mut connection).await?;
+        }
+        let doubt = Doubt { pool: self, id: Some(connection.id()) };
+        Ok(Lease { connection, doubt, _permit: permit })
+    }
+
+    /// Has the node close the connections that did not come back. They stay noted until
+    /// it has: whoever comes meanwhile waits.
+    async fn close_doubtful(&self, connection: &mut NodeConnection) -> Result<(), NodeError> {
+        let _turn = self.closing.lock().await;
+        let doubtful = self.doubtful().clone();
+        for id in &doubtful {
+            match connection.call(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()]).await {
+                Ok(_) => {}
+                // It is closed already.
+                Err(NodeError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.doubtful().retain(|id| !doubtful.contains(id));
+        Ok(())
+    }
+
+    fn doubtful(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pop_idle(&self) -> Option<NodeConnection> {
@@ -118,8 +176,9 @@ impl Failures {
 
 impl Lease<'_> {
     /// Gives the connection back, on which nothing is under way.
-    pub(super) fn give_back(self) {
-        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn give_back(mut self) {
+        self.doubt.id = None;
+        let mut idle = self.doubt.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(self.connection);
     }
 }
