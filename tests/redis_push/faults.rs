@@ -20,6 +20,7 @@ use roost::{
         },
     },
 };
+use tokio::time::timeout;
 
 use super::{
     proxy::{Fault, Proxy},
@@ -114,6 +115,30 @@ async fn what_a_silent_server_was_sent_is_unknown() {
     for (place, reader) in readers.all().enumerate().filter(|(_, r)| readers.is_awake(*r)) {
         let list = &lists[&reader];
         assert!(*list == [1] || (unknown.contains(&place) && list.is_empty()), "{list:?}");
+    }
+    readers.clear(&mut redis).await;
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_not_carried_out_after_what_makes_up_for_it() {
+    let Some(url) = services::standalone() else { return };
+    let mut redis = services::look(&url).await;
+    let readers = Readers::new(20);
+    readers.wake(&mut redis).await;
+    let proxy = Proxy::before(address(&url), Fault::Hold).await;
+    let settings =
+        PushSettings { progress_timeout: Duration::from_millis(200), ..services::settings() };
+    let pusher = Pusher::new(services::config(&format!("redis://{}", proxy.address)), settings);
+    pusher.check().await.unwrap();
+
+    proxy.fail_after(0);
+    let (report, unwritten) = push_all(&pusher, &readers.one_each(1)).await;
+    assert_eq!((report.unknown.len(), unwritten.len()), (20, 0));
+    pusher.push(&readers.one_each(2)).await.unwrap();
+    timeout(Duration::from_secs(60), proxy.let_go()).await.expect("it ends");
+    let lists = readers.lists(&mut redis).await;
+    for reader in readers.all().filter(|reader| readers.is_awake(*reader)) {
+        assert_eq!(lists[&reader], [2], "{reader}");
     }
     readers.clear(&mut redis).await;
 }

@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinHandle,
 };
 
@@ -21,6 +22,9 @@ pub enum Fault {
     Cut,
     /// Nothing passes any more in either direction.
     Freeze,
+    /// What came last passes once [`Proxy::let_go`] says so, whether the client is there
+    /// still or not. Other connections pass meanwhile.
+    Hold,
 }
 
 /// Passes everything on until so many bytes have come from clients, all
@@ -28,7 +32,16 @@ pub enum Fault {
 pub struct Proxy {
     pub address: SocketAddr,
     budget: Arc<AtomicI64>,
+    held: Arc<Held>,
     task: JoinHandle<()>,
+}
+
+/// What is held back.
+#[derive(Default)]
+struct Held {
+    let_go: Notify,
+    /// The server has answered it, or has closed the connection.
+    ended: Notify,
 }
 
 impl Proxy {
@@ -36,14 +49,21 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let budget = Arc::new(AtomicI64::new(i64::MAX));
-        let left = budget.clone();
+        let held = Arc::new(Held::default());
+        let (left, holds) = (budget.clone(), held.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(pass(client, server, left.clone(), fault));
+                tokio::spawn(pass(client, server, left.clone(), holds.clone(), fault));
             }
         });
-        Self { address, budget, task }
+        Self { address, budget, held, task }
+    }
+
+    /// Lets what is held back pass, and waits until it has come to an end.
+    pub async fn let_go(&self) {
+        self.held.let_go.notify_one();
+        self.held.ended.notified().await;
     }
 
     /// Lets so many bytes pass before the fault, once.
@@ -58,7 +78,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream, budget: Arc<AtomicI64>, fault: Fault) {
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    budget: Arc<AtomicI64>,
+    held: Arc<Held>,
+    fault: Fault,
+) {
     let (mut from_client, mut from_server) = (vec![0; 8 << 10], vec![0; 8 << 10]);
     loop {
         tokio::select! {
@@ -75,6 +101,13 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, budget: Arc<AtomicI6
                     }
                     // Those that come after pass again.
                     budget.store(i64::MAX, Ordering::SeqCst);
+                    if fault == Fault::Hold {
+                        held.let_go.notified().await;
+                        // Where it is closed, that shows at one of the two.
+                        let _ = server.write_all(&from_client[passed..len]).await;
+                        let _ = server.read(&mut from_server).await;
+                        held.ended.notify_one();
+                    }
                     return;
                 }
             }
