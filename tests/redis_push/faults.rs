@@ -40,6 +40,15 @@ async fn push_all(pusher: &Pusher, pushes: &Pushes<UserId>) -> (PushReport, Vec<
     }
 }
 
+/// A pusher that is connected already, and soon gives up a server that falls silent.
+async fn impatient(proxy: &Proxy) -> Pusher {
+    let settings =
+        PushSettings { progress_timeout: Duration::from_millis(200), ..services::settings() };
+    let pusher = Pusher::new(services::config(&format!("redis://{}", proxy.address)), settings);
+    pusher.check().await.unwrap();
+    pusher
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_cut_the_report_is_exact_but_for_the_unknown() {
     let Some(url) = services::standalone() else { return };
@@ -92,10 +101,7 @@ async fn what_a_silent_server_was_sent_is_unknown() {
     let readers = Readers::new(READERS);
     readers.wake(&mut redis).await;
     let proxy = Proxy::before(address(&url), Fault::Freeze).await;
-    let settings =
-        PushSettings { progress_timeout: Duration::from_millis(200), ..services::settings() };
-    let pusher = Pusher::new(services::config(&format!("redis://{}", proxy.address)), settings);
-    pusher.check().await.unwrap();
+    let pusher = impatient(&proxy).await;
     proxy.fail_after(300_000);
 
     let begin = std::time::Instant::now();
@@ -126,10 +132,7 @@ async fn what_was_given_up_is_not_carried_out_after_what_makes_up_for_it() {
     let readers = Readers::new(20);
     readers.wake(&mut redis).await;
     let proxy = Proxy::before(address(&url), Fault::Hold).await;
-    let settings =
-        PushSettings { progress_timeout: Duration::from_millis(200), ..services::settings() };
-    let pusher = Pusher::new(services::config(&format!("redis://{}", proxy.address)), settings);
-    pusher.check().await.unwrap();
+    let pusher = impatient(&proxy).await;
 
     proxy.fail_after(0);
     let (report, unwritten) = push_all(&pusher, &readers.one_each(1)).await;
