@@ -119,22 +119,6 @@ pub enum AppError {
     /// A worker cannot go on.
     #[error(transparent)]
     Fanout(#[from] FanoutError),
-    /// The store holds events that the log has lost.
-    #[error(
-        "the event log in {data_dir} ends at offset {end} of partition {partition}, and the store \
-         holds events up to {applied}: the log has lost its end, or was replaced by an older one. \
-         Restore log/ from a backup; or, to go on without what is lost, run `roost rebuild`"
-    )]
-    LogBehindStore {
-        /// The data directory.
-        data_dir: String,
-        /// Which partition.
-        partition: u32,
-        /// Where the log ends.
-        end: u64,
-        /// Where the store's events end.
-        applied: u64,
-    },
     /// The end of the log is not readable.
     #[error("the end of the event log is not readable: {0}")]
     Event(#[from] CodecError),

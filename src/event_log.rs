@@ -219,13 +219,14 @@ pub enum LogError {
     },
     /// A commit names records that do not exist, which would be lost once they do.
     #[error(
-        "offset {offset} of partition {partition} cannot be committed, since it ends at {end}; \
-         whoever committed it has read another log"
+        "offset {offset} of partition {partition} is not to be committed, since it ends at {end}: \
+         the log has lost its end, or was replaced by another one. Restore the log from a backup; \
+         or, to go on without what is lost, run `roost rebuild`"
     )]
     BeyondEnd {
         /// Which partition.
         partition: u32,
-        /// What was to be committed.
+        /// What was to be committed, or was.
         offset: u64,
         /// One past the last acknowledged record.
         end: u64,
@@ -290,6 +291,11 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether trying again cannot help a reader.
+    pub fn is_final(&self) -> bool {
+        self.is_corrupt() || matches!(self, Self::BeyondEnd { .. })
+    }
+
     /// Whether events that were acknowledged cannot be read.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Incomplete { .. })

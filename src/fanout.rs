@@ -120,15 +120,30 @@ pub enum FanoutError {
         /// What is wrong with it.
         source: CodecError,
     },
+    /// The store holds what is not in the log. What comes into the log at those offsets
+    /// would be taken for it, and never be delivered.
+    #[error(
+        "partition {partition} of the event log ends at offset {end}, and the store holds events \
+         up to {seen}: the log has lost its end, or was replaced by another one. Restore the log \
+         from a backup; or, to go on without what is lost, run `roost rebuild`"
+    )]
+    LogBehindStore {
+        /// Which partition.
+        partition: u32,
+        /// Where the log ends.
+        end: u64,
+        /// Where the store's events end.
+        seen: u64,
+    },
 }
 
 impl FanoutError {
     /// Whether trying again cannot help.
     fn is_final(&self) -> bool {
         match self {
-            Self::Log(error) => error.is_corrupt(),
+            Self::Log(error) => error.is_final(),
             Self::Store(error) => error.is_final(),
-            Self::Event { .. } => true,
+            Self::Event { .. } | Self::LogBehindStore { .. } => true,
         }
     }
 
@@ -174,7 +189,15 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         settings: Settings,
     ) -> Result<Self, FanoutError> {
         let resume = store.resume(partition, log.end(partition).await?).await?;
-        let committed = goes_on_at(&resume, log.committed(partition).await?);
+        // Of now: whoever had the partition may have gone on since.
+        let end = log.end(partition).await?;
+        check_end(partition, &resume, end)?;
+        // The store may have gone back since the log was told.
+        let delivered = match resume.delivered {
+            Some(delivered) => delivered,
+            None => log.committed(partition).await?,
+        };
+        let committed = delivered.min(resume.applied);
         progress.publish(partition, Position { applied: committed, delivered: committed });
         Ok(Self {
             log,
@@ -528,10 +551,13 @@ impl<L, S: Store> Drop for Worker<L, S> {
     }
 }
 
-/// Below it, everything is delivered: as the store says, which may have gone back since
-/// the log was told; or else as the log does.
-fn goes_on_at(resume: &Resume, committed: u64) -> u64 {
-    resume.delivered.unwrap_or(committed).min(resume.applied)
+/// Whether the log has all that the store has seen of a partition.
+///
+/// # Errors
+/// [`FanoutError::LogBehindStore`] if not.
+pub fn check_end(partition: u32, marks: &Resume, end: u64) -> Result<(), FanoutError> {
+    let seen = marks.seen();
+    if seen > end { Err(FanoutError::LogBehindStore { partition, end, seen }) } else { Ok(()) }
 }
 
 /// Waits before what failed is tried again, unless that cannot help.
@@ -581,14 +607,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_has_gone_back_is_followed_whatever_the_log_was_told() {
-        // In the midst of a replay: applied further than it is delivered.
-        let resume = Resume { applied: 200, shown: 200, attempted: 210, delivered: Some(40) };
-        assert_eq!(goes_on_at(&resume, 170), 40);
-        // The log may not have been told the last of it.
-        assert_eq!(goes_on_at(&resume, 30), 40);
-        let silent = Resume { delivered: None, ..resume };
-        assert_eq!(goes_on_at(&silent, 170), 170);
-        assert_eq!(goes_on_at(&silent, 220), 200);
+    fn a_store_that_has_seen_more_than_there_is_belongs_to_another_log() {
+        let marks = Resume { applied: 70, shown: 60, attempted: 90, delivered: Some(50) };
+        assert!(check_end(3, &marks, 90).is_ok());
+        let error = check_end(3, &marks, 89).unwrap_err();
+        assert!(error.is_final());
+        assert!(error.to_string().contains("ends at offset 89"), "{error}");
+        let ahead = Resume { delivered: Some(91), ..marks };
+        assert!(check_end(3, &ahead, 90).is_err());
     }
 }

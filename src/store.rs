@@ -300,6 +300,12 @@ pub trait Lookups: Accounts {
         account: Self::Account,
     ) -> impl Future<Output = Result<FollowCounts, StoreError>> + Send;
 
+    /// A number that is another one whenever a part of the store was started anew, or
+    /// replaced by another that may not have all that it had.
+    fn incarnation(&self) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        async { Ok(0) }
+    }
+
     /// How far the workers of every partition have come, without taking it over.
     fn marks(&self) -> impl Future<Output = Result<Vec<Resume>, StoreError>> + Send;
 
@@ -323,6 +329,13 @@ pub struct Resume {
     /// Below it, every event has reached every timeline it must reach. `None` where
     /// only the log remembers that: such a store never goes back.
     pub delivered: Option<u64>,
+}
+
+impl Resume {
+    /// The end of the log that the store has seen, at least.
+    pub fn seen(&self) -> u64 {
+        self.attempted.max(self.applied).max(self.delivered.unwrap_or_default())
+    }
 }
 
 /// The newest posts of some timeline.

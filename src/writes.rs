@@ -11,6 +11,7 @@
 //! has gone, so that what its request id stands for is always known.
 
 mod draft;
+mod memory;
 mod patience;
 mod publish;
 mod requests;
@@ -27,6 +28,7 @@ use tokio::{
 pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
 };
+pub use self::memory::Memory;
 use self::{patience::Patience, requests::Requests};
 use crate::{
     domain::{Event, Post, PostId, UserId},
@@ -93,6 +95,7 @@ struct Inner<L, S> {
     log: Arc<L>,
     store: Arc<S>,
     progress: Arc<Progress>,
+    memory: Memory,
     ids: Arc<PostIds>,
     clock: Clock,
     requests: Requests,
@@ -154,11 +157,11 @@ impl From<LogError> for WriteError {
 
 impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// Writes into `log`; `ids` must give out ids that neither the log nor the
-    /// store holds.
+    /// store holds, and `memory` says whether the store has lost anything.
     pub fn new(
         log: Arc<L>,
         store: Arc<S>,
-        progress: Arc<Progress>,
+        (progress, memory): (Arc<Progress>, Memory),
         ids: Arc<PostIds>,
         clock: Clock,
         settings: Settings,
@@ -166,8 +169,18 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         let requests = Requests::default();
         let in_flight = Arc::new(Semaphore::new(settings.in_flight_bytes_max as usize));
         let patience = Patience::default();
-        let inner =
-            Inner { log, store, progress, ids, clock, requests, patience, in_flight, settings };
+        let inner = Inner {
+            log,
+            store,
+            progress,
+            memory,
+            ids,
+            clock,
+            requests,
+            patience,
+            in_flight,
+            settings,
+        };
         Self { inner: Arc::new(inner) }
     }
 

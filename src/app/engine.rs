@@ -35,7 +35,7 @@ use crate::{
         redis::{self as redis_store, RedisStore, config::RedisConfig},
     },
     telemetry::Metrics,
-    writes::{self, Clock, Writes},
+    writes::{self, Clock, Memory, Writes},
 };
 
 /// How often a start says how far it has come.
@@ -53,6 +53,7 @@ pub(super) struct Parts<L, S> {
     store: Arc<S>,
     ids: Arc<PostIds>,
     progress: Arc<Progress>,
+    memory: Memory,
     metrics: Metrics,
     stop: CancellationToken,
     /// `None` where there are none, and once `failed` has told how they ended.
@@ -79,22 +80,26 @@ impl Engine {
                     move || open(&data_dir, partitions, home_timeline_cap)
                 });
                 let (lock, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
-                check_end(data_dir, &log, &store).await?;
+                check_ends(&*log, &*store).await?;
                 let ids = PostIds::new(0, greatest_post(&*log, &*store).await?);
-                let mut parts = Parts::new(log, store, ids, settings, metrics)?;
+                let memory = Memory::perfect();
+                let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 parts._data_dir = Some(lock);
                 Ok(Self::Embedded(parts.caught_up(settings, gate).await?))
             }
             Backend::Shared { kafka, redis } => {
                 let (log, store) = open_shared(kafka, redis, settings, metrics).await?;
                 let store = Arc::new(RedisStore::open(store).await?);
+                check_ends(&*log, &*store).await?;
                 let greatest = greatest_post(&*log, &*store).await?;
                 let ids = store.lease_node(greatest).await?;
-                let mut parts = Parts::new(log, store, ids, settings, metrics)?;
+                let memory = Memory::of_shared_store();
+                let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 let follower = Follower {
                     log: Arc::clone(&parts.log),
                     store: Arc::clone(&parts.store),
                     progress: Arc::clone(&parts.progress),
+                    memory: parts.memory.clone(),
                     gate: gate.clone(),
                 };
                 parts.beside.extend([
@@ -140,6 +145,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         log: Arc<L>,
         store: Arc<S>,
         ids: PostIds,
+        memory: Memory,
         settings: &Settings,
         metrics: &Metrics,
     ) -> Result<Self, AppError> {
@@ -165,6 +171,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             store,
             ids: Arc::new(ids),
             progress,
+            memory,
             metrics: metrics.clone(),
             stop,
             workers,
@@ -195,7 +202,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&self.store),
-            Arc::clone(&self.progress),
+            (Arc::clone(&self.progress), self.memory.clone()),
             Arc::clone(&self.ids),
             system_clock(),
             writes::Settings {
@@ -314,18 +321,13 @@ async fn open_shared(
     Ok((Arc::new(log), store))
 }
 
-/// No partition may end before what the store holds.
-async fn check_end(
-    data_dir: &Path,
-    log: &EmbeddedLog,
-    store: &EmbeddedStore,
-) -> Result<(), AppError> {
-    for partition in 0..log.partitions() {
-        let (end, applied) = (log.end(partition).await?, store.applied(partition));
-        if applied > end {
-            let data_dir = data_dir.display().to_string();
-            return Err(AppError::LogBehindStore { data_dir, partition, end, applied });
-        }
+/// No partition may end before what the store has seen of it.
+async fn check_ends(log: &impl EventLog, store: &impl Store) -> Result<(), AppError> {
+    // In this order, since both only grow.
+    let marks = store.marks().await?;
+    let ends = log.ends().await?;
+    for ((partition, marks), end) in (0..).zip(&marks).zip(ends) {
+        fanout::check_end(partition, marks, end)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     fanout::Progress,
     grpc::Gate,
     store::{Resume, Store, StoreError},
+    writes::Memory,
 };
 
 /// How often the store is asked.
@@ -32,6 +34,7 @@ pub(super) struct Follower<L, S> {
     pub(super) log: Arc<L>,
     pub(super) store: Arc<S>,
     pub(super) progress: Arc<Progress>,
+    pub(super) memory: Memory,
     pub(super) gate: Gate,
 }
 
@@ -51,17 +54,27 @@ impl<L: EventLog, S: Store> Follower<L, S> {
     /// Follows until it is told to stop.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut known = Vec::new();
+        let mut incarnation = None;
         let mut holds = Holds::All;
         while !stop.is_cancelled() {
-            let pause = match self.store.marks().await {
-                Ok(marks) => {
+            let begun = Instant::now();
+            let pause = match self.look().await {
+                Ok((marks, now)) => {
                     let went_back = self.take_note(&known, &marks);
                     known = marks;
+                    // A worker notices later what that one has lost.
+                    let is_another = incarnation.replace(now).is_some_and(|before| before != now);
+                    if went_back || is_another {
+                        self.memory.found_loss();
+                    }
                     if went_back {
                         tracing::warn!("the store has lost some of what it held; reads wait");
                         holds = Holds::Less;
                     }
                     holds = self.settle(holds, &known).await;
+                    if holds == Holds::All {
+                        self.memory.found_whole(begun);
+                    }
                     INTERVAL
                 }
                 Err(error) => {
@@ -74,6 +87,12 @@ impl<L: EventLog, S: Store> Follower<L, S> {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    async fn look(&self) -> Result<(Vec<Resume>, u64), StoreError> {
+        // In this order: should it become another one in between, the next look says so.
+        let marks = self.store.marks().await?;
+        Ok((marks, self.store.incarnation().await?))
     }
 
     /// Publishes how far the workers have come. True: less than before.

@@ -277,6 +277,11 @@ impl EventLog for KafkaLog {
         self.fetcher.end(partition).await
     }
 
+    async fn ends(&self) -> Result<Vec<u64>, LogError> {
+        self.check_open()?;
+        Ok(self.fetcher.ends().await?.to_vec())
+    }
+
     async fn wait_past(&self, partition: u32, offset: u64) -> Result<(), LogError> {
         self.check_open()?;
         self.fetcher.wait_past(partition, offset).await

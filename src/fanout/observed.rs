@@ -45,6 +45,7 @@ impl FanoutMetrics {
             FanoutError::Store(StoreError::Lost { .. }) => "lost",
             FanoutError::Store(_) => "store",
             FanoutError::Event { .. } => "event",
+            FanoutError::LogBehindStore { .. } => "log",
         };
         self.worker_failures.get_or_create(&Kind { kind }).inc();
     }

@@ -62,14 +62,10 @@ impl Progress {
     /// Takes note of how far a worker of another process has come; what is known
     /// already of this one's stays.
     pub fn advance(&self, partition: u32, position: Position) {
-        let known = self.position(partition);
-        self.publish(
-            partition,
-            Position {
-                applied: position.applied.max(known.applied),
-                delivered: position.delivered.max(known.delivered),
-            },
-        );
+        self.change(partition, |known| Position {
+            applied: position.applied.max(known.applied),
+            delivered: position.delivered.max(known.delivered),
+        });
     }
 
     /// Takes note that the store has lost some of what was known of a partition.
@@ -78,8 +74,13 @@ impl Progress {
     }
 
     pub(super) fn publish(&self, partition: u32, position: Position) {
+        self.change(partition, |_| position);
+    }
+
+    fn change(&self, partition: u32, next: impl FnOnce(Position) -> Position) {
         let partition = &self.partitions[partition as usize];
         let mut current = partition.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = next(*current);
         let changed = *current != position;
         *current = position;
         drop(current);

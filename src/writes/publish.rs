@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use futures::future;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     Inner, WriteError,
@@ -62,6 +66,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 Err(error) => Fate::Done(Err(error.into())),
             })
             .collect();
+        let asked = Instant::now();
         // Before the references: those of a post that was made may be gone by now.
         self.find_earlier(&mut drafts, &mut fates).await;
         let new: Vec<Option<&Draft>> = drafts
@@ -84,7 +89,10 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 ids.push(id);
             }
         }
-        let mut appended = ids.into_iter().zip(self.append_posts(posts).await);
+        let mut appended = self.append_posts(posts).await;
+        let keys = fates.iter().filter(|fate| matches!(fate, Fate::New(_))).map(Fate::request_key);
+        self.confirm(asked, keys.zip(&mut appended)).await;
+        let mut appended = ids.into_iter().zip(appended);
         // All of these before any wait: two batches may repeat each other.
         for fate in &mut fates {
             if let Fate::New(request) = fate {
@@ -223,6 +231,39 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 request.outcome.send_replace(outcome);
             }
             *fate = Fate::Done(result);
+        }
+    }
+
+    /// Corrects what requests have made where the store may have forgotten, when it was
+    /// asked, that they had made another post before. Where it takes too long until it
+    /// knows, the answers stay: the ledger sees to it that a request makes one post.
+    async fn confirm<'a>(
+        &self,
+        asked: Instant,
+        appended: impl Iterator<Item = (Option<&'a RequestKey>, &'a mut Result<Appended, WriteError>)>,
+    ) {
+        let requests = appended.filter_map(|(key, result)| Some((key?, result.as_mut().ok()?)));
+        let (keys, mut appended): (Vec<RequestKey>, Vec<&mut Appended>) =
+            requests.map(|(key, appended)| (key.clone(), appended)).unzip();
+        if keys.is_empty() || self.memory.holds_since(asked).await {
+            return;
+        }
+        let since = Instant::now();
+        if !self.memory.wait_whole(since).await {
+            return;
+        }
+        let applied = appended.iter().map(|one| (one.partition, one.offset + 1));
+        let applied = applied.map(|(at, offset)| self.progress.wait_applied(at, offset));
+        if timeout(self.settings.apply_wait_max, future::join_all(applied)).await.is_err() {
+            return;
+        }
+        match self.store.requests(&keys).await {
+            Ok(made) => {
+                for (appended, made) in appended.iter_mut().zip(made) {
+                    appended.post = made.unwrap_or(appended.post);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a request id may be answered with a wrong post"),
         }
     }
 

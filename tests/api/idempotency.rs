@@ -42,6 +42,26 @@ async fn a_repeated_request_does_not_bring_a_deleted_post_back() {
     roost.stop().await;
 }
 
+/// The log knows, and the workers read it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_repeated_where_redis_has_lost_everything_is_answered_with_its_post() {
+    let roost = Roost::start().await;
+    if roost.is_alone() {
+        return roost.stop().await;
+    }
+    let first = roost.publish(request(7, "once", "a")).await;
+    roost.delivered().await;
+    // Whoever answers now does not know of it by itself.
+    let roost = roost.restart().await;
+    roost.empty_redis().await;
+    assert_eq!(roost.publish(request(7, "once", "a")).await, first);
+    let other = roost.publish(request(7, "other", "b")).await;
+    assert_eq!(roost.publish(request(7, "once", "a")).await, first);
+    roost.delivered().await;
+    assert_eq!(roost.author(7).await.post_ids, [other, first]);
+    roost.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_reply_is_answered_though_the_post_it_answers_is_gone() {
     let roost = Roost::start().await;

@@ -151,6 +151,13 @@ impl Roost {
         assert_eq!(self.redis::<i64>(redis::cmd("DEL").arg(key)).await, 1);
     }
 
+    pub async fn empty_redis(&self) {
+        let Backend::Shared { redis, .. } = &self.settings.backend else {
+            panic!("it has no Redis");
+        };
+        external::empty_redis(redis).await;
+    }
+
     async fn redis<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
         let Backend::Shared { redis: config, .. } = &self.settings.backend else {
             panic!("it has no Redis");

@@ -20,7 +20,7 @@ use roost::{
         Floor, Lookups,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
-    writes::{self, Draft, Writes},
+    writes::{self, Draft, Memory, Writes},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ impl Simulation {
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&store),
-            Arc::clone(&progress),
+            (Arc::clone(&progress), Memory::perfect()),
             Arc::new(PostIds::new(0, greatest)),
             // Runs backwards now and then.
             Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),

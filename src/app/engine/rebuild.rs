@@ -19,6 +19,7 @@ use crate::{
     post_id::PostIds,
     store::{Store, redis::RedisStore},
     telemetry::Metrics,
+    writes::Memory,
 };
 
 /// How often it is looked how far it has come.
@@ -32,7 +33,7 @@ impl Engine {
     ) -> Result<Self, AppError> {
         let metrics = Metrics::default();
         // Nothing is published from here.
-        let ids = PostIds::new(0, None);
+        let (ids, memory) = (PostIds::new(0, None), Memory::perfect());
         match &settings.backend {
             Backend::Embedded { data_dir, partitions } => {
                 let opened = tokio::task::spawn_blocking({
@@ -44,7 +45,7 @@ impl Engine {
                     }
                 });
                 let (lock, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
-                let mut parts = Parts::new(log, store, ids, settings, &metrics)?;
+                let mut parts = Parts::new(log, store, ids, memory, settings, &metrics)?;
                 parts._data_dir = Some(lock);
                 Ok(Self::Embedded(parts))
             }
@@ -52,7 +53,7 @@ impl Engine {
                 let (log, store) = open_shared(kafka, redis, settings, &metrics).await?;
                 let told = |keys| tell(RebuildStep::Dropped { keys });
                 let store = Arc::new(RedisStore::open_emptied(store, told).await?);
-                Ok(Self::Shared(Parts::new(log, store, ids, settings, &metrics)?))
+                Ok(Self::Shared(Parts::new(log, store, ids, memory, settings, &metrics)?))
             }
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::Consumer,
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use tokio::sync::oneshot;
 
@@ -115,15 +115,16 @@ impl Inner {
             asked.add_partition_offset(&self.topic, partition as i32, Offset::End)?;
         }
         let answer = member.offsets_for_times(asked, timeout)?;
-        let mut ends = vec![0; self.partitions as usize];
+        let mut ends = vec![None; self.partitions as usize];
         for element in answer.elements() {
             element.error()?;
             let end = usize::try_from(element.partition()).ok().and_then(|at| ends.get_mut(at));
             if let (Some(end), Offset::Offset(offset)) = (end, element.offset()) {
-                *end = offset.max(0) as u64;
+                *end = u64::try_from(offset).ok();
             }
         }
-        Ok(ends.into())
+        let ends: Option<Arc<[u64]>> = ends.into_iter().collect();
+        ends.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::OffsetNotAvailable))
     }
 }
 

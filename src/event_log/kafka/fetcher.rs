@@ -238,10 +238,15 @@ impl Fetcher {
 
     /// One past the last acknowledged record, at some moment after the call.
     pub async fn end(&self, number: u32) -> Result<u64, LogError> {
+        Ok(self.ends().await?[number as usize])
+    }
+
+    /// The same of all partitions.
+    pub async fn ends(&self) -> Result<Arc<[u64]>, LogError> {
         self.check_open()?;
         let ends = self.ends.query().await?;
         self.note_ends(&ends);
-        Ok(ends[number as usize])
+        Ok(ends)
     }
 
     /// Notes that all records below `end` are acknowledged.

@@ -25,12 +25,28 @@ pub(super) struct Followers {
 pub(super) struct BadBlock(pub(super) u64);
 
 impl Followers {
-    /// Reads a block, by its name.
-    pub(super) fn add_block(&mut self, name: u64, bytes: &[u8]) -> Result<(), BadBlock> {
-        let block = decode(bytes).ok_or(BadBlock(name))?;
-        self.len += block.len();
-        self.blocks.insert(name, block);
-        Ok(())
+    /// Reads all blocks, each with its name.
+    ///
+    /// Where Redis has lost that a block was cut in two, it may have both the whole and
+    /// the part that was written again since: the part is right, so each ends where the
+    /// next one begins.
+    pub(super) fn of_blocks(
+        written: impl IntoIterator<Item = (u64, Vec<u8>)>,
+    ) -> Result<Self, BadBlock> {
+        let mut blocks = BTreeMap::new();
+        for (name, bytes) in written {
+            blocks.insert(name, decode(name, &bytes).ok_or(BadBlock(name))?);
+        }
+        let mut next = None;
+        let mut len = 0;
+        for (name, block) in blocks.iter_mut().rev() {
+            if let Some(next) = next {
+                block.truncate(block.partition_point(|id| *id < next));
+            }
+            next = Some(*name);
+            len += block.len();
+        }
+        Ok(Self { blocks, len })
     }
 
     /// Applies changes, `true` for a follow and `false` for its end; returns the
@@ -90,10 +106,11 @@ impl Followers {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<u64>> {
+fn decode(name: u64, bytes: &[u8]) -> Option<Vec<u64>> {
     let (ids, rest) = bytes.as_chunks::<8>();
     let ids: Vec<u64> = ids.iter().map(|id| u64::from_be_bytes(*id)).collect();
-    (rest.is_empty() && ids.is_sorted_by(|a, b| a < b)).then_some(ids)
+    let is_whole = rest.is_empty() && ids.first().is_none_or(|first| *first >= name);
+    (is_whole && ids.is_sorted_by(|a, b| a < b)).then_some(ids)
 }
 
 #[cfg(test)]
@@ -121,11 +138,8 @@ mod tests {
                     if follows { expected.insert(id); } else { expected.remove(&id); }
                 }
             }
-            let mut read = Followers::default();
-            for (name, block) in &written {
-                prop_assert!(block.len() <= BLOCK_LEN_MAX * 8);
-                read.add_block(*name, block).unwrap();
-            }
+            prop_assert!(written.values().all(|block| block.len() <= BLOCK_LEN_MAX * 8));
+            let read = Followers::of_blocks(written).unwrap();
             prop_assert_eq!(read.after(None, usize::MAX), followers.after(None, usize::MAX));
             prop_assert_eq!(read.len(), expected.len());
             let after = after.map(UserId);
@@ -139,10 +153,29 @@ mod tests {
         }
     }
 
+    /// Writes may be lost up to some moment; what was written later is there.
+    #[test]
+    fn a_block_of_which_a_part_was_written_since_ends_where_that_begins() {
+        let ids = |range: std::ops::Range<u64>| range.map(|id| (UserId(id), true));
+        let mut followers = Followers::default();
+        followers.change(ids(1..513));
+        let whole = followers.block(0);
+        // Lost: the cut, and that the upper half was written.
+        let cut = followers.change(ids(513..514));
+        let upper = *cut.last().expect("it is cut");
+        assert!(upper > 0);
+        // Not lost.
+        assert!(followers.change([(UserId(500), false)]).contains(&upper));
+        let read = Followers::of_blocks([(upper, followers.block(upper)), (0, whole)]).unwrap();
+        assert_eq!(read.after(None, usize::MAX), followers.after(None, usize::MAX));
+        assert_eq!(read.len(), followers.len());
+    }
+
     #[test]
     fn a_damaged_block_is_an_error() {
-        let mut followers = Followers::default();
-        assert_eq!(followers.add_block(0, &[1; 9]), Err(BadBlock(0)));
-        assert_eq!(followers.add_block(7, &[1; 16]), Err(BadBlock(7)));
+        let of = |name, bytes: &[u8]| Followers::of_blocks([(name, bytes.to_vec())]);
+        assert_eq!(of(0, &[1; 9]), Err(BadBlock(0)));
+        assert_eq!(of(7, &[1; 16]), Err(BadBlock(7)));
+        assert_eq!(of(7, &6_u64.to_be_bytes()), Err(BadBlock(7)));
     }
 }

@@ -375,17 +375,15 @@ impl Inner {
     pub(super) async fn read_followers(&self, account: UserId) -> Result<Followers, StoreError> {
         let key = keys::followers(account);
         let reply = self.control.one(Call::of("HGETALL", &[&key])).await?;
-        let mut followers = Followers::default();
+        let mut blocks = Vec::new();
         for (name, block) in fields(reply) {
             if name != COUNT {
                 let name = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
-                let name = name.ok_or_else(|| damaged("a block of followers"))?;
-                followers
-                    .add_block(name, &block)
-                    .map_err(|error| damaged(&format!("{error} of account {account}, which")))?;
+                blocks.push((name.ok_or_else(|| damaged("a block of followers"))?, block));
             }
         }
-        Ok(followers)
+        Followers::of_blocks(blocks)
+            .map_err(|error| damaged(&format!("{error} of account {account}, which")))
     }
 
     /// The posts that these events, applied before, made and that are gone.

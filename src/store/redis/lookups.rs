@@ -178,6 +178,10 @@ impl Lookups for RedisStore {
         Ok(FollowCounts { followers, following })
     }
 
+    async fn incarnation(&self) -> Result<u64, StoreError> {
+        self.inner.incarnation().await
+    }
+
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
         Ok(self.inner.partition_marks().await?.iter().map(resume_of).collect())
     }

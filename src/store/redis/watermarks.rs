@@ -22,6 +22,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
@@ -239,6 +240,33 @@ impl Inner {
         Ok(look?)
     }
 
+    /// A number made of the run ids of all nodes.
+    pub(super) async fn incarnation(&self) -> Result<u64, StoreError> {
+        let run_ids = self.run_ids().await;
+        if run_ids.is_err() {
+            let _ = self.pusher.router.refresh().await;
+        }
+        let mut hasher = DefaultHasher::new();
+        run_ids?.hash(&mut hasher);
+        Ok(hasher.finish())
+    }
+
+    async fn run_ids(&self) -> Result<BTreeSet<String>, NodeError> {
+        let map = self.pusher.router.map().await?;
+        let mut run_ids = BTreeSet::new();
+        for node in map.nodes() {
+            let questions: [&[&[u8]]; 2] = [&[b"INFO", b"server"], &[b"INFO", b"replication"]];
+            let replies = self.pusher.router.on_node(node, &questions).await?;
+            let [server, replication] = &replies[..] else { continue };
+            // The slots of one that became a replica are elsewhere by now.
+            if map.nodes().len() > 1 && info_field(replication, "role:") != "master" {
+                return Err(NodeError::NoNode { slot: 0 });
+            }
+            run_ids.insert(run_id(server));
+        }
+        Ok(run_ids)
+    }
+
     async fn try_look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, NodeError> {
         let map = self.pusher.router.map().await?;
         let mut look = Look { nodes: Vec::new(), places: HashMap::new(), found: HashMap::new() };
@@ -347,10 +375,14 @@ impl Inner {
 }
 
 fn run_id(info: &Value) -> String {
+    info_field(info, "run_id:")
+}
+
+fn info_field(info: &Value, name: &str) -> String {
     let Value::Text(text) = info else { return String::new() };
     let text = String::from_utf8_lossy(text);
-    let run_id = text.lines().find_map(|line| line.strip_prefix("run_id:"));
-    run_id.unwrap_or_default().trim().to_owned()
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap_or_default().trim().to_owned()
 }
 
 fn read(value: &Value) -> Option<Watermark> {

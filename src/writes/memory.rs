@@ -1,0 +1,189 @@
+//! Whether the store can be trusted to know which requests have made their posts.
+//!
+//! A request that is sent again, perhaps to another process, is answered with the post
+//! that it has made before, which the store tells. A store that was emptied, or whose
+//! replica took over without the last writes, does not know, and does not know that it
+//! does not.
+//!
+//! ```text
+//!  asked ──► a look begins ──► nothing lost, then or shortly before: what it said holds
+//!                         └──► something lost: ask again once the post is applied
+//! ```
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+/// For so long after a loss, what another process was about to write may still come
+/// into the log, and nobody knows what it had claimed.
+const DISTRUST: Duration = Duration::from_secs(30);
+/// A worker may take so long to notice a loss, and believes until then that it knows
+/// every request.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long anybody waits for the store to hold again what it has lost: as long as for
+/// one that is away.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// What looks at the store have found. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct Memory(Option<watch::Sender<Looks>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Looks {
+    /// When the last look began that found everything there.
+    whole: Instant,
+    lost: Option<Lost>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    /// When a loss was found last.
+    at: Instant,
+    /// Since when not everything is there, or has not been until `whole`.
+    since: Instant,
+}
+
+impl Memory {
+    /// Of a store that never loses anything.
+    pub fn perfect() -> Self {
+        Self(None)
+    }
+
+    /// Of a store that holds everything now, and must be looked at from time to time.
+    pub fn of_shared_store() -> Self {
+        Self(Some(watch::Sender::new(Looks { whole: Instant::now(), lost: None })))
+    }
+
+    /// A look that began at `begun` found everything there.
+    pub fn found_whole(&self, begun: Instant) {
+        self.change(|looks| looks.whole = begun);
+    }
+
+    /// A look found that the store has lost something.
+    pub fn found_loss(&self) {
+        self.change(|looks| {
+            let at = Instant::now();
+            // One that comes before the last is made good belongs to it.
+            let since = match looks.lost {
+                Some(lost) if looks.whole <= lost.at => lost.since,
+                _ => at,
+            };
+            looks.lost = Some(Lost { at, since });
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Looks)) {
+        if let Some(looks) = &self.0 {
+            looks.send_modify(change);
+        }
+    }
+
+    /// Whether what the store has said since `asked` can be trusted. Waits for the next
+    /// look, unless the store has been without an answer for long.
+    pub(super) async fn holds_since(&self, asked: Instant) -> bool {
+        let Some(looks) = &self.0 else { return true };
+        let mut looks = looks.subscribe();
+        let told = looks.wait_for(|looks| looks.whole >= asked || looks.is_lost());
+        match timeout(WAIT_MAX, told).await {
+            Ok(Ok(looks)) => looks.lost.is_none_or(|lost| lost.at + DISTRUST <= asked),
+            _ => false,
+        }
+    }
+
+    /// Waits until everything that was in the log at `since` is in the store, and
+    /// nobody believes otherwise. False: that takes too long.
+    pub(super) async fn wait_whole(&self, since: Instant) -> bool {
+        let Some(looks) = &self.0 else { return true };
+        let mut looks = looks.subscribe();
+        let until = {
+            let looks = *looks.borrow();
+            looks.lost.filter(|_| looks.is_lost()).map_or_else(Instant::now, |lost| lost.since)
+        } + WAIT_MAX;
+        let whole = looks.wait_for(|looks| {
+            let settled = looks.lost.map_or(since, |lost| lost.at + SETTLE);
+            looks.whole >= settled.max(since)
+        });
+        matches!(tokio::time::timeout_at(until, whole).await, Ok(Ok(_)))
+    }
+}
+
+impl Looks {
+    /// Whether not everything is there, as far as is known.
+    fn is_lost(&self) -> bool {
+        self.lost.is_some_and(|lost| self.whole <= lost.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    async fn waits(memory: &Memory, asked: Instant) -> tokio::task::JoinHandle<bool> {
+        let memory = memory.clone();
+        let task = tokio::spawn(async move { memory.holds_since(asked).await });
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        task
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_holds_once_a_look_that_began_after_it_finds_all() {
+        let memory = Memory::of_shared_store();
+        advance(Duration::from_secs(1)).await;
+        let asked = Instant::now();
+        let task = waits(&memory, asked).await;
+        memory.found_whole(asked - Duration::from_millis(1));
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        memory.found_whole(asked);
+        assert!(task.await.unwrap());
+        assert!(Memory::perfect().holds_since(asked).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_loss_nothing_is_trusted_for_a_while() {
+        let memory = Memory::of_shared_store();
+        advance(Duration::from_secs(1)).await;
+        let task = waits(&memory, Instant::now()).await;
+        memory.found_loss();
+        assert!(!task.await.unwrap());
+        advance(Duration::from_secs(3)).await;
+        memory.found_whole(Instant::now());
+        assert!(!memory.holds_since(Instant::now()).await);
+        advance(DISTRUST).await;
+        memory.found_whole(Instant::now());
+        assert!(memory.holds_since(Instant::now()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_again_waits_until_all_is_there_but_not_for_ever() {
+        let memory = Memory::of_shared_store();
+        advance(Duration::from_secs(1)).await;
+        memory.found_loss();
+        let since = Instant::now();
+        let waiting = memory.clone();
+        let task = tokio::spawn(async move { waiting.wait_whole(since).await });
+        sleep(SETTLE / 2).await;
+        // Too early: a worker may not have noticed.
+        memory.found_whole(Instant::now());
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        sleep(SETTLE).await;
+        memory.found_whole(Instant::now());
+        assert!(task.await.unwrap());
+
+        memory.found_loss();
+        let lost = Instant::now();
+        assert!(!memory.wait_whole(lost).await);
+        assert!(lost.elapsed() >= WAIT_MAX);
+        // Whoever comes later does not wait as long again.
+        memory.found_loss();
+        assert!(!memory.wait_whole(Instant::now()).await);
+        assert!(lost.elapsed() < WAIT_MAX + SETTLE);
+    }
+}
