@@ -88,3 +88,14 @@ async fn a_store_of_another_log_or_of_nobody_knows_which_is_not_touched() {
     assert_eq!(everything(&roost).await, before);
     roost.stop().await;
 }
+
+/// What came into the log there would be taken for what the store has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_starts_on_a_store_that_has_seen_more_than_is_in_the_log() {
+    let roost = Roost::start().await;
+    roost.publish_many(10, 20).await;
+    roost.delivered().await;
+    let error = roost.restart_behind_its_store().await.to_string();
+    assert!(error.contains("the store holds events up to"), "{error}");
+    assert!(error.contains("roost rebuild"), "{error}");
+}

@@ -115,6 +115,27 @@ impl Roost {
         Self::open(settings, place).await
     }
 
+    /// Stops it and makes its store one that has seen more than is in the log. Returns
+    /// why no other one starts there.
+    pub async fn restart_behind_its_store(self) -> AppError {
+        let Self { app, settings, channel, place } = self;
+        drop(channel);
+        app.stop().await.expect("stopped");
+        match &settings.backend {
+            Backend::Embedded { data_dir, .. } => {
+                std::fs::remove_dir_all(data_dir.join("log")).expect("removed");
+            }
+            Backend::Shared { redis, .. } => {
+                let mut command = redis::cmd("HSET");
+                command.arg("roost:partition:0").arg("attempted").arg(1_000_000);
+                let _: i64 = of_redis(redis, &command).await;
+            }
+        }
+        let error = App::start(settings).await.err().expect("refused");
+        drop(place);
+        error
+    }
+
     /// Stops it, rebuilds its store, and starts another one in the same place.
     pub async fn rebuild(self) -> (Rebuilt, Self) {
         let Self { app, settings, channel, place } = self;
@@ -162,15 +183,7 @@ impl Roost {
         let Backend::Shared { redis: config, .. } = &self.settings.backend else {
             panic!("it has no Redis");
         };
-        let infos = config.connection_infos().to_vec();
-        if config.is_cluster() {
-            let client = redis::cluster::ClusterClient::new(infos).expect("an address");
-            let mut connection = client.get_async_connection().await.expect("connected");
-            return command.query_async(&mut connection).await.expect("an answer");
-        }
-        let client = redis::Client::open(infos[0].clone()).expect("an address");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
-        command.query_async(&mut connection).await.expect("an answer")
+        of_redis(config, command).await
     }
 
     pub async fn stop(self) {
@@ -270,6 +283,18 @@ impl Roost {
         let mut status = StatusServiceClient::new(self.channel());
         status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }
+}
+
+async fn of_redis<T: redis::FromRedisValue>(config: &RedisConfig, command: &redis::Cmd) -> T {
+    let infos = config.connection_infos().to_vec();
+    if config.is_cluster() {
+        let client = redis::cluster::ClusterClient::new(infos).expect("an address");
+        let mut connection = client.get_async_connection().await.expect("connected");
+        return command.query_async(&mut connection).await.expect("an answer");
+    }
+    let client = redis::Client::open(infos[0].clone()).expect("an address");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    command.query_async(&mut connection).await.expect("an answer")
 }
 
 async fn rebuild(settings: Settings) -> Result<Rebuilt, AppError> {
