@@ -84,17 +84,19 @@ pub(super) async fn close_connections(
             continue;
         };
         for id in ids_of(&String::from_utf8_lossy(&list), name.as_str()) {
-            connection.call(&[b"CLIENT", b"KILL", b"ID", id.as_bytes()]).await?;
+            connection.close_other(id).await?;
         }
     }
     Ok(())
 }
 
 /// The ids of the connections with this name in what `CLIENT LIST` says.
-fn ids_of<'a>(list: &'a str, name: &str) -> Vec<&'a str> {
+fn ids_of(list: &str, name: &str) -> Vec<i64> {
     list.lines()
         .filter(|line| line.split(' ').any(|field| field.strip_prefix("name=") == Some(name)))
-        .filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")))
+        .filter_map(|line| {
+            line.split(' ').find_map(|field| field.strip_prefix("id=")?.parse().ok())
+        })
         .collect()
 }
 
@@ -106,6 +108,6 @@ mod tests {
     fn connections_are_found_by_their_whole_name() {
         let list = "id=3 addr=1:2 name=roost:a:0 db=0\nid=4 name=roost:ab:0\nid=5 name= db=0\n\
                     id=61 laddr=x name=roost:a:0\n";
-        assert_eq!(ids_of(list, "roost:a:0"), ["3", "61"]);
+        assert_eq!(ids_of(list, "roost:a:0"), [3, 61]);
     }
 }

@@ -151,6 +151,15 @@ impl NodeConnection {
         self.id
     }
 
+    /// Has the node close the connection that it knows by this number, if there is one.
+    ///
+    /// # Errors
+    /// If nobody knows whether it has.
+    pub async fn close_other(&mut self, id: i64) -> Result<(), NodeError> {
+        // Answered by how many it has closed, which is no error if there is none.
+        self.demand(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()]).await
+    }
+
     /// Whether it can be used: it is open, and nothing unasked has come.
     pub fn is_idle(&mut self) -> bool {
         if !self.incoming.unread().is_empty() {

@@ -142,12 +142,7 @@ impl NodePool {
         let _turn = self.closing.lock().await;
         let doubtful = self.doubtful().clone();
         for id in &doubtful {
-            match connection.call(&[b"CLIENT", b"KILL", b"ID", id.to_string().as_bytes()]).await {
-                Ok(_) => {}
-                // It is closed already.
-                Err(NodeError::Refused { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            connection.close_other(*id).await?;
         }
         self.doubtful().retain(|id| !doubtful.contains(id));
         Ok(())

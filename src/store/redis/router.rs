@@ -222,7 +222,7 @@ impl Shared {
     /// The map by which to try: a new one if the last try says that it is needed.
     async fn route(&self, retry: &Retry, dial: &Dial) -> Result<Arc<Snapshot>, NodeError> {
         let known = self.topology.snapshot(dial).await?;
-        if retry.moved.is_empty() && retry.away.is_empty() {
+        if retry.moved.is_empty() && retry.away.is_empty() && !retry.map_doubtful {
             return Ok(known);
         }
         let refreshed = self.topology.refresh(&known, &retry.moved, &retry.away, dial).await;

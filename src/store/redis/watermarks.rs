@@ -23,6 +23,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -170,8 +171,23 @@ impl Inner {
     /// Looks at the watermarks of all partitions that are this process's, and writes
     /// new ones, if it is time. A partition of which something is lost is told so, and
     /// keeps its old ones.
-    pub(super) async fn keep_watermarks(&self) {
+    ///
+    /// They are those of all workers of this process, so the look goes on to its end
+    /// even if the worker that happens to make it is broken off.
+    pub(super) async fn keep_watermarks(self: &Arc<Self>) {
         // Whoever finds it locked is being served.
+        if self.looked_at.try_lock().is_ok_and(|looked_at| looked_at.elapsed() >= INTERVAL) {
+            let this = Arc::clone(self);
+            let look = tokio::spawn(async move { this.keep_watermarks_of_all().await });
+            if let Err(error) = look.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    async fn keep_watermarks_of_all(&self) {
         let Ok(mut looked_at) = self.looked_at.try_lock() else { return };
         if looked_at.elapsed() < INTERVAL {
             return;
@@ -254,13 +270,14 @@ impl Inner {
     async fn run_ids(&self) -> Result<BTreeSet<String>, NodeError> {
         let map = self.pusher.router.map().await?;
         let mut run_ids = BTreeSet::new();
-        for node in map.nodes() {
+        for (place, node) in map.nodes().iter().enumerate() {
             let questions: [&[&[u8]]; 2] = [&[b"INFO", b"server"], &[b"INFO", b"replication"]];
             let replies = self.pusher.router.on_node(node, &questions).await?;
             let [server, replication] = &replies[..] else { continue };
             // The slots of one that became a replica are elsewhere by now.
             if map.nodes().len() > 1 && info_field(replication, "role:") != "master" {
-                return Err(NodeError::NoNode { slot: 0 });
+                let slot = map.first_slot(place).unwrap_or_default();
+                return Err(NodeError::Unsettled { node: node.clone(), slot });
             }
             run_ids.insert(run_id(server));
         }
@@ -318,7 +335,7 @@ impl Inner {
             let mut by_slot = BTreeMap::<u16, Vec<(u32, Watermark, Option<Watermark>)>>::new();
             for (partition, before, offset) in &partitions {
                 let slot = look.slots(before)[place];
-                let known = before.get(&slot).and_then(|written| written.known.clone());
+                let known = look.found.get(&(*partition, slot)).cloned();
                 let watermark = Watermark {
                     offset: *offset,
                     run_id: node.run_id.clone(),

@@ -62,8 +62,11 @@ pub(super) struct Retry {
     pub(super) away: Vec<NodeAddress>,
     /// Whether it needs a pause before.
     pub(super) must_wait: bool,
-    /// Whether a node has forgotten a script.
-    scripts_lost: bool,
+    /// Whether the map may be out of date, though nobody says in what.
+    pub(super) map_doubtful: bool,
+    /// Whether the connection is to be made anew: its node has forgotten a script, or
+    /// is a replica now.
+    connection_outlived: bool,
     /// Why they were not carried out.
     pub(super) reason: Option<NodeError>,
 }
@@ -122,6 +125,7 @@ impl Retry {
     fn leave(&mut self, place: u32, slot: u16) {
         self.places.push(place);
         self.must_wait = true;
+        self.map_doubtful = true;
         self.reason.get_or_insert(NodeError::NoNode { slot });
     }
 
@@ -140,6 +144,7 @@ impl Retry {
         self.moved.append(&mut other.moved);
         self.away.append(&mut other.away);
         self.must_wait |= other.must_wait;
+        self.map_doubtful |= other.map_doubtful;
         note(&mut self.reason, other.reason);
     }
 }
@@ -201,8 +206,7 @@ impl Batch {
             }
         };
         match lease.connection.run(pack, on_reply).await {
-            // One that has lost its scripts is made anew, with them.
-            Ok(()) if outcome.retry.scripts_lost => {}
+            Ok(()) if outcome.retry.connection_outlived => {}
             Ok(()) => lease.give_back(),
             Err(interrupted) => {
                 let answered = interrupted.answered / messages_per_command;
@@ -242,7 +246,9 @@ impl Batch {
                 retry.ask(node, place);
             }
             None if passes(error) => {
-                retry.scripts_lost |= error.starts_with(b"NOSCRIPT");
+                let word = first_word(error);
+                retry.connection_outlived |= matches!(word, b"NOSCRIPT" | b"READONLY");
+                retry.map_doubtful |= matches!(word, b"CLUSTERDOWN" | b"MASTERDOWN" | b"READONLY");
                 retry.must_wait = true;
                 retry.reason.get_or_insert_with(|| NodeError::refused(&self.node, error));
                 retry.places.push(place);
@@ -285,11 +291,20 @@ impl Batch {
 
 /// Whether a refusal passes by itself, and soon.
 fn passes(error: &[u8]) -> bool {
-    let word = error.split(|&byte| byte == b' ').next().unwrap_or_default();
     matches!(
-        word,
-        b"LOADING" | b"TRYAGAIN" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"BUSY" | b"NOSCRIPT"
+        first_word(error),
+        b"LOADING"
+            | b"TRYAGAIN"
+            | b"CLUSTERDOWN"
+            | b"MASTERDOWN"
+            | b"BUSY"
+            | b"NOSCRIPT"
+            | b"READONLY"
     )
+}
+
+fn first_word(error: &[u8]) -> &[u8] {
+    error.split(|&byte| byte == b' ').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -298,7 +313,10 @@ mod tests {
     use crate::{
         domain::{PostId, UserId},
         fanout::combine,
-        store::redis::push::{OverFull, PushWork},
+        store::redis::{
+            push::{OverFull, PushWork},
+            resp::Value,
+        },
     };
 
     fn batch(asking: bool) -> Batch {
@@ -333,6 +351,25 @@ mod tests {
         let (batches, left) = outcome.retry.batches(&SlotMap::standalone(batch.node), &work);
         assert_eq!(batches.len(), 2);
         assert!(batches[1].asking && left.is_empty());
+    }
+
+    #[test]
+    fn the_map_is_asked_for_anew_where_it_may_have_led_astray() {
+        let pushes = combine((1..=6).map(|reader| (UserId(reader), PostId(9))).collect());
+        let work = PushWork { pushes: &pushes, entries_max: 4 };
+        for (error, map_doubtful) in
+            [("CLUSTERDOWN Hash slot not served", true), ("READONLY", true), ("LOADING", false)]
+        {
+            let mut outcome = Outcome::default();
+            batch(false).take(0, Reply::Error(error.as_bytes()), &work, &mut outcome);
+            assert_eq!(outcome.retry.places, [0]);
+            assert_eq!(outcome.retry.map_doubtful, map_doubtful, "{error}");
+        }
+        // No node is known for any slot.
+        let asked = NodeAddress::new("a", 1);
+        let empty = SlotMap::from_cluster_slots(&Value::Array(Vec::new()), &asked).unwrap();
+        let (batches, left) = Retry::all(6).batches(&empty, &work);
+        assert!(batches.is_empty() && left.map_doubtful);
     }
 
     #[test]
