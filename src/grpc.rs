@@ -110,6 +110,7 @@ impl From<WriteError> for Status {
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
             WriteError::Behind
+            | WriteError::Unconfirmed
             | WriteError::Repeated
             | WriteError::NoNode
             | WriteError::Closing => unavailable(message),

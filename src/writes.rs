@@ -56,6 +56,8 @@ pub struct Settings {
     pub text_chars_max: usize,
     /// How long an answer waits for the worker to apply what was written.
     pub apply_wait_max: Duration,
+    /// How long a retry waits until it is known what its request has made.
+    pub confirm_wait_max: Duration,
     /// Bytes of writes under way, about; with more, new ones wait.
     pub in_flight_bytes_max: u32,
     /// Requests with an id that are remembered until they are applied; with more,
@@ -70,6 +72,7 @@ impl Default for Settings {
         Self {
             text_chars_max: TEXT_CHARS_MAX_DEFAULT,
             apply_wait_max: Duration::from_secs(5),
+            confirm_wait_max: Duration::from_secs(10),
             in_flight_bytes_max: 64 << 20,
             requests_max: 1_000_000,
             metrics: Arc::default(),
@@ -138,6 +141,13 @@ pub enum WriteError {
     /// again.
     #[error("the request with the same request id failed; try again")]
     Repeated,
+    /// Nobody can tell yet whether an earlier request with the same id has made another
+    /// post. One of them is or will be there; try again.
+    #[error(
+        "the request may have made its post before, and which one is not known before the fan-out \
+         workers come to it; try again in a moment"
+    )]
+    Unconfirmed,
     /// The process is shutting down.
     #[error("the server is shutting down; try again on another or later")]
     Closing,

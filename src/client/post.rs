@@ -35,6 +35,10 @@ pub struct PostArgs {
     /// never makes a second post
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub request_id: String,
+    /// It was sent before, and its answer is not known: the post that there is, is
+    /// printed
+    #[arg(long, requires = "request_id")]
+    pub retry: bool,
     /// Where to do it.
     #[command(flatten)]
     pub target: Target,
@@ -76,6 +80,7 @@ impl PostArgs {
             reply_to_id: self.reply_to.map_or(0, |post| post.0),
             repost_of_id: self.repost_of.map_or(0, |post| post.0),
             request_id: self.request_id,
+            is_retry: self.retry,
         };
         println!("{}", posts.publish_post(request).await?.into_inner().post_id);
         Ok(())

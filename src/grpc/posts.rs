@@ -192,6 +192,7 @@ fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError> {
         reply_to: reference(request.reply_to_id),
         repost_of: reference(request.repost_of_id),
         request_id: (!request.request_id.is_empty()).then_some(request.request_id),
+        is_retry: request.is_retry,
     })
 }
 

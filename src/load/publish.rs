@@ -63,6 +63,8 @@ pub(super) struct Publishing {
     pub(super) sample_every: u32,
     pub(super) unwatched_count: AtomicU32,
     pub(super) reconnect_count: AtomicU32,
+    /// Whether the same load was begun before, with another end.
+    pub(super) is_repeated: bool,
     pub(super) window: usize,
     pub(super) patience: Duration,
     pub(super) stop: CancellationToken,
@@ -113,7 +115,8 @@ impl Lane {
             let (requests, stream) = mpsc::channel(self.shared.window);
             // The channel has room for all of them: none is lost here.
             for pending in &self.pending {
-                let _ = requests.try_send(self.request(pending.number));
+                let request = PublishPostRequest { is_retry: true, ..self.request(pending.number) };
+                let _ = requests.try_send(request);
             }
             let broken = match client.stream_publish_posts(ReceiverStream::new(stream)).await {
                 Ok(answers) => match self.pump(&requests, answers.into_inner()).await? {
@@ -185,7 +188,8 @@ impl Lane {
     fn request(&self, number: u32) -> PublishPostRequest {
         let workload = &self.shared.workload;
         let reference = workload.reference(number).and_then(|other| self.shared.board.id(other));
-        workload.request(number, reference)
+        let is_retry = self.shared.is_repeated;
+        PublishPostRequest { is_retry, ..workload.request(number, reference) }
     }
 
     /// Takes an answer. Returns the status of a refusal that is to be retried.

@@ -101,6 +101,7 @@ pub async fn run(
         board.ack(*number, *id);
     }
     let mut load = Load {
+        is_repeated: journal.imported,
         journal,
         churning: Arc::new(Churning {
             graph: Arc::clone(&workload.graph),
@@ -153,6 +154,8 @@ pub async fn run(
 struct Load {
     settings: Settings,
     journal: Journal,
+    /// Whether the journal is that of an earlier run.
+    is_repeated: bool,
     workload: Arc<Workload>,
     board: Arc<Board>,
     changes: SharedChanges,
@@ -294,6 +297,7 @@ impl Load {
             sample_every: self.sample_every(),
             unwatched_count: AtomicU32::new(0),
             reconnect_count: AtomicU32::new(0),
+            is_repeated: self.is_repeated,
             window: self.settings.window as usize,
             patience: self.settings.retry_for,
             stop: self.stop.clone(),

@@ -24,6 +24,9 @@ pub struct Draft {
     pub repost_of: Option<PostId>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
+    /// Whether a request of that name may have made its post before, so that the
+    /// answer must be certain.
+    pub is_retry: bool,
 }
 
 /// A field of a request that is out of its range.
@@ -156,6 +159,7 @@ mod tests {
             reply_to: None,
             repost_of: None,
             request_id: None,
+            is_retry: false,
         }
     }
 

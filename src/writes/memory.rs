@@ -94,19 +94,25 @@ impl Memory {
     }
 
     /// Waits until everything that was in the log at `since` is in the store, and
-    /// nobody believes otherwise. False: that takes too long.
-    pub(super) async fn wait_whole(&self, since: Instant) -> bool {
-        let Some(looks) = &self.0 else { return true };
-        let mut looks = looks.subscribe();
-        let until = {
-            let looks = *looks.borrow();
-            looks.lost.filter(|_| looks.is_lost()).map_or_else(Instant::now, |lost| lost.since)
-        } + WAIT_MAX;
-        let whole = looks.wait_for(|looks| {
+    /// nobody believes otherwise.
+    pub(super) async fn wait_whole(&self, since: Instant) {
+        let Some(looks) = &self.0 else { return };
+        let whole = |looks: &Looks| {
             let settled = looks.lost.map_or(since, |lost| lost.at + SETTLE);
             looks.whole >= settled.max(since)
+        };
+        // The sender is here.
+        let _ = looks.subscribe().wait_for(whole).await;
+    }
+
+    /// Until when to wait for a store that has lost something: all who ask meanwhile
+    /// wait for the same time.
+    pub(super) fn patience_until(&self) -> Instant {
+        let lost = self.0.as_ref().and_then(|looks| {
+            let looks = looks.borrow();
+            looks.lost.filter(|_| looks.is_lost())
         });
-        matches!(tokio::time::timeout_at(until, whole).await, Ok(Ok(_)))
+        lost.map_or_else(Instant::now, |lost| lost.since) + WAIT_MAX
     }
 }
 
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_again_waits_until_all_is_there_but_not_for_ever() {
+    async fn who_asks_again_waits_until_all_is_there_and_knows_for_how_long() {
         let memory = Memory::of_shared_store();
         advance(Duration::from_secs(1)).await;
         memory.found_loss();
@@ -175,15 +181,14 @@ mod tests {
         assert!(!task.is_finished());
         sleep(SETTLE).await;
         memory.found_whole(Instant::now());
-        assert!(task.await.unwrap());
+        task.await.unwrap();
 
         memory.found_loss();
         let lost = Instant::now();
-        assert!(!memory.wait_whole(lost).await);
-        assert!(lost.elapsed() >= WAIT_MAX);
+        assert_eq!(memory.patience_until(), lost + WAIT_MAX);
         // Whoever comes later does not wait as long again.
+        sleep(SETTLE).await;
         memory.found_loss();
-        assert!(!memory.wait_whole(Instant::now()).await);
-        assert!(lost.elapsed() < WAIT_MAX + SETTLE);
+        assert_eq!(memory.patience_until(), lost + WAIT_MAX);
     }
 }

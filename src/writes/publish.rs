@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -33,6 +33,15 @@ enum Fate {
 struct Request {
     key: RequestKey,
     outcome: watch::Sender<Outcome>,
+}
+
+/// A request among posts that are appended.
+struct Named {
+    /// The place of its post.
+    place: usize,
+    key: RequestKey,
+    /// Whether it may have been made before, by way of another process.
+    is_retry: bool,
 }
 
 /// A post that is durable in the log.
@@ -81,17 +90,19 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
 
-        let mut posts = Vec::new();
-        let mut ids = Vec::new();
+        let (mut posts, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for ((id, draft), fate) in drafts.into_iter().zip(&fates) {
             if matches!(fate, Fate::New(_)) {
+                if let Some(key) = fate.request_key() {
+                    let (place, key, is_retry) = (posts.len(), key.clone(), draft.is_retry);
+                    named.push(Named { place, key, is_retry });
+                }
                 posts.push(draft.into_post(id));
                 ids.push(id);
             }
         }
         let mut appended = self.append_posts(posts).await;
-        let keys = fates.iter().filter(|fate| matches!(fate, Fate::New(_))).map(Fate::request_key);
-        self.confirm(asked, keys.zip(&mut appended)).await;
+        self.confirm(asked, named, &mut appended).await;
         let mut appended = ids.into_iter().zip(appended);
         // All of these before any wait: two batches may repeat each other.
         for fate in &mut fates {
@@ -234,37 +245,65 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    /// Corrects what requests have made where the store may have forgotten, when it was
-    /// asked, that they had made another post before. Where it takes too long until it
-    /// knows, the answers stay: the ledger sees to it that a request makes one post.
-    async fn confirm<'a>(
+    /// Corrects what requests have made, as the ledger says once it has come to them:
+    /// those that may have made another post before, which the store did not know when
+    /// it was asked.
+    ///
+    /// Where nobody can tell in time, a retry fails. The others stay as they are, so that
+    /// publishing goes on without a store: they were most likely made once.
+    async fn confirm(
         &self,
         asked: Instant,
-        appended: impl Iterator<Item = (Option<&'a RequestKey>, &'a mut Result<Appended, WriteError>)>,
+        named: Vec<Named>,
+        appended: &mut [Result<Appended, WriteError>],
     ) {
-        let requests = appended.filter_map(|(key, result)| Some((key?, result.as_mut().ok()?)));
-        let (keys, mut appended): (Vec<RequestKey>, Vec<&mut Appended>) =
-            requests.map(|(key, appended)| (key.clone(), appended)).unzip();
-        if keys.is_empty() || self.memory.holds_since(asked).await {
-            return;
-        }
-        let since = Instant::now();
-        if !self.memory.wait_whole(since).await {
-            return;
-        }
-        let applied = appended.iter().map(|one| (one.partition, one.offset + 1));
-        let applied = applied.map(|(at, offset)| self.progress.wait_applied(at, offset));
-        if timeout(self.settings.apply_wait_max, future::join_all(applied)).await.is_err() {
-            return;
-        }
-        match self.store.requests(&keys).await {
-            Ok(made) => {
-                for (appended, made) in appended.iter_mut().zip(made) {
-                    appended.post = made.unwrap_or(appended.post);
-                }
+        let (retries, others): (Vec<Named>, Vec<Named>) =
+            named.into_iter().partition(|request| request.is_retry);
+        if !retries.is_empty() {
+            let until = Instant::now() + self.settings.confirm_wait_max;
+            if !self.correct(&retries, appended, until).await {
+                retries.iter().for_each(|Named { place, .. }| {
+                    if appended[*place].is_ok() {
+                        appended[*place] = Err(WriteError::Unconfirmed);
+                    }
+                });
             }
-            Err(error) => tracing::warn!(%error, "a request id may be answered with a wrong post"),
         }
+        if !others.is_empty() && !self.memory.holds_since(asked).await {
+            self.correct(&others, appended, self.memory.patience_until()).await;
+        }
+    }
+
+    /// Whether it is known what these requests have made, and noted.
+    async fn correct(
+        &self,
+        named: &[Named],
+        appended: &mut [Result<Appended, WriteError>],
+        until: Instant,
+    ) -> bool {
+        let known = async {
+            self.memory.wait_whole(Instant::now()).await;
+            let places = named.iter().filter_map(|request| appended[request.place].as_ref().ok());
+            let applied =
+                places.map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
+            future::join_all(applied).await;
+            let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
+            self.store.requests(&keys).await
+        };
+        let made = match timeout_at(until, known).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "which posts requests have made is not known");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        for (Named { place, .. }, made) in named.iter().zip(made) {
+            if let (Ok(appended), Some(made)) = (&mut appended[*place], made) {
+                appended.post = made;
+            }
+        }
+        true
     }
 
     async fn append_posts(

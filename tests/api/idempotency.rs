@@ -42,6 +42,19 @@ async fn a_repeated_request_does_not_bring_a_deleted_post_back() {
     roost.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_makes_the_post_that_was_not_made_and_no_other() {
+    let roost = Roost::start().await;
+    let retry = PublishPostRequest { is_retry: true, ..request(7, "once", "a") };
+    let first = roost.publish(retry.clone()).await;
+    assert_eq!(roost.publish(retry.clone()).await, first);
+    let roost = roost.restart().await;
+    assert_eq!(batch(&roost, vec![retry.clone(), post(7, "other")]).await[0], first);
+    roost.delivered().await;
+    assert_eq!(roost.author(7).await.post_ids.len(), 2);
+    roost.stop().await;
+}
+
 /// The log knows, and the workers read it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_repeated_where_redis_has_lost_everything_is_answered_with_its_post() {
@@ -56,7 +69,10 @@ async fn a_request_repeated_where_redis_has_lost_everything_is_answered_with_its
     roost.empty_redis().await;
     assert_eq!(roost.publish(request(7, "once", "a")).await, first);
     let other = roost.publish(request(7, "other", "b")).await;
-    assert_eq!(roost.publish(request(7, "once", "a")).await, first);
+    let roost = roost.restart().await;
+    roost.empty_redis().await;
+    let retry = PublishPostRequest { is_retry: true, ..request(7, "once", "a") };
+    assert_eq!(roost.publish(retry).await, first);
     roost.delivered().await;
     assert_eq!(roost.author(7).await.post_ids, [other, first]);
     roost.stop().await;

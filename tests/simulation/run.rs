@@ -470,6 +470,7 @@ impl Client {
             reply_to: None,
             repost_of: None,
             request_id: request_id.map(|number| number.to_string()),
+            is_retry: self.faults.chance(20),
         }
     }
 
