@@ -47,15 +47,5 @@ mod tests {
                 .collect();
             prop_assert_eq!(written, expected);
         }
-
-        #[test]
-        fn pushes_that_are_joined_are_those_of_all_deliveries(
-            parts in proptest::collection::vec(
-                proptest::collection::vec((0..20_u32, (1..50_u64).prop_map(PostId)), 0..40), 1..6,
-            ),
-        ) {
-            let joined = Pushes::joined(parts.iter().cloned().map(combine).collect());
-            prop_assert_eq!(joined, combine(parts.concat()));
-        }
     }
 }

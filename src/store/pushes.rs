@@ -13,35 +13,6 @@ pub struct Pushes<A> {
     pub(crate) ids: Vec<PostId>,
 }
 
-impl<A: Copy + Ord> Pushes<A> {
-    /// All of these, so that each reader is written once again, with ascending ids and
-    /// none twice.
-    pub fn joined(mut parts: Vec<Self>) -> Self {
-        if parts.len() == 1 {
-            return parts.swap_remove(0);
-        }
-        let mut all: Vec<(A, &[PostId])> = parts.iter().flat_map(Self::iter).collect();
-        // Each part is in order, which this sort makes use of.
-        all.sort_by_key(|(reader, _)| *reader);
-        let mut joined = Self {
-            readers: Vec::with_capacity(all.len()),
-            ids: Vec::with_capacity(parts.iter().map(|part| part.ids.len()).sum()),
-        };
-        for of_reader in all.chunk_by(|(a, _), (b, _)| a == b) {
-            let begin = joined.ids.len();
-            of_reader.iter().for_each(|(_, ids)| joined.ids.extend_from_slice(ids));
-            if of_reader.len() > 1 {
-                let mut ids = joined.ids.split_off(begin);
-                ids.sort_unstable();
-                ids.dedup();
-                joined.ids.append(&mut ids);
-            }
-            joined.readers.push((of_reader[0].0, joined.ids.len()));
-        }
-        joined
-    }
-}
-
 impl<A: Copy> Pushes<A> {
     /// Each reader with its ids.
     pub fn iter(&self) -> impl Iterator<Item = (A, &[PostId])> {

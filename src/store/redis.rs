@@ -21,7 +21,6 @@ pub mod error;
 mod fence;
 mod fold;
 mod followers;
-mod gather;
 mod homes;
 mod keys;
 mod ledger;
@@ -54,7 +53,6 @@ use self::{
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
     followers::Followers,
-    gather::Gather,
     node::ConnectionName,
     push::{PushSettings, Pusher},
     watermarks::Watermarks,
@@ -114,7 +112,6 @@ pub struct RedisStore {
 struct Inner {
     control: Control,
     pusher: Pusher,
-    gather: Gather,
     limits: Limits,
     settings: Settings,
     claims: Claims,
@@ -214,8 +211,7 @@ impl Inner {
             FollowersWeighter,
         );
         let looked_at = tokio::sync::Mutex::new(Instant::now());
-        let gather = Gather::default();
-        Ok(Self { control, pusher, gather, limits, settings, claims, followers, looked_at })
+        Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
     }
 
     /// A Redis that evicts would drop timelines in use, and posts.

@@ -24,11 +24,8 @@ const MARKER_BYTES: usize = 17;
 
 impl Homes for RedisStore {
     async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
-        let push = |pushes: Pushes<UserId>| async move {
-            let report = self.inner.pusher.push(&pushes).await.map_err(|error| error.error)?;
-            self.inner.settle(&pushes, report).await
-        };
-        self.inner.gather.push(pushes.clone(), push).await
+        let report = self.inner.pusher.push(pushes).await.map_err(|error| error.error)?;
+        self.inner.settle(pushes, report).await
     }
 
     async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
