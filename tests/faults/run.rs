@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,13 +38,31 @@ pub async fn run(settings: &Settings) -> Result<()> {
     fs::create_dir_all(&folder).doing(folder.display())?;
     let Some(services) = Services::up(settings).await? else { return Ok(()) };
     let record = Arc::new(Record::new(settings));
-    match measure(settings, services, &record).await {
+    let measured = measure(settings, services, &record).await;
+    let measured = measured
+        .and_then(|()| nobody_panicked(&folder).map_err(|failure| (Verdict::None, failure)));
+    match measured {
         Ok(()) => record.close(Verdict::NoDifference, None),
         Err((verdict, failure)) => {
             record.close(verdict, Some(failure.to_string()))?;
             Err(failure)
         }
     }
+}
+
+/// Whatever is put right afterwards: no fault may lead to a panic.
+fn nobody_panicked(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).doing(folder.display())? {
+        let path = entry.doing(folder.display())?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let log = fs::read(&path).doing(path.display())?;
+            let log = String::from_utf8_lossy(&log);
+            if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
+                return Err(Failure::new(format!("{}: {line}", path.display())));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn measure(

@@ -263,14 +263,18 @@ return before
 );
 
 // Shuts a partition: its marks are gone, and nobody takes it over. KEYS: marks. ARGV:
-// who. Returns who may still write for it, if anybody.
+// who. Returns who may still write for it, if anybody, as often as it is asked: whoever
+// shut it may not have come to closing their connections.
 script!(
     SHUT,
     r"
 local before = redis.call('HMGET', KEYS[1], 'owner', 'released')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'emptying', ARGV[1])
-if before[1] and before[2] ~= '1' then return {before[1]} end
+if before[1] and before[2] ~= '1' then
+  redis.call('HSET', KEYS[1], 'owner', before[1])
+  return {before[1]}
+end
 return {}
 "
 );
