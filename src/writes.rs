@@ -171,7 +171,8 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     pub fn new(
         log: Arc<L>,
         store: Arc<S>,
-        (progress, memory): (Arc<Progress>, Memory),
+        progress: Arc<Progress>,
+        memory: Memory,
         ids: Arc<PostIds>,
         clock: Clock,
         settings: Settings,

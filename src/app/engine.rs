@@ -202,7 +202,8 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&self.store),
-            (Arc::clone(&self.progress), self.memory.clone()),
+            Arc::clone(&self.progress),
+            self.memory.clone(),
             Arc::clone(&self.ids),
             system_clock(),
             writes::Settings {

@@ -162,8 +162,10 @@ impl Simulation {
                     self.totals.process_crashes += 1;
                     let store = Arc::downgrade(&engine.store);
                     drop(engine);
+                    // A publish whose client has gone ends by itself, a retry that nobody can
+                    // answer when its time is over.
                     while store.strong_count() > 0 {
-                        tokio::task::yield_now().await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     if self.faults.chance(20) {
                         self.totals.store_losses += 1;
@@ -198,7 +200,8 @@ impl Simulation {
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&store),
-            (Arc::clone(&progress), Memory::perfect()),
+            Arc::clone(&progress),
+            Memory::perfect(),
             Arc::new(PostIds::new(0, greatest)),
             // Runs backwards now and then.
             Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
