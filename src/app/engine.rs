@@ -91,8 +91,12 @@ impl Engine {
                 let (log, store) = open_shared(kafka, redis, settings, metrics).await?;
                 let store = Arc::new(RedisStore::open(store).await?);
                 check_ends(&*log, &*store).await?;
-                let greatest = greatest_post(&*log, &*store).await?;
-                let ids = store.lease_node(greatest).await?;
+                let ids = if settings.roles.api {
+                    store.lease_node(greatest_post(&*log, &*store).await?).await?
+                } else {
+                    // Nothing is published from here.
+                    PostIds::new(0, None)
+                };
                 let memory = Memory::of_shared_store();
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 let follower = Follower {
@@ -102,13 +106,12 @@ impl Engine {
                     memory: parts.memory.clone(),
                     gate: gate.clone(),
                 };
-                parts.beside.extend([
-                    tokio::spawn(
-                        RedisStore::clone(&parts.store)
-                            .keep_node(Arc::clone(&parts.ids), parts.stop.clone()),
-                    ),
-                    tokio::spawn(follower.run(parts.stop.clone())),
-                ]);
+                parts.beside.push(tokio::spawn(follower.run(parts.stop.clone())));
+                if settings.roles.api {
+                    let store = RedisStore::clone(&parts.store);
+                    let keep = store.keep_node(Arc::clone(&parts.ids), parts.stop.clone());
+                    parts.beside.push(tokio::spawn(keep));
+                }
                 Ok(Self::Shared(parts.caught_up(settings, gate).await?))
             }
         }

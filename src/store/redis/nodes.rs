@@ -3,6 +3,10 @@
 //! A lease is a key that expires. Its holder renews it long before, and gives out
 //! no more ids from a moment on that is before the key can have expired: by a clock
 //! that goes on while the process is stopped.
+//!
+//! Publishing goes on while Redis is away, so a lease is long: for as long as it lasts.
+//! A process that is killed keeps its number from others for the same time, of which
+//! there are enough for one such end every four seconds.
 
 use std::{
     sync::Arc,
@@ -18,10 +22,10 @@ use crate::{
     store::StoreError,
 };
 
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(3_600);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// So long before its end a lease is no longer relied on.
-const MARGIN: Duration = Duration::from_secs(5);
+const MARGIN: Duration = Duration::from_secs(60);
 
 impl RedisStore {
     /// Leases a node number that nobody has, and gives out ids greater than
@@ -43,9 +47,9 @@ impl RedisStore {
         }
         Err(StoreError::Redis {
             reason: format!(
-                "all {} node numbers are leased; stop API nodes that are not needed, or wait {} s",
+                "all {} node numbers are leased; stop API nodes that are not needed, or wait {} minutes",
                 u32::from(NODE_MAX) + 1,
-                LEASE.as_secs()
+                LEASE.as_secs() / 60
             ),
             is_final: true,
         })
