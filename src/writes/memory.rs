@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 /// For so long after a loss, what another process was about to write may still come
@@ -85,9 +85,10 @@ impl Memory {
     /// look, unless the store has been without an answer for long.
     pub(super) async fn holds_since(&self, asked: Instant) -> bool {
         let Some(looks) = &self.0 else { return true };
+        let until = self.patience_until();
         let mut looks = looks.subscribe();
         let told = looks.wait_for(|looks| looks.whole >= asked || looks.is_lost());
-        match timeout(WAIT_MAX, told).await {
+        match timeout_at(until, told).await {
             Ok(Ok(looks)) => looks.lost.is_none_or(|lost| lost.at + DISTRUST <= asked),
             _ => false,
         }
@@ -105,14 +106,17 @@ impl Memory {
         let _ = looks.subscribe().wait_for(whole).await;
     }
 
-    /// Until when to wait for a store that has lost something: all who ask meanwhile
-    /// wait for the same time.
+    /// Until when to wait for a store that is away or has lost something: all who ask
+    /// meanwhile wait for the same time.
     pub(super) fn patience_until(&self) -> Instant {
-        let lost = self.0.as_ref().and_then(|looks| {
+        let since = self.0.as_ref().map_or_else(Instant::now, |looks| {
             let looks = looks.borrow();
-            looks.lost.filter(|_| looks.is_lost())
+            match looks.lost {
+                Some(lost) if looks.is_lost() => lost.since,
+                _ => looks.whole,
+            }
         });
-        lost.map_or_else(Instant::now, |lost| lost.since) + WAIT_MAX
+        since + WAIT_MAX
     }
 }
 
@@ -149,6 +153,19 @@ mod tests {
         memory.found_whole(asked);
         assert!(task.await.unwrap());
         assert!(Memory::perfect().holds_since(asked).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_away_is_waited_for_once() {
+        let memory = Memory::of_shared_store();
+        let begun = Instant::now();
+        advance(Duration::from_secs(1)).await;
+        assert!(!memory.holds_since(Instant::now()).await);
+        assert!(begun.elapsed() >= WAIT_MAX);
+        let waited = begun.elapsed();
+        assert!(!memory.holds_since(Instant::now()).await);
+        assert!(memory.patience_until() <= Instant::now());
+        assert_eq!(begun.elapsed(), waited);
     }
 
     #[tokio::test(start_paused = true)]
