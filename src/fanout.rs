@@ -188,10 +188,12 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
-        let resume = store.resume(partition, log.end(partition).await?).await?;
-        // Of now: whoever had the partition may have gone on since.
         let end = log.end(partition).await?;
-        check_end(partition, &resume, end)?;
+        let resume = store.resume(partition, end).await?;
+        if resume.seen() > end {
+            // Whoever had the partition may have gone on since.
+            check_end(partition, &resume, log.end(partition).await?)?;
+        }
         // The store may have gone back since the log was told.
         let delivered = match resume.delivered {
             Some(delivered) => delivered,
