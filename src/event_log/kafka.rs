@@ -220,13 +220,15 @@ impl KafkaLog {
             Arc::downgrade(&member),
             Arc::clone(&trouble),
         );
-        Ok(Self {
+        let log = Self {
             partitions,
             appender: Arc::new(Appender::new(settings, &trouble)?),
             fetcher: Arc::new(Fetcher::start(settings, partitions, ends, &trouble)?),
             group: Arc::new(Group::start(settings, member, &trouble)?),
             closed: AtomicBool::new(false),
-        })
+        };
+        trouble.opened();
+        Ok(log)
     }
 
     fn check_open(&self) -> Result<(), LogError> {
