@@ -3,13 +3,11 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    thread,
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::program::{DEADLINE, Running, ended, failure, free_address, roost, serve};
+use crate::program::{Running, ended, failure, serve};
 
 /// What is answered at `address` to a GET of `path`, with its head.
 pub fn get(address: SocketAddr, path: &str) -> Option<String> {
