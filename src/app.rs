@@ -12,11 +12,13 @@ mod follow;
 mod lag;
 mod rebuild;
 mod server;
+mod waits;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
 use self::{engine::Engine, server::Server};
@@ -153,6 +155,18 @@ pub enum AppError {
     /// The system gives no threads.
     #[error("the worker threads did not start: {0}")]
     Threads(io::Error),
+    /// Two things are wrong.
+    #[error("{0}; {1}")]
+    Both(Box<AppError>, Box<AppError>),
+    /// Somebody wanted it to stop before it served.
+    #[error("it was stopped before it served")]
+    Stopped,
+    /// A rebuild met something that is away.
+    #[error(
+        "{0}; the store may not hold everything that it should: once that is mended, run \
+         `roost rebuild` again, which begins again"
+    )]
+    RebuildBroken(Box<AppError>),
     /// Somebody wanted a rebuild to stop.
     #[error(
         "the rebuild was stopped, and the store does not hold everything that it should; run \
@@ -164,6 +178,17 @@ pub enum AppError {
     Panicked,
 }
 
+impl AppError {
+    /// Whether it is of something that is away, so that a later try may succeed.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Log(error) => matches!(error, LogError::Unavailable { .. }),
+            Self::Store(error) => !error.is_final(),
+            _ => false,
+        }
+    }
+}
+
 /// A Roost that serves.
 pub struct App {
     server: Server,
@@ -173,12 +198,16 @@ pub struct App {
 
 impl App {
     /// Opens everything, lets the workers apply what they had not, and serves. Until
-    /// then calls are answered UNAVAILABLE, and health says NOT_SERVING.
-    pub async fn start(settings: Settings) -> Result<Self, AppError> {
+    /// then calls are answered UNAVAILABLE, and health says NOT_SERVING. Kafka and Redis
+    /// are waited for while they are away.
+    ///
+    /// # Errors
+    /// What trying again cannot mend, and [`AppError::Stopped`] once `stop` is cancelled.
+    pub async fn start(settings: Settings, stop: &CancellationToken) -> Result<Self, AppError> {
         // First what fails most often, and before anything on disk is touched.
         let metrics = Metrics::default();
         let mut server = Server::start(&settings, &metrics).await?;
-        match Engine::start(&settings, &server.gate, &metrics).await {
+        match Engine::start(&settings, &server.gate, &metrics, stop).await {
             Ok(engine) => {
                 server.gate.open(engine.routes(&settings)?).await;
                 Ok(Self { server, engine, drain_max: settings.drain_max })

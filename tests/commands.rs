@@ -9,6 +9,8 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "services/mod.rs"]
+mod external;
 #[path = "commands/observed.rs"]
 mod observed;
 #[path = "common/process.rs"]
@@ -19,3 +21,5 @@ mod program;
 mod rebuild;
 #[path = "commands/serve.rs"]
 mod serve;
+#[path = "commands/waiting.rs"]
+mod waiting;

@@ -280,7 +280,10 @@ impl InProcess {
         let data_dir = TempDir::new().expect("a directory");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = app::Settings::new(data_dir.path().join("data"), listen);
-        Self { app: App::start(settings).await.expect("started"), _data_dir: data_dir }
+        Self {
+            app: App::start(settings, &CancellationToken::new()).await.expect("started"),
+            _data_dir: data_dir,
+        }
     }
 
     fn target(&self) -> Target {

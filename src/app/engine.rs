@@ -16,7 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::{AppError, Backend, Settings, follow::Follower, lag};
+use super::{
+    AppError, Backend, Settings,
+    follow::Follower,
+    lag,
+    waits::{Waits, both},
+};
 use crate::{
     data_dir::DataDir,
     domain::{Event, PostId},
@@ -40,6 +45,10 @@ use crate::{
 
 /// How often a start says how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one try to open the log in Kafka may take, after which it is said what is
+/// waited for.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The log, the store, and the workers between them.
 pub(super) enum Engine {
@@ -71,6 +80,7 @@ impl Engine {
         settings: &Settings,
         gate: &Gate,
         metrics: &Metrics,
+        stop: &CancellationToken,
     ) -> Result<Self, AppError> {
         match &settings.backend {
             Backend::Embedded { data_dir, partitions } => {
@@ -79,24 +89,18 @@ impl Engine {
                     let home_timeline_cap = settings.home_timeline_cap;
                     move || open(&data_dir, partitions, home_timeline_cap)
                 });
-                let (lock, log, store) = opened.await.map_err(|_| AppError::Panicked)??;
+                let opened = unless(stop, async { opened.await.map_err(|_| AppError::Panicked) });
+                let (lock, log, store) = opened.await??;
                 check_ends(&*log, &*store).await?;
                 let ids = PostIds::new(0, greatest_post(&*log, &*store).await?);
                 let memory = Memory::perfect();
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 parts._data_dir = Some(lock);
-                Ok(Self::Embedded(parts.caught_up(settings, gate).await?))
+                Ok(Self::Embedded(parts.caught_up(settings, gate, stop).await?))
             }
             Backend::Shared { kafka, redis } => {
-                let (log, store) = open_shared(kafka, redis, settings, metrics).await?;
-                let store = Arc::new(RedisStore::open(store).await?);
-                check_ends(&*log, &*store).await?;
-                let ids = if settings.roles.api {
-                    store.lease_node(greatest_post(&*log, &*store).await?).await?
-                } else {
-                    // Nothing is published from here.
-                    PostIds::new(0, None)
-                };
+                let opened = wait_for_shared(kafka, redis, settings, gate, metrics);
+                let (log, store, ids) = unless(stop, opened).await?;
                 let memory = Memory::of_shared_store();
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 let follower = Follower {
@@ -112,7 +116,7 @@ impl Engine {
                     let keep = store.keep_node(Arc::clone(&parts.ids), parts.stop.clone());
                     parts.beside.push(tokio::spawn(keep));
                 }
-                Ok(Self::Shared(parts.caught_up(settings, gate).await?))
+                Ok(Self::Shared(parts.caught_up(settings, gate, stop).await?))
             }
         }
     }
@@ -186,9 +190,14 @@ impl<L: EventLog, S: Store> Parts<L, S> {
 
     /// A request id is looked up in the store, and a read must not show what was
     /// taken away before: so nobody is served before all that was acknowledged holds.
-    async fn caught_up(mut self, settings: &Settings, gate: &Gate) -> Result<Self, AppError> {
+    async fn caught_up(
+        mut self,
+        settings: &Settings,
+        gate: &Gate,
+        stop: &CancellationToken,
+    ) -> Result<Self, AppError> {
         if settings.roles.api
-            && let Err(error) = self.catch_up(gate).await
+            && let Err(error) = unless(stop, self.catch_up(gate)).await
         {
             // What failed first says more than what fails on the way out.
             let _ = self.stop().await;
@@ -243,7 +252,9 @@ impl<L: EventLog, S: Store> Parts<L, S> {
     }
 
     async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
-        let ends = self.log.ends().await?;
+        let log = &self.log;
+        let waits = Waits::new(gate);
+        let ends = waits.until("the event log", || async { Ok(log.ends().await?) }).await?;
         let progress = Arc::clone(&self.progress);
         let left = || -> u64 {
             let partitions = (0..).zip(&ends);
@@ -259,10 +270,13 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 biased;
                 _ = &mut applied => return Ok(()),
                 error = self.failed() => return Err(error),
-                _ = tell.tick() => gate.tell(format!(
-                    "{} events of the log are to be applied to the store",
-                    left()
-                )),
+                _ = tell.tick() => {
+                    let how_far =
+                        format!("{} events of the log are to be applied to the store", left());
+                    if gate.tell(&how_far) {
+                        tracing::info!("starting: {how_far}");
+                    }
+                }
             }
         }
     }
@@ -309,20 +323,68 @@ fn open(
     Ok((data_dir, Arc::new(log), Arc::new(store)))
 }
 
-/// Opens the log, and says how to open the store that belongs to it.
-async fn open_shared(
+/// Opens what processes share, as soon as it is there, with a node number if this one
+/// answers calls.
+async fn wait_for_shared(
+    kafka: &kafka::Settings,
+    redis: &Arc<RedisConfig>,
+    settings: &Settings,
+    gate: &Gate,
+    metrics: &Metrics,
+) -> Result<(Arc<KafkaLog>, Arc<RedisStore>, PostIds), AppError> {
+    let waits = Waits::new(gate);
+    let kafka = &kafka::Settings { open_timeout: OPEN_TIMEOUT, ..kafka.clone() };
+    let (log, ()) = both(
+        waits.until("Kafka", || open_log(kafka, metrics)),
+        waits.until("Redis", || async { Ok(redis_store::check(redis).await?) }),
+    )
+    .await?;
+    let store = store_settings(&log, kafka, redis, settings, metrics);
+    let store = waits.until("Redis", || async { Ok(RedisStore::open(store.clone()).await?) });
+    let store = Arc::new(store.await?);
+    let (log_ref, store_ref) = (&*log, &*store);
+    let ids = waits.until("Kafka and Redis", || async move {
+        check_ends(log_ref, store_ref).await?;
+        if !settings.roles.api {
+            // Nothing is published from here.
+            return Ok(PostIds::new(0, None));
+        }
+        Ok(store_ref.lease_node(greatest_post(log_ref, store_ref).await?).await?)
+    });
+    let ids = ids.await?;
+    Ok((log, store, ids))
+}
+
+async fn open_log(kafka: &kafka::Settings, metrics: &Metrics) -> Result<Arc<KafkaLog>, AppError> {
+    let kafka = kafka::Settings { metrics: Arc::clone(&metrics.kafka), ..kafka.clone() };
+    Ok(Arc::new(KafkaLog::open(kafka).await?))
+}
+
+/// How to open the store that belongs to a log.
+fn store_settings(
+    log: &KafkaLog,
     kafka: &kafka::Settings,
     redis: &Arc<RedisConfig>,
     settings: &Settings,
     metrics: &Metrics,
-) -> Result<(Arc<KafkaLog>, redis_store::Settings), AppError> {
-    let kafka = kafka::Settings { metrics: Arc::clone(&metrics.kafka), ..kafka.clone() };
-    let name = kafka.topic.clone();
-    let log = KafkaLog::open(kafka).await?;
-    let mut store = redis_store::Settings::new(Arc::clone(redis), name, log.partitions());
+) -> redis_store::Settings {
+    let (redis, topic) = (Arc::clone(redis), kafka.topic.clone());
+    let mut store = redis_store::Settings::new(redis, topic, log.partitions());
     store.home_timeline_cap = settings.home_timeline_cap;
     store.metrics = Arc::clone(&metrics.redis);
-    Ok((Arc::new(log), store))
+    store
+}
+
+/// What `doing` comes to, unless `stop` is cancelled first.
+async fn unless<T>(
+    stop: &CancellationToken,
+    doing: impl Future<Output = Result<T, AppError>>,
+) -> Result<T, AppError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(AppError::Stopped),
+        done = doing => done,
+    }
 }
 
 /// No partition may end before what the store has seen of it.

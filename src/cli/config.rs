@@ -5,10 +5,14 @@
 //! ```text
 //!  --listen  >  ROOST_LISTEN  >  listen = "…"  >  the default
 //! ```
+//!
+//! Properties of Kafka are settings each by itself in this order. Their values may hold
+//! commas, so they are not split there: a flag is one property, and so is a line of the
+//! variable.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -27,6 +31,8 @@ use crate::{
 };
 
 const DEFAULT_DATA_DIR: &str = "./roost-data";
+/// Holds properties of Kafka, one a line.
+const PROPERTIES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY";
 
 /// What can be set. All of it is text here, so that everything that is wrong can be
 /// told at once.
@@ -70,14 +76,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "NAME", env = "ROOST_KAFKA_GROUP")]
     kafka_group: Option<String>,
     /// A property of librdkafka, as for TLS and SASL; may be given several times. In
-    /// the file: a table `[kafka_property]`
-    #[arg(
-        long,
-        value_name = "KEY=VALUE",
-        env = "ROOST_KAFKA_PROPERTY",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
+    /// the variable: one a line. In the file: a table `[kafka_property]`
+    /// [env: ROOST_KAFKA_PROPERTY]
+    // Not clap's own `env`, which would have to split flags too.
+    #[arg(long, value_name = "KEY=VALUE")]
     kafka_property: Vec<String>,
     /// Keep the store in Redis: redis://…, rediss://…; several URLs or `?cluster` for a
     /// Cluster
@@ -104,11 +106,18 @@ impl ServeFlags {
             Some(path) => read_file(path, &mut problems),
             None => Table::new(),
         };
-        let settings = self.merge(file, &mut problems);
+        let variable = env::var_os(PROPERTIES_VARIABLE).map(|text| {
+            text.into_string().unwrap_or_else(|_| {
+                problems.push(format!("{PROPERTIES_VARIABLE} is not UTF-8"));
+                String::new()
+            })
+        });
+        let settings = self.merge(&variable.unwrap_or_default(), file, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
     }
 
-    fn merge(self, mut file: Table, problems: &mut Vec<String>) -> Settings {
+    /// `properties` is what the variable of that name holds.
+    fn merge(self, properties: &str, mut file: Table, problems: &mut Vec<String>) -> Settings {
         let mut text = |name: &str, flag: Option<String>| {
             let in_file = file.remove(name);
             flag.or_else(|| in_file.map(scalar))
@@ -125,17 +134,17 @@ impl ServeFlags {
         let redis = text("redis", self.redis);
         let redis_ca = text("redis_ca", self.redis_ca);
         let roles = text("role", (!self.role.is_empty()).then(|| self.role.join(",")));
-        let properties = match file.remove("kafka_property") {
-            _ if !self.kafka_property.is_empty() => pairs(&self.kafka_property, problems),
-            Some(Value::Table(table)) => {
-                table.into_iter().map(|(key, value)| (key, scalar(value))).collect()
-            }
-            Some(_) => {
-                problems.push("kafka_property must be a table of the file".to_owned());
-                BTreeMap::new()
-            }
-            None => BTreeMap::new(),
-        };
+        let mut in_file = BTreeMap::new();
+        match file.remove("kafka_property") {
+            Some(Value::Table(table)) => flatten("", table, &mut in_file),
+            Some(_) => problems.push("kafka_property must be a table of the file".to_owned()),
+            None => {}
+        }
+        let in_variable = pairs("line", PROPERTIES_VARIABLE, properties.lines(), problems);
+        let flags = self.kafka_property.iter().map(String::as_str);
+        let in_flags = pairs("number", "--kafka-property", flags, problems);
+        let properties: BTreeMap<String, String> =
+            in_file.into_iter().chain(in_variable).chain(in_flags).collect();
         problems.extend(file.keys().map(|name| format!("there is no setting {name}")));
 
         let listen = read_address("listen", listen.as_deref().unwrap_or(DEFAULT_LISTEN), problems);
@@ -154,11 +163,14 @@ impl ServeFlags {
                             .to_owned(),
                     );
                 }
-                let of_kafka = [("kafka_topic", &topic), ("kafka_group", &group)];
-                for (name, value) in of_kafka.into_iter().chain([("redis_ca", &redis_ca)]) {
-                    if value.is_some() {
-                        problems.push(format!("{name} is of no use without kafka and redis"));
-                    }
+                let of_no_use = [
+                    ("kafka_topic", topic.is_some()),
+                    ("kafka_group", group.is_some()),
+                    ("kafka_property", !properties.is_empty()),
+                    ("redis_ca", redis_ca.is_some()),
+                ];
+                for (name, _) in of_no_use.iter().filter(|(_, is_set)| *is_set) {
+                    problems.push(format!("{name} is of no use without kafka and redis"));
                 }
                 let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.to_owned());
                 Backend::Embedded { data_dir: data_dir.into(), partitions }
@@ -180,13 +192,15 @@ impl ServeFlags {
                     .and_then(|read| read.map_err(|error| problems.extend(error.problems)).ok());
                 let default = kafka::Settings::default();
                 let kafka = kafka::Settings {
-                    brokers: brokers.unwrap_or_default(),
+                    // That there are none has been said.
+                    brokers: brokers.unwrap_or(default.brokers),
                     topic: topic.unwrap_or(default.topic),
                     group: group.unwrap_or(default.group),
                     partitions,
                     properties,
                     ..kafka::Settings::default()
                 };
+                problems.extend(kafka.problems().into_iter().map(|it| format!("kafka: {it}")));
                 match redis {
                     Some(redis) => {
                         Backend::Shared { kafka: Box::new(kafka), redis: Arc::new(redis) }
@@ -271,16 +285,37 @@ fn read_roles(value: Option<&str>, problems: &mut Vec<String>) -> Roles {
     roles
 }
 
-fn pairs(texts: &[String], problems: &mut Vec<String>) -> BTreeMap<String, String> {
-    let mut pairs = BTreeMap::new();
-    for text in texts {
-        match text.split_once('=') {
-            Some((key, value)) => {
-                pairs.insert(key.to_owned(), value.to_owned());
-            }
-            // It may hold a password.
-            None => problems.push("a kafka_property is not of the form KEY=VALUE".to_owned()),
+/// A table of the file as properties: `ssl.ca.location` is a table in a table there,
+/// unless it is quoted.
+fn flatten(prefix: &str, table: Table, properties: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(table) => flatten(&format!("{prefix}{key}."), table, properties),
+            value => drop(properties.insert(format!("{prefix}{key}"), scalar(value))),
         }
+    }
+}
+
+/// Properties as `place` holds them, each of which is a `part` of it.
+fn pairs<'a>(
+    part: &str,
+    place: &str,
+    texts: impl Iterator<Item = &'a str>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<String, String> {
+    let mut pairs = BTreeMap::new();
+    for (number, text) in (1..).zip(texts) {
+        // None of what it holds is shown, which may be a password.
+        let problem = match text.trim_start().split_once('=') {
+            Some(("", _)) => "has no name before the =",
+            Some((key, value)) => match pairs.insert(key.trim_end().to_owned(), value.to_owned()) {
+                Some(_) => "sets a property that is set there already",
+                None => continue,
+            },
+            None if text.trim().is_empty() => continue,
+            None => "is not of the form KEY=VALUE",
+        };
+        problems.push(format!("{place}, {part} {number}, {problem}"));
     }
     pairs
 }
@@ -291,8 +326,28 @@ mod tests {
 
     fn merged(flags: ServeFlags, file: &str) -> Result<Settings, Vec<String>> {
         let mut problems = Vec::new();
-        let settings = flags.merge(file.parse().expect("TOML"), &mut problems);
+        let settings = flags.merge("", file.parse().expect("TOML"), &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// With these properties of Kafka in flags, in the variable and in the file.
+    fn properties(
+        flags: &[&str],
+        variable: &str,
+        file: &str,
+    ) -> Result<BTreeMap<String, String>, Vec<String>> {
+        let mut problems = Vec::new();
+        let flags = ServeFlags {
+            kafka: Some("a:1".to_owned()),
+            redis: Some("redis://b".to_owned()),
+            kafka_property: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            ..ServeFlags::default()
+        };
+        let settings = flags.merge(variable, file.parse().expect("TOML"), &mut problems);
+        match settings.backend {
+            Backend::Shared { kafka, .. } if problems.is_empty() => Ok(kafka.properties),
+            _ => Err(problems),
+        }
     }
 
     #[test]
@@ -311,12 +366,12 @@ mod tests {
     #[test]
     fn kafka_and_redis_are_read_from_a_file() {
         let file = "role = ['worker']\nkafka = 'a:1,b:2'\nredis = 'redis://c'\npartitions = 8\n\
-                    [kafka_property]\n'security.protocol' = 'ssl'\n";
+                    [kafka_property]\n'security.protocol' = 'sasl_plaintext'\n";
         let settings = merged(ServeFlags::default(), file).expect("good");
         assert_eq!(settings.roles, Roles { api: false, worker: true });
         let Backend::Shared { kafka, redis } = settings.backend else { panic!("not shared") };
         assert_eq!((kafka.brokers.as_str(), kafka.partitions), ("a:1,b:2", Some(8)));
-        assert_eq!(kafka.properties["security.protocol"], "ssl");
+        assert_eq!(kafka.properties["security.protocol"], "sasl_plaintext");
         assert!(!redis.is_cluster());
     }
 
@@ -336,5 +391,57 @@ mod tests {
     fn a_role_alone_needs_what_processes_share() {
         let problems = merged(ServeFlags::default(), "role = 'api'").expect_err("bad");
         assert!(problems[0].contains("without kafka and redis"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_property_may_hold_commas_wherever_it_is_set() {
+        let value = "debug=broker,topic";
+        let found = properties(&[value], "", "").expect("good");
+        assert_eq!(found["debug"], "broker,topic");
+        let found = properties(&[], &format!("\n  {value}\r\nclient.id=a=b\n"), "").expect("good");
+        assert_eq!((found["debug"].as_str(), found["client.id"].as_str()), ("broker,topic", "a=b"));
+        for file in [
+            "[kafka_property]\ndebug = 'broker,topic'\n'client.id' = 'a'",
+            "[kafka_property]\ndebug = ['broker', 'topic']\nclient.id = 'a'",
+        ] {
+            let found = properties(&[], "", file).expect("good");
+            assert_eq!(
+                (found["debug"].as_str(), found["client.id"].as_str()),
+                ("broker,topic", "a")
+            );
+        }
+    }
+
+    #[test]
+    fn each_property_is_taken_from_the_first_place_that_sets_it() {
+        let file = "[kafka_property]\nclient.id = 'file'\nclient.rack = 'file'\ndebug = 'all'\n";
+        let variable = "client.id=variable\nclient.rack=variable";
+        let found = properties(&["client.id=flag"], variable, file).expect("good");
+        assert_eq!(found["client.id"], "flag");
+        assert_eq!(found["client.rack"], "variable");
+        assert_eq!(found["debug"], "all");
+    }
+
+    #[test]
+    fn all_wrong_properties_are_named_and_nothing_that_may_be_a_password() {
+        let flags = ["sasl.pasword=hunter2", "hunter2", "client.id=a", "client.id=b", "acks=0"];
+        let variable = "socket.timeout.ms=soon\n=hunter2\n";
+        let found = properties(&flags, variable, "listn = 1").expect_err("bad");
+        for part in [
+            "listn",
+            "sasl.pasword",
+            "--kafka-property, number 2, is not of the form KEY=VALUE",
+            "--kafka-property, number 4, sets a property that is set there already",
+            "acks",
+            "socket.timeout.ms",
+            "ROOST_KAFKA_PROPERTY, line 2, has no name",
+        ] {
+            assert!(found.iter().any(|problem| problem.contains(part)), "{part}: {found:?}");
+        }
+        assert_eq!(found.len(), 7, "{found:?}");
+        assert!(!found.iter().any(|problem| problem.contains("hunter2")), "{found:?}");
+        let without = "[kafka_property]\nclient.id = 'a'";
+        let found = merged(ServeFlags::default(), without).expect_err("bad");
+        assert_eq!(found, ["kafka_property is of no use without kafka and redis"]);
     }
 }

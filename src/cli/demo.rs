@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use super::{
     CliError,
-    serve::{DEFAULT_LISTEN, run_until, stop_token},
+    serve::{DEFAULT_LISTEN, run_until, start, stop_token},
 };
 use crate::{
-    app::{App, Settings},
+    app::Settings,
     client::{DEFAULT_TARGET, Target, progress::TerminalReporter},
     load::{self, LoadError},
 };
@@ -39,11 +39,8 @@ impl DemoArgs {
         let temporary = TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?;
         let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().to_owned());
         let stop = stop_token();
-        let mut app = tokio::select! {
-            app = App::start(Settings::new(data_dir, self.listen)) => app?,
-            // Nothing is served yet, so there is nothing to drain.
-            () = stop.cancelled() => return Ok(()),
-        };
+        let settings = Settings::new(data_dir, self.listen);
+        let Some(mut app) = start(settings, &stop).await? else { return Ok(()) };
         let url = format!("http://{}", app.address());
         println!("roost listens on {}", app.address());
 

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, config::ServeFlags};
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, Settings};
 
 /// Where `serve` listens if nothing else is said.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
@@ -37,20 +37,35 @@ pub struct ServeArgs {
 impl ServeArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let settings = self.flags.settings()?;
-        let stop = stop_signal();
-        tokio::pin!(stop);
-        let app = tokio::select! {
-            app = App::start(settings) => app?,
-            // Nothing is served yet, so there is nothing to drain.
-            () = &mut stop => return Ok(()),
-        };
+        let stop = stop_token();
+        let Some(app) = start(settings, &stop).await? else { return Ok(()) };
         // It serves though nobody may read this.
         let mut stdout = io::stdout();
         let _ = writeln!(stdout, "roost listens on {}; stop it with Ctrl-C", app.address());
         if let Some(address) = app.metrics_address() {
             let _ = writeln!(stdout, "metrics are at http://{address}/metrics");
         }
-        Ok(run_until(app, stop).await?)
+        Ok(run_until(app, stop.cancelled()).await?)
+    }
+}
+
+/// Starts a Roost; `None` if it was told to stop before it served. A second signal does
+/// not wait for that to be done in order.
+pub(super) async fn start(
+    settings: Settings,
+    stop: &CancellationToken,
+) -> Result<Option<App>, AppError> {
+    let again = async {
+        stop.cancelled().await;
+        stop_signal().await;
+    };
+    tokio::select! {
+        started = App::start(settings, stop) => match started {
+            Ok(app) => Ok(Some(app)),
+            Err(AppError::Stopped) => Ok(None),
+            Err(error) => Err(error),
+        },
+        () = again => Ok(None),
     }
 }
 

@@ -117,7 +117,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Every field that is out of its range, and why.
+    /// Every field that is out of its range and every property that librdkafka does not
+    /// take, and why.
     pub fn problems(&self) -> Vec<String> {
         let texts = [("brokers", &self.brokers), ("topic", &self.topic), ("group", &self.group)];
         let texts = texts.into_iter().filter(|(_, value)| value.trim().is_empty());
@@ -148,7 +149,14 @@ impl Settings {
             format!("the property {name} is the log's own: it cannot be set to another value")
         });
         let mut problems: Vec<String> = texts.chain(numbers).chain(times).chain(reserved).collect();
-        if !cfg!(feature = "kafka-tls") && self.needs_tls() {
+        let refused = self.properties.iter().filter_map(|(name, value)| {
+            Some(format!("the property {name}: {}", client::refusal(name, value)?))
+        });
+        if cfg!(feature = "kafka-tls") || !self.needs_tls() {
+            problems.extend(refused);
+        } else {
+            // Those of TLS are not known to such a librdkafka.
+            problems.extend(refused.filter(|text| !text.contains(client::NO_OPENSSL)));
             problems.push(
                 "this roost was built without TLS and SCRAM for Kafka; build it with \
                  `cargo build --release --features kafka-tls`"
@@ -212,13 +220,15 @@ impl KafkaLog {
             Arc::downgrade(&member),
             Arc::clone(&trouble),
         );
-        Ok(Self {
+        let log = Self {
             partitions,
             appender: Arc::new(Appender::new(settings, &trouble)?),
             fetcher: Arc::new(Fetcher::start(settings, partitions, ends, &trouble)?),
             group: Arc::new(Group::start(settings, member, &trouble)?),
             closed: AtomicBool::new(false),
-        })
+        };
+        trouble.opened();
+        Ok(log)
     }
 
     fn check_open(&self) -> Result<(), LogError> {

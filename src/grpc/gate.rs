@@ -2,14 +2,14 @@
 //! says NOT_SERVING and every other call UNAVAILABLE, with how far the start has
 //! come. The same health says NOT_SERVING again once it stops.
 //!
-//! Later on it can shut the reads alone: the methods that get and list.
+//! Later on it can shut the reads alone: the methods that get and list. Then the
+//! process is not ready, and its health of timelines says NOT_SERVING, while that of
+//! everything else goes on saying SERVING.
 
-use std::{
-    mem,
-    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
-};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use axum::{Router, extract::Request, response::Response};
+use tokio::sync::Mutex;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceExt;
@@ -17,13 +17,8 @@ use tower::ServiceExt;
 use crate::telemetry::Readiness;
 
 /// The names that health knows; the empty one stands for the server as a whole.
-const SERVICES: [&str; 5] = [
-    "",
-    "roost.v1.PostService",
-    "roost.v1.GraphService",
-    "roost.v1.TimelineService",
-    "roost.v1.StatusService",
-];
+const SERVICES: [&str; 5] =
+    ["", "roost.v1.PostService", "roost.v1.GraphService", TIMELINES, "roost.v1.StatusService"];
 
 const TIMELINES: &str = "roost.v1.TimelineService";
 
@@ -31,19 +26,67 @@ const TIMELINES: &str = "roost.v1.TimelineService";
 #[derive(Clone)]
 pub struct Gate {
     health: HealthReporter,
+    /// What health was told last of each service. Held while it is told, so that the
+    /// last word is the newest.
+    told: Arc<Mutex<[Option<ServingStatus>; SERVICES.len()]>>,
     ready: Arc<OnceLock<Router>>,
     readiness: Readiness,
+    state: Arc<RwLock<State>>,
+}
+
+/// What is let through.
+#[derive(Debug)]
+struct State {
+    phase: Phase,
     /// Why nothing may be read, if it may not.
-    reads_shut: Arc<RwLock<Option<String>>>,
+    reads_shut: Option<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// And how far it has come.
+    Starting(String),
+    Open,
+    Stopping,
+}
+
+impl State {
+    /// Why the process is not ready, if it is not.
+    fn unready(&self) -> Option<String> {
+        match (&self.phase, &self.reads_shut) {
+            (Phase::Stopping, _) => Some("it is stopping".to_owned()),
+            (Phase::Starting(how_far), None) => Some(how_far.clone()),
+            (Phase::Starting(how_far), Some(reason)) => Some(format!("{how_far}; {reason}")),
+            (Phase::Open, Some(reason)) => Some(nothing_read(reason)),
+            (Phase::Open, None) => None,
+        }
+    }
+
+    fn health(&self, service: &str) -> ServingStatus {
+        match self.phase {
+            Phase::Open if service == TIMELINES && self.reads_shut.is_some() => {
+                ServingStatus::NotServing
+            }
+            Phase::Open => ServingStatus::Serving,
+            Phase::Starting(_) | Phase::Stopping => ServingStatus::NotServing,
+        }
+    }
 }
 
 impl Gate {
     /// A closed gate, and what to serve from the first moment on.
     pub async fn new() -> (Self, Routes) {
         let (health, service) = tonic_health::server::health_reporter();
-        let readiness = Readiness::not_yet("it opens its log and its store");
-        let gate = Self { health, ready: Arc::default(), readiness, reads_shut: Arc::default() };
-        gate.set_health(ServingStatus::NotServing).await;
+        let how_far = "it opens its log and its store";
+        let state = State { phase: Phase::Starting(how_far.to_owned()), reads_shut: None };
+        let gate = Self {
+            health,
+            told: Arc::default(),
+            ready: Arc::default(),
+            readiness: Readiness::not_yet(how_far),
+            state: Arc::new(RwLock::new(state)),
+        };
+        gate.tell_health().await;
         let behind = gate.clone();
         let router = Router::new().fallback(move |request| {
             let gate = behind.clone();
@@ -52,24 +95,29 @@ impl Gate {
         (gate, Routes::from(router).add_service(service))
     }
 
-    /// Says how far the start has come.
-    pub fn tell(&self, state: String) {
-        tracing::info!("starting: {state}");
-        self.readiness.set_unready(state);
+    /// Takes note of how far the start has come. True: that is news.
+    pub fn tell(&self, how_far: &str) -> bool {
+        self.change(|state| match &mut state.phase {
+            Phase::Starting(told) if told != how_far => {
+                how_far.clone_into(told);
+                true
+            }
+            _ => false,
+        })
     }
 
     /// Lets calls through to these services from now on.
     pub async fn open(&self, routes: Routes) {
         // It is opened once; a second time would change nothing.
         let _ = self.ready.set(routes.prepare().into_axum_router());
-        self.readiness.set_ready();
-        self.set_health(ServingStatus::Serving).await;
+        self.change(|state| state.phase = Phase::Open);
+        self.tell_health().await;
     }
 
     /// Says that no new calls should come; those that do are answered still.
     pub async fn close(&self) {
-        self.readiness.set_unready("it is stopping".to_owned());
-        self.set_health(ServingStatus::NotServing).await;
+        self.change(|state| state.phase = Phase::Stopping);
+        self.tell_health().await;
     }
 
     /// Whether it is open, for those who ask over HTTP.
@@ -79,19 +127,14 @@ impl Gate {
 
     /// Answers reads UNAVAILABLE from now on, and says why.
     pub async fn shut_reads(&self, reason: &str) {
-        let reason = Some(reason.to_owned());
-        let before = mem::replace(&mut *write(&self.reads_shut), reason);
-        if before.is_none() && self.ready.get().is_some() {
-            self.health.set_service_status(TIMELINES, ServingStatus::NotServing).await;
-        }
+        self.change(|state| state.reads_shut = Some(reason.to_owned()));
+        self.tell_health().await;
     }
 
     /// Lets reads through again.
     pub async fn open_reads(&self) {
-        let before = write(&self.reads_shut).take();
-        if before.is_some() && self.ready.get().is_some() {
-            self.health.set_service_status(TIMELINES, ServingStatus::Serving).await;
-        }
+        self.change(|state| state.reads_shut = None);
+        self.tell_health().await;
     }
 
     /// Why this may not be answered now.
@@ -99,13 +142,33 @@ impl Gate {
         if !is_read(request.uri().path()) {
             return None;
         }
-        let shut = self.reads_shut.read().unwrap_or_else(PoisonError::into_inner);
-        shut.as_ref().map(|reason| format!("nothing can be read now: {reason}; try again"))
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.reads_shut.as_deref().map(nothing_read)
     }
 
-    async fn set_health(&self, status: ServingStatus) {
-        for service in SERVICES {
-            self.health.set_service_status(service, status).await;
+    /// Whoever asks over HTTP hears of a change at once.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        // What it holds is whole even after a panic.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut state);
+        match state.unready() {
+            Some(reason) => self.readiness.set_unready(reason),
+            None => self.readiness.set_ready(),
+        }
+        result
+    }
+
+    async fn tell_health(&self) {
+        let mut told = self.told.lock().await;
+        let health = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            SERVICES.map(|service| state.health(service))
+        };
+        for ((service, now), told) in SERVICES.into_iter().zip(health).zip(&mut *told) {
+            // Who watches hears of changes alone.
+            if told.replace(now) != Some(now) {
+                self.health.set_service_status(service, now).await;
+            }
         }
     }
 
@@ -127,16 +190,16 @@ impl Gate {
     }
 }
 
+/// What reads are answered while they are shut, and whoever asks whether it is ready.
+fn nothing_read(reason: &str) -> String {
+    format!("nothing can be read now: {reason}; try again")
+}
+
 /// Whether a call only reads what the store holds, by the name of its method.
 fn is_read(path: &str) -> bool {
     let is_of_store = !path.contains("Status") && path.starts_with("/roost.");
     let method = path.rsplit('/').next().unwrap_or_default();
     is_of_store && ["Get", "List", "BatchGet"].iter().any(|verb| method.starts_with(verb))
-}
-
-/// What it holds is whole even after a panic.
-fn write(shut: &RwLock<Option<String>>) -> RwLockWriteGuard<'_, Option<String>> {
-    shut.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -188,7 +251,8 @@ mod tests {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("connected");
 
-        gate.tell("7 events are left".to_owned());
+        assert!(gate.tell("7 events are left"));
+        assert!(!gate.tell("7 events are left"), "that is no news");
         let (health, code, message) = look(&channel).await;
         assert_eq!((health, code), (NotServing as i32, Code::Unavailable));
         assert!(message.contains("7 events are left"), "{message}");
@@ -200,5 +264,43 @@ mod tests {
         gate.close().await;
         assert_eq!(look(&channel).await, (NotServing as i32, Code::Ok, String::new()));
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn it_is_not_ready_while_reads_are_shut_and_says_why() {
+        let (gate, _routes) = Gate::new().await;
+        let reason = || gate.readiness().reason();
+        gate.tell("7 events are left");
+        gate.shut_reads("the store does not answer").await;
+        assert_eq!(
+            reason().as_deref(),
+            Some("7 events are left; the store does not answer"),
+            "while it starts"
+        );
+        gate.open(Routes::default()).await;
+        let said = reason().expect("not ready");
+        assert_eq!(said, "nothing can be read now: the store does not answer; try again");
+        let read = Request::get("/roost.v1.TimelineService/ListHomeTimeline");
+        let read = read.body(axum::body::Body::empty()).expect("a request");
+        assert_eq!(gate.refusal(&read), Some(said), "reads say the same");
+        gate.open_reads().await;
+        assert_eq!(reason(), None);
+        gate.shut_reads("again").await;
+        gate.close().await;
+        assert_eq!(reason().as_deref(), Some("it is stopping"));
+        gate.open_reads().await;
+        assert_eq!(reason().as_deref(), Some("it is stopping"));
+    }
+
+    #[test]
+    fn health_of_timelines_goes_with_the_reads() {
+        let open = State { phase: Phase::Open, reads_shut: None };
+        assert!(SERVICES.iter().all(|service| open.health(service) == ServingStatus::Serving));
+        let shut = State { reads_shut: Some("away".to_owned()), ..open };
+        let shut: Vec<&str> = SERVICES
+            .into_iter()
+            .filter(|service| shut.health(service) == ServingStatus::NotServing)
+            .collect();
+        assert_eq!(shut, [TIMELINES]);
     }
 }

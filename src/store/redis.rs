@@ -28,6 +28,7 @@ mod lookups;
 pub mod node;
 mod nodes;
 pub mod pool;
+mod probe;
 pub mod push;
 pub mod resp;
 pub mod router;
@@ -48,6 +49,7 @@ use quick_cache::{Weighter, sync::Cache};
 use redis::Value;
 use tokio::time::Instant;
 
+pub use self::probe::check;
 use self::{
     config::RedisConfig,
     control::{Call, Control, bytes, elements, integer},
@@ -183,8 +185,8 @@ impl RedisStore {
     /// # Errors
     /// In one line, what is wrong and what to do.
     pub async fn open(settings: Settings) -> Result<Self, StoreError> {
+        check(&settings.config).await?;
         let inner = Inner::connect(settings).await?;
-        inner.check_policy().await?;
         inner.check_log().await?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -212,26 +214,6 @@ impl Inner {
         );
         let looked_at = tokio::sync::Mutex::new(Instant::now());
         Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
-    }
-
-    /// A Redis that evicts would drop timelines in use, and posts.
-    async fn check_policy(&self) -> Result<(), StoreError> {
-        let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;
-        for info in texts(reply) {
-            let field = |name: &str| {
-                info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
-            };
-            let maxmemory = field("maxmemory:").unwrap_or_default();
-            let policy = field("maxmemory_policy:").unwrap_or_default();
-            if maxmemory != "0" && policy != "noeviction" {
-                let reason = format!(
-                    "Redis has a memory limit and the policy {policy}, by which it would drop \
-                     timelines and posts in use; set maxmemory-policy to noeviction"
-                );
-                return Err(StoreError::Redis { reason, is_final: true });
-            }
-        }
-        Ok(())
     }
 
     /// Makes an empty store this log's, and refuses one of another log.
@@ -287,19 +269,6 @@ impl Inner {
 /// The map is whole even after a panic: it is changed by single calls only.
 fn lock(claims: &Claims) -> MutexGuard<'_, HashMap<u32, Claim>> {
     claims.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A reply as text: one in a server's, several in a Cluster's.
-fn texts(value: Value) -> Vec<String> {
-    match value {
-        Value::VerbatimString { text, .. } => vec![text],
-        Value::Map(nodes) => nodes.into_iter().flat_map(|(_, value)| texts(value)).collect(),
-        Value::Array(values) => values.into_iter().flat_map(texts).collect(),
-        value => bytes(value)
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .into_iter()
-            .collect(),
-    }
 }
 
 /// Fields and values of a hash.

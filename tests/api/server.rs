@@ -84,7 +84,7 @@ impl Roost {
     }
 
     async fn open(settings: Settings, place: Place) -> Self {
-        let app = App::start(settings.clone()).await.expect("started");
+        let app = App::start(settings.clone(), &CancellationToken::new()).await.expect("started");
         let target = Target::new(format!("http://{}", app.address()));
         let channel = target.connect().await.expect("connected");
         Self { app, settings, channel, place }
@@ -131,7 +131,7 @@ impl Roost {
                 let _: i64 = of_redis(redis, &command).await;
             }
         }
-        let error = App::start(settings).await.err().expect("refused");
+        let error = App::start(settings, &CancellationToken::new()).await.err().expect("refused");
         drop(place);
         error
     }

@@ -11,13 +11,16 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Parts, open, open_shared};
+use super::{Engine, Parts, both, open, open_log, store_settings};
 use crate::{
     app::{AppError, Backend, RebuildStep, Rebuilt, Settings},
     data_dir::DataDir,
     event_log::EventLog,
     post_id::PostIds,
-    store::{Store, redis::RedisStore},
+    store::{
+        Store,
+        redis::{self as redis_store, RedisStore},
+    },
     telemetry::Metrics,
     writes::Memory,
 };
@@ -50,7 +53,9 @@ impl Engine {
                 Ok(Self::Embedded(parts))
             }
             Backend::Shared { kafka, redis } => {
-                let (log, store) = open_shared(kafka, redis, settings, &metrics).await?;
+                let check = async { Ok(redis_store::check(redis).await?) };
+                let (log, ()) = both(open_log(kafka, &metrics), check).await?;
+                let store = store_settings(&log, kafka, redis, settings, &metrics);
                 let told = |keys| tell(RebuildStep::Dropped { keys });
                 let store = Arc::new(RedisStore::open_emptied(store, told).await?);
                 Ok(Self::Shared(Parts::new(log, store, ids, memory, settings, &metrics)?))

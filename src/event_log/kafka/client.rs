@@ -3,7 +3,7 @@
 //! The settings of an operator go over the choices made here, except those that
 //! the log's promises rest on: [`RESERVED`] cannot be set.
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, error::KafkaError};
 
 use super::{Settings, group};
 
@@ -90,6 +90,26 @@ pub fn member(settings: &Settings) -> ClientConfig {
         // These say whether the coordinator is there.
         .set("statistics.interval.ms", "1000");
     config
+}
+
+/// In what librdkafka says of a property of TLS where it was built without.
+pub const NO_OPENSSL: &str = "OpenSSL not available at build time";
+
+/// Why librdkafka does not take a property, if it does not. What does not fit together
+/// shows once a client is made.
+pub fn refusal(name: &str, value: &str) -> Option<String> {
+    let mut config = ClientConfig::new();
+    match config.set(name, value).create_native_config() {
+        Ok(_) => None,
+        Err(KafkaError::ClientConfig(_, reason, ..)) if reason.starts_with("No such") => {
+            Some("librdkafka has none of this name".to_owned())
+        }
+        Err(KafkaError::ClientConfig(_, reason, ..)) if reason.contains(NO_OPENSSL) => {
+            Some(NO_OPENSSL.to_owned())
+        }
+        // What librdkafka says may quote the value, which may be a password.
+        Err(_) => Some("its value is none that it can have".to_owned()),
+    }
 }
 
 fn consumer<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut ClientConfig {

@@ -167,6 +167,13 @@ impl Brokers<'_> {
         match refused {
             // Somebody else was faster; it is checked like any other.
             RDKafkaErrorCode::TopicAlreadyExists => Ok(()),
+            // Brokers that have just started do not count yet.
+            RDKafkaErrorCode::InvalidReplicationFactor if usize::from(replication) <= brokers => {
+                Err(self.trouble.unavailable(&format!("the topic {topic} cannot be made yet")))
+            }
+            RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController => {
+                Err(self.trouble.unavailable(&format!("the topic {topic} is not made yet")))
+            }
             code => Err(self.wrong(vec![format!(
                 "it does not exist, and making it with {partitions} partitions and {replication} \
                  replicas on {brokers} brokers failed: {code}; ask for other numbers, or make it \

@@ -5,7 +5,10 @@
 //! takes the latest note along.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,8 @@ const NOTE_LIFE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Trouble {
     latest: Mutex<Option<Note>>,
+    /// Until the log is open, whoever opens it says what is the matter.
+    is_opening: AtomicBool,
     metrics: Arc<KafkaMetrics>,
 }
 
@@ -40,7 +45,12 @@ struct Note {
 impl Trouble {
     /// None yet; what comes is counted in `metrics`.
     pub fn new(metrics: Arc<KafkaMetrics>) -> Self {
-        Self { latest: Mutex::default(), metrics }
+        Self { latest: Mutex::default(), is_opening: AtomicBool::new(true), metrics }
+    }
+
+    /// The log is open: from now on complaints are logged as they come.
+    pub fn opened(&self) {
+        self.is_opening.store(false, Ordering::Relaxed);
     }
 
     /// That the brokers do not do what was asked: `what`, and the latest trouble.
@@ -89,7 +99,7 @@ impl Trouble {
         if is_summary && self.latest().is_some() {
             return;
         }
-        let note = Note { at: Instant::now(), code, reason: one_line(reason) };
+        let note = Note { at: Instant::now(), code, reason: essence(reason) };
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
     }
 
@@ -113,6 +123,15 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
     )
+}
+
+/// A complaint without what differs each time: how long it took, how many were the same.
+fn essence(reason: &str) -> String {
+    let line = one_line(reason);
+    match line.rfind(" (after ") {
+        Some(at) => line[..at].to_owned(),
+        None => line,
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -165,7 +184,7 @@ impl ClientContext for Observer {
     fn error(&self, error: KafkaError, reason: &str) {
         self.trouble.metrics.errors.get_or_create(&Kind { kind: self.role }).inc();
         let line = one_line(reason);
-        if self.is_news(&line) {
+        if !self.trouble.is_opening.load(Ordering::Relaxed) && self.is_news(&line) {
             tracing::warn!(role = self.role, "kafka: {line}");
         }
         self.trouble.note(error.rdkafka_error_code(), reason);

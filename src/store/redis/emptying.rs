@@ -36,8 +36,8 @@ impl RedisStore {
         settings: Settings,
         mut told: impl FnMut(u64),
     ) -> Result<Self, StoreError> {
+        super::check(&settings.config).await?;
         let inner = Inner::connect(settings).await?;
-        inner.check_policy().await?;
         inner.check_whose().await?;
         inner.check_log().await?;
         inner.shut_partitions().await?;

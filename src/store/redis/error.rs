@@ -26,6 +26,18 @@ pub enum NodeError {
         /// What is wrong.
         reason: String,
     },
+    /// It does not speak TLS.
+    #[error("Redis at {node} does not speak TLS, as its URL says: use redis:// in its URL")]
+    Plain {
+        /// Which node.
+        node: NodeAddress,
+    },
+    /// It speaks nothing but TLS.
+    #[error("Redis at {node} speaks TLS, and its URL does not say so: use rediss:// in its URL")]
+    OverTls {
+        /// Which node.
+        node: NodeAddress,
+    },
     /// It was reached and said no.
     #[error("Redis at {node} refuses: {reason}; {advice}")]
     Refused {
@@ -102,7 +114,11 @@ impl NodeError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused { is_final, .. } => *is_final,
-            Self::Tls { .. } | Self::Protocol { .. } | Self::Fenced { .. } => true,
+            Self::Tls { .. }
+            | Self::Plain { .. }
+            | Self::OverTls { .. }
+            | Self::Protocol { .. }
+            | Self::Fenced { .. } => true,
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::TimedOut { .. }
@@ -143,6 +159,12 @@ fn advice(error: &[u8]) -> (&'static str, bool) {
         b"WRONGTYPE" => {
             ("something else uses a key of Roost: give Roost a database of its own", true)
         }
+        b"DENIED" => ("it is in protected mode: give it a password, and its URL the same", true),
+        _ if says("not allowed in cluster mode") => (
+            "it belongs to a Cluster, which has only database 0: take the number out of its URL \
+             and add ?cluster",
+            true,
+        ),
         _ if says("AUTH") => ("it has no password: take it out of its URL, or set one", true),
         _ if says("cluster support disabled") => ("it is no Cluster: take ?cluster out", true),
         _ if says("DB index") => ("it has no such database: check the number in its URL", true),

@@ -39,6 +39,18 @@ pub fn client_config(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>, String>
             }
         }
     }
+    with_roots(roots)
+}
+
+/// Trusts no authority: to learn whether a server speaks TLS, and no more.
+///
+/// # Errors
+/// A sentence about why TLS cannot be used.
+pub fn of_nobody_trusted() -> Result<Arc<ClientConfig>, String> {
+    with_roots(RootCertStore::empty())
+}
+
+fn with_roots(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     // The provider is named, so that another one in the program changes nothing.
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
