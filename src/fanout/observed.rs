@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{FanoutError, Slice, queue::Work};
+use super::{FanoutError, queue::Work, round::Slice};
 use crate::{
     domain::PostId,
     store::{PushOutcome, Pushes, StoreError},
