@@ -13,6 +13,7 @@
 //! pushed twice after a crash changes nothing the second time.
 
 mod combine;
+mod half_done;
 mod observed;
 mod plan;
 mod pool;
@@ -31,8 +32,9 @@ pub use self::{
     progress::{Position, Progress},
 };
 use self::{
+    half_done::HalfDone,
     plan::Effects,
-    queue::{FanoutQueue, Job, Work},
+    queue::{FanoutQueue, Job},
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -40,7 +42,7 @@ use crate::{
         EventLog, LogError, Record,
         codec::{self, CodecError},
     },
-    store::{Resume, Store, StoreError},
+    store::{Resume, Resumed, Store, StoreError, Work},
     telemetry::FanoutMetrics,
 };
 
@@ -62,6 +64,9 @@ pub struct Settings {
     pub round_deliveries_max: usize,
     /// Slices of long fan-outs in one round.
     pub round_long_slices_max: usize,
+    /// Posts whose half-done fan-outs the store remembers: the oldest. After a crash those
+    /// beyond begin again from their start.
+    pub cursor_posts_max: usize,
     /// Fan-outs under way; with more, no events are read until some are done.
     pub fanouts_max: usize,
     /// The longest time that deliveries stay uncommitted.
@@ -79,6 +84,7 @@ impl Default for Settings {
             fanout_posts_max: 256,
             round_deliveries_max: 131_072,
             round_long_slices_max: 4,
+            cursor_posts_max: 1_024,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
@@ -165,11 +171,15 @@ pub struct Worker<L, S: Store> {
     /// partition before.
     attempted: u64,
     queue: FanoutQueue<S::Account>,
+    /// Until all that may have been attempted is applied.
+    half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
     shown: u64,
     /// What it was told last of what is delivered.
     delivered: u64,
     told_at: Instant,
+    /// Deliveries since then of fan-outs that are not done by them.
+    untold_deliveries: usize,
     /// What the log was told last.
     committed: u64,
     committed_at: Instant,
@@ -186,7 +196,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         settings: Settings,
     ) -> Result<Self, FanoutError> {
         let end = log.end(partition).await?;
-        let resume = store.resume(partition, end).await?;
+        let Resumed { marks: resume, cursors } = store.resume(partition, end).await?;
         if resume.seen() > end {
             // Whoever had the partition may have gone on since.
             check_end(partition, &resume, log.end(partition).await?)?;
@@ -208,9 +218,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             next_offset: committed,
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
             told_at: Instant::now(),
+            untold_deliveries: 0,
             committed,
             committed_at: Instant::now(),
         })
@@ -264,6 +276,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             self.store.abandon(self.partition);
             return Ok(());
         }
+        if self.untold_deliveries > 0 {
+            self.tell().await?;
+        }
         Ok(self.store.release(self.partition).await?)
     }
 
@@ -281,10 +296,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         }
         worked |= self.deliver_round().await?;
         self.publish_progress();
-        let delivered = self.delivered_offset();
-        if delivered > self.delivered || self.told_at.elapsed() >= self.settings.commit_interval {
-            self.store.delivered(self.partition, delivered).await?;
-            (self.delivered, self.told_at) = (delivered, Instant::now());
+        if self.delivered_offset() > self.delivered
+            || self.untold_deliveries >= self.settings.round_deliveries_max
+            || self.told_at.elapsed() >= self.settings.commit_interval
+        {
+            self.tell().await?;
         }
         if self.committed_at.elapsed() >= self.settings.commit_interval {
             self.commit().await?;
@@ -301,6 +317,25 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             self.committed = delivered;
         }
         self.committed_at = Instant::now();
+        Ok(())
+    }
+
+    /// Tells the store what is delivered, and how far those fan-outs have come that are
+    /// half done: only now, when all that they have reached is written.
+    async fn tell(&mut self) -> Result<(), FanoutError> {
+        let delivered = self.delivered_offset();
+        let in_queue;
+        let cursors = if self.next_offset < self.attempted {
+            // Those whose events are yet to be read again must not be forgotten, and those
+            // that have come farther since are true as they were.
+            self.half_done.cursors()
+        } else {
+            in_queue = self.queue.cursors(self.settings.cursor_posts_max);
+            &in_queue
+        };
+        self.store.delivered(self.partition, delivered, cursors).await?;
+        (self.delivered, self.told_at) = (delivered, Instant::now());
+        self.untold_deliveries = 0;
         Ok(())
     }
 
@@ -350,8 +385,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.change_follows(&effects).await?;
         let deleted: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
         self.queue.cancel(&deleted);
+        let resumed = jobs.iter().filter(|job| job.after.is_some()).count();
+        self.metrics.resumed_fanouts.inc_by(resumed as u64);
         jobs.into_iter().for_each(|job| self.queue.add(job));
         self.next_offset += events.len() as u64;
+        if self.next_offset >= self.attempted {
+            self.half_done.forget();
+        }
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
@@ -386,20 +426,28 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let Some(author) = author else { continue };
             for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
                 let work = Work::Deliver(ids.to_vec());
-                jobs.push(self.job(author, work, posted.offset));
+                jobs.extend(self.jobs_of(author, work, posted.offset));
             }
         }
         let authors = self.store.accounts(&deleted).await?;
         for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
             let Some(author) = author else { continue };
-            jobs.push(self.job(author, Work::Remove(*post), *offset));
+            jobs.extend(self.jobs_of(author, Work::Remove(*post), *offset));
         }
         jobs.sort_by_key(|job| job.offset);
         Ok(jobs)
     }
 
-    fn job(&self, author: S::Account, work: Work, offset: u64) -> Job<S::Account> {
-        Job { author, work, after: None, offset, again: offset < self.attempted }
+    /// A fan-out in as many parts as have come to different places before.
+    fn jobs_of(
+        &self,
+        author: S::Account,
+        work: Work,
+        offset: u64,
+    ) -> impl Iterator<Item = Job<S::Account>> {
+        let again = offset < self.attempted;
+        let parts = self.half_done.split(author, work).into_iter();
+        parts.map(move |(work, after)| Job { author, work, after, offset, again })
     }
 
     /// Where a follow was changed: puts the followee's past posts into the

@@ -9,12 +9,12 @@
 
 use std::time::Instant;
 
-use super::{
-    FanoutError, Worker,
-    combine::combine,
-    queue::{Job, Work},
+use super::{FanoutError, Worker, combine::combine, queue::Job};
+use crate::{
+    domain::PostId,
+    event_log::EventLog,
+    store::{Store, Work},
 };
-use crate::{domain::PostId, event_log::EventLog, store::Store};
 
 /// A part of a fan-out that a round does.
 pub(super) struct Slice<A> {
@@ -62,7 +62,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 // gone, how far it went.
                 (Err(_), _) => self.queue.put_back(Job { again: true, ..job }),
                 (Ok(()), None) => self.queue.finish(&job),
-                (Ok(()), reached) => self.queue.put_back(Job { after: reached, ..job }),
+                (Ok(()), reached) => {
+                    self.untold_deliveries += self.settings.slice_deliveries_max;
+                    self.queue.put_back(Job { after: reached, ..job });
+                }
             }
         }
         result.map(|()| worked)
@@ -94,10 +97,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     ) -> Result<(), FanoutError> {
         let Some(slice) = taken.last_mut() else { return Ok(()) };
         let job = &slice.job;
-        let posts = match &job.work {
-            Work::Deliver(ids) => ids.len(),
-            Work::Remove(_) => 1,
-        };
+        let posts = job.work.posts();
         let count_max = (self.settings.slice_deliveries_max / posts.max(1)).max(1);
         let mut readers = self.store.followers_after(job.author, job.after, count_max).await?;
         if readers.len() == count_max {
