@@ -3,6 +3,9 @@
 //! crashes strike between any two of them. In the end, and at every read on the
 //! way, what readers see is held against a brute-force model.
 //!
+//! Slices are so small that most fan-outs are long ones, so that crashes fall into them,
+//! and workers that follow in the same process go on at their cursors.
+//!
 //! One thread, a paused clock and one random generator: a seed is a run. A run
 //! that fails prints its seed; `ROOST_SIM_SEED=N` replays it, `ROOST_SIM_SEEDS=N`
 //! changes how many are run.
