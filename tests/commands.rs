@@ -19,3 +19,4 @@ mod program;
 mod rebuild;
 #[path = "commands/serve.rs"]
 mod serve;
+mod services;

@@ -12,7 +12,7 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}\
 table{border-collapse:collapse;display:block;overflow-x:auto;margin:1rem 0}\
 th,td{border-bottom:1px solid #8886;padding:.3rem .8rem;text-align:left}\
-td.number{text-align:right;font-variant-numeric:tabular-nums}\
+td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .missed{font-weight:bold;color:#d55e00}\
 svg{width:100%;max-width:42rem;height:auto;display:block;margin:1rem 0;\
 font:12px system-ui,sans-serif;fill:currentColor}\

@@ -19,18 +19,12 @@ const OPEN_MAX: Duration = Duration::from_secs(60);
 
 /// Makes logs, and drops them.
 pub(super) struct Logs {
-    place: Place,
+    /// `None`: they are embedded.
+    brokers: Option<String>,
     partitions: Option<u32>,
-}
-
-enum Place {
-    Embedded,
-    Kafka {
-        brokers: String,
-        /// The settings of every log that was made and not dropped.
-        made: Vec<kafka::Settings>,
-        own: Option<OwnKafka>,
-    },
+    /// The settings of every log in Kafka that was made.
+    made: Vec<kafka::Settings>,
+    own: Option<OwnKafka>,
 }
 
 impl Logs {
@@ -38,52 +32,47 @@ impl Logs {
         place: &LogPlace,
         partitions: Option<u32>,
     ) -> Result<Self, BenchError> {
-        let place = match place {
-            LogPlace::Embedded => Place::Embedded,
-            LogPlace::Kafka { brokers } => {
-                Place::Kafka { brokers: brokers.clone(), made: Vec::new(), own: None }
-            }
+        let (brokers, own) = match place {
+            LogPlace::Embedded => (None, None),
+            LogPlace::Kafka { brokers } => (Some(brokers.clone()), None),
             LogPlace::OwnKafka { jars } => {
                 let own = OwnKafka::start(jars).await?;
-                Place::Kafka { brokers: own.brokers(), made: Vec::new(), own: Some(own) }
+                (Some(own.brokers()), Some(own))
             }
         };
-        Ok(Self { place, partitions })
+        Ok(Self { brokers, partitions, made: Vec::new(), own })
     }
 
     /// What the report says of them.
     pub(super) fn name(&self) -> &'static str {
-        match &self.place {
-            Place::Embedded => "the embedded log",
-            Place::Kafka { own: None, .. } => "Kafka, a broker that was given",
-            Place::Kafka { own: Some(_), .. } => "Kafka, one broker that the bench started",
+        match (&self.brokers, &self.own) {
+            (None, _) => "the embedded log",
+            (Some(_), None) => "Kafka, brokers that were given",
+            (Some(_), Some(_)) => "Kafka, one broker that the bench has started",
         }
     }
 
     /// An empty log.
     pub(super) async fn new_log(&mut self) -> Result<BenchLog, BenchError> {
-        match &mut self.place {
-            Place::Embedded => BenchLog::embedded(self.partitions),
-            Place::Kafka { brokers, made, .. } => {
-                let name = format!("roost-bench-{:016x}", rand::random::<u64>());
-                let settings = kafka::Settings {
-                    brokers: brokers.clone(),
-                    topic: name.clone(),
-                    group: name,
-                    partitions: self.partitions,
-                    open_timeout: OPEN_MAX,
-                    ..kafka::Settings::default()
-                };
-                made.push(settings.clone());
-                Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?)))
-            }
-        }
+        let Some(brokers) = &self.brokers else { return BenchLog::embedded(self.partitions) };
+        let name = format!("roost-bench-{:016x}", rand::random::<u64>());
+        let settings = kafka::Settings {
+            brokers: brokers.clone(),
+            topic: name.clone(),
+            group: name,
+            partitions: self.partitions,
+            open_timeout: OPEN_MAX,
+            ..kafka::Settings::default()
+        };
+        self.made.push(settings.clone());
+        Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?)))
     }
 
     /// Drops every log that was made; nobody may work on one any more.
     pub(super) async fn drop_all(self) -> Result<(), BenchError> {
-        if let Place::Kafka { made, own: None, .. } = self.place {
-            for settings in made {
+        // What is in a broker of the bench's own goes with it.
+        if self.own.is_none() {
+            for settings in self.made {
                 KafkaLog::remove(settings).await?;
             }
         }

@@ -9,12 +9,12 @@ use super::{
 };
 
 const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 320.0;
 /// Where the field of the lines is.
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = WIDTH - 14.0;
 const TOP: f64 = 30.0;
-const BOTTOM: f64 = HEIGHT - 46.0;
+const BOTTOM: f64 = HEIGHT - 66.0;
 /// Ticks of a linear axis, about.
 const TICKS: f64 = 5.0;
 /// Nines beyond which an axis of shares does not go.
@@ -64,7 +64,7 @@ pub(super) fn svg(plot: &Plot) -> String {
         svg,
         "\n<text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">{}</text>\
          <text transform=\"translate(12 {middle})rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-        HEIGHT - 8.0,
+        BOTTOM + 34.0,
         named(&plot.x),
         named(&plot.y)
     );
@@ -104,7 +104,6 @@ fn legend(svg: &mut String, series: &[Series]) {
     for (place, (series, colour)) in series.iter().zip(COLOURS.iter().cycle()).enumerate() {
         let x = LEFT + place as f64 * width;
         let y = HEIGHT - 8.0;
-        // Below the field, left of the axis's name, which is short.
         let _ = write!(
             svg,
             "<path d=\"M{x:.1} {}h14\" stroke=\"{colour}\" stroke-width=\"2\"/>\

@@ -111,6 +111,11 @@ pub async fn run(
     settings.load.check()?;
     let (begun, began_at) = (Instant::now(), SystemTime::now());
     let mut ground = Ground::prepare(&settings, reporter).await?;
+    let machine = Machine {
+        redis: ground.redis.version().await?,
+        log: ground.logs.name(),
+        ..Machine::this()
+    };
     let mut sections = Vec::new();
     let mut result = Ok(());
     for scenario in &settings.scenarios {
@@ -125,11 +130,6 @@ pub async fn run(
             }
         }
     }
-    let machine = Machine {
-        redis: ground.redis.version().await?,
-        log: ground.logs.name(),
-        ..Machine::this()
-    };
     // What was made is dropped even where something went wrong, which says more than
     // what goes wrong here.
     let cleared = ground.clear().await;

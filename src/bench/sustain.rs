@@ -23,9 +23,8 @@ const RATE_FIRST: f64 = 500.0;
 const FIRST_SHARE: f64 = 0.5;
 /// A rate that was found is held for so many windows.
 const CONFIRM_WINDOWS: u32 = 3;
-/// By how much a rate is lowered that was found and is not held.
-const LOWERED: f64 = 0.93;
-const CONFIRM_TRIES_MAX: usize = 4;
+/// Which shares of a rate that was found are held, until one is good.
+const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
 /// What is done for the first time is done before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -58,12 +57,13 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
         others.push(tried);
     }
     let mut found = None;
-    let mut rate = search.best();
-    for _ in 0..CONFIRM_TRIES_MAX {
-        let Some(held) = rate.filter(|_| found.is_none()) else { break };
-        let tried = road.hold("holding", held, window * CONFIRM_WINDOWS).await?;
-        rate = Some(held * LOWERED);
-        if tried.is_in_time { found = Some(tried) } else { others.push(tried) }
+    for rate in search.best().iter().flat_map(|best| CONFIRM_SHARES.map(|share| best * share)) {
+        let tried = road.hold("holding", rate, window * CONFIRM_WINDOWS).await?;
+        if tried.is_in_time {
+            found = Some(tried);
+            break;
+        }
+        others.push(tried);
     }
     let half = match &found {
         Some(found) => Some(road.hold("holding", found.posts_per_second / 2.0, window).await?),

@@ -137,7 +137,7 @@ impl Town {
             let post = Post {
                 id: post.id,
                 author: self.author(*post),
-                text: text(),
+                text: text_of(post.id),
                 origin: Origin::Shared,
                 link: None,
                 reply_to: None,
@@ -151,7 +151,7 @@ impl Town {
     pub(super) fn draft(&self, post: TownPost) -> Draft {
         Draft {
             author: self.author(post),
-            text: text(),
+            text: text_of(post.id),
             origin: Origin::Shared,
             link: None,
             reply_to: None,
@@ -211,9 +211,18 @@ fn in_turn(post_count: usize, authors: usize) -> impl Iterator<Item = usize> {
     (0..post_count).map(move |number| number % authors)
 }
 
-/// As long as a post may be.
-fn text() -> String {
-    "x".repeat(TEXT_CHARS_MAX_DEFAULT)
+/// As long as a post may be, and not to be compressed to nothing: letters and spaces, the
+/// same ones for the same post.
+fn text_of(post: PostId) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz     e";
+    let mut state = post.0;
+    let letters = (0..TEXT_CHARS_MAX_DEFAULT).map(|_| {
+        // Knuth's MMIX generator, whose high bits are the good ones.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(LETTERS[(state >> 59) as usize])
+    });
+    letters.collect()
 }
 
 #[cfg(test)]

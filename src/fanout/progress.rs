@@ -19,8 +19,10 @@ pub struct Progress {
     watcher: Watcher,
 }
 
-/// Is told of posts that have reached every timeline they must reach.
-struct Watcher(Option<Box<dyn Fn(&[PostId]) + Send + Sync>>);
+/// Who is told of posts that have reached every timeline they must reach, if anybody.
+struct Watcher(Option<Box<TellPosts>>);
+
+type TellPosts = dyn Fn(&[PostId]) + Send + Sync;
 
 #[derive(Debug, Default)]
 struct Partition {

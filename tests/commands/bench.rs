@@ -5,7 +5,10 @@ use std::fs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{failure, output, roost};
+use crate::{
+    program::{failure, output, roost},
+    services,
+};
 
 /// What every scenario measures, in the order in which it stands in the report.
 const SECTIONS: [(&str, usize); 9] = [
@@ -21,7 +24,7 @@ const SECTIONS: [(&str, usize); 9] = [
     ("followers", 3),
 ];
 /// What may be 0.
-const COUNTS: [&str; 2] = ["posts waiting, at most", "skipped by Redis"];
+const COUNTS: [&str; 2] = ["posts waiting, at most", "skipped, asleep"];
 
 #[test]
 fn a_bench_measures_and_writes_both_reports() {
@@ -54,6 +57,19 @@ fn a_bench_measures_and_writes_both_reports() {
     assert_eq!(page.matches("<svg").count(), plots().count());
     // What it needed is gone.
     assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1);
+}
+
+#[test]
+fn a_bench_on_kafka_says_so() {
+    let Some(brokers) = services::address("ROOST_TEST_KAFKA", "kafka") else { return };
+    let dir = TempDir::new().expect("a directory");
+    let mut bench = roost(["bench", "ceiling", "--smoke", "--kafka", &brokers, "--out"]);
+    let printed = output(bench.arg(dir.path()));
+    let json = fs::read_to_string(dir.path().join("bench.json")).expect("a report");
+    let report: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(report["machine"]["log"], "Kafka, brokers that were given");
+    // Roost, whose drain came from there, and the limit.
+    assert_eq!(list(&report["sections"][0]["rows"]).len(), 2, "{printed}");
 }
 
 #[test]
