@@ -9,8 +9,6 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
-#[path = "services/mod.rs"]
-mod external;
 #[path = "commands/observed.rs"]
 mod observed;
 #[path = "common/process.rs"]
@@ -21,5 +19,6 @@ mod program;
 mod rebuild;
 #[path = "commands/serve.rs"]
 mod serve;
+mod services;
 #[path = "commands/waiting.rs"]
 mod waiting;

@@ -49,6 +49,20 @@ async fn a_missing_topic_is_made_as_a_log_must_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_removed_is_gone_and_removing_it_again_is_as_good() {
+    let Some(settings) = services::kafka_settings(2) else { return };
+    let log = KafkaLog::open(settings.clone()).await.unwrap();
+    log.append(1, vec![Bytes::from_static(b"event")]).await.unwrap();
+    log.close().await;
+    drop(log);
+    for _ in 0..2 {
+        KafkaLog::remove(settings.clone()).await.unwrap();
+    }
+    let topics = admin(&settings).inner().fetch_metadata(None, DEADLINE).unwrap();
+    assert!(topics.topics().iter().all(|topic| topic.name() != settings.topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_with_other_settings_is_refused_and_each_is_named() {
     let Some(settings) = services::kafka_settings(3) else { return };
     let wrong = [

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use tokio::task::JoinError;
 
 use crate::{
+    app::AppError,
     event_log::LogError,
     fanout::FanoutError,
     home_timeline::ReadError,
@@ -13,6 +14,7 @@ use crate::{
         StoreError,
         redis::{config::RedisConfigError, error::NodeError},
     },
+    writes::WriteError,
 };
 
 /// Why a bench ended without its figures.
@@ -27,6 +29,13 @@ pub enum BenchError {
          that runs and is empty with --redis"
     )]
     NoRedis(io::Error),
+    /// No broker could be started.
+    #[error(
+        "Kafka cannot be started: {0}; it needs Java 17 and Kafka's jars (`deploy/services up \
+         kafka` fetches them); or give one that runs with --kafka, or measure on the embedded \
+         log with --embedded-log"
+    )]
+    NoKafka(io::Error),
     /// The Redis that was given holds something.
     #[error("this Redis holds keys, and the bench empties what it measures; give it an empty one")]
     RedisInUse,
@@ -48,6 +57,12 @@ pub enum BenchError {
     /// The event log failed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The workers' threads did not start.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// A post could not be published.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A worker failed.
     #[error(transparent)]
     Fanout(#[from] FanoutError),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    external::{self, proxy::Proxy},
+    services::{self, proxy::Proxy},
     observed::get,
     process::Process,
     program::{DEADLINE, ended, failure, free_address, roost, signal, wait},
@@ -98,7 +98,7 @@ fn while_both_are_away_it_says_so_once_and_a_signal_ends_the_wait() {
 
 #[test]
 fn it_goes_on_by_itself_and_is_not_ready_while_nothing_can_be_read() {
-    let Some(proxied) = external::address("ROOST_TEST_KAFKA_PROXIED", "kafka") else { return };
+    let Some(proxied) = services::address("ROOST_TEST_KAFKA_PROXIED", "kafka") else { return };
     let (to, from) = proxied.split_once(',').expect("two addresses");
     let dir = TempDir::new().expect("a directory");
     let (at, metrics) = (free_address(), free_address());
@@ -174,7 +174,7 @@ fn a_redis_that_is_spoken_to_in_the_wrong_way_ends_it_with_what_to_do() {
 
 #[test]
 fn both_are_said_if_both_are_wrong() {
-    let Some(address) = external::address("ROOST_TEST_KAFKA_PASSWORD", "kafka") else { return };
+    let Some(address) = services::address("ROOST_TEST_KAFKA_PASSWORD", "kafka") else { return };
     let [brokers, user, _] = address.split(',').collect::<Vec<_>>().try_into().expect("three");
     let dir = TempDir::new().expect("a directory");
     let at = free_address();
