@@ -64,7 +64,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -275,7 +275,7 @@ impl Inner {
             arguments.extend([field.as_bytes(), value.as_bytes()]);
         }
         let key = keys::partition(partition);
-        let reply = self.control.one(scripts::MARK.call(&[&key], &arguments)).await?;
+        let reply = self.control.one(scripts::MARK.call(&key, &arguments)).await?;
         if integer(&reply) == 1 {
             return Ok(());
         }
