@@ -21,6 +21,7 @@ pub mod error;
 mod fence;
 mod fold;
 mod followers;
+mod followers_cache;
 mod homes;
 mod keys;
 mod ledger;
@@ -44,7 +45,6 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::{Weighter, sync::Cache};
 use redis::Value;
 use tokio::time::Instant;
 
@@ -52,7 +52,7 @@ use self::{
     config::RedisConfig,
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
-    followers::Followers,
+    followers_cache::{FollowersCache, followers_cache},
     node::ConnectionName,
     push::{PushSettings, Pusher},
     watermarks::Watermarks,
@@ -115,7 +115,7 @@ struct Inner {
     limits: Limits,
     settings: Settings,
     claims: Claims,
-    followers: Cache<UserId, Arc<Followers>, FollowersWeighter>,
+    followers: FollowersCache,
     /// When the watermarks were looked at last.
     looked_at: tokio::sync::Mutex<Instant>,
 }
@@ -167,15 +167,6 @@ enum ClaimState {
     Lost,
 }
 
-#[derive(Clone)]
-struct FollowersWeighter;
-
-impl Weighter<UserId, Arc<Followers>> for FollowersWeighter {
-    fn weight(&self, _: &UserId, followers: &Arc<Followers>) -> u64 {
-        followers.size_bytes() as u64
-    }
-}
-
 impl RedisStore {
     /// Connects, and checks that Redis may be used: that it keeps what it is given,
     /// and that what it holds belongs to this log.
@@ -205,11 +196,7 @@ impl Inner {
         push_settings.metrics = Arc::clone(&settings.metrics);
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
         pusher.check().await?;
-        let followers = Cache::with_weighter(
-            (settings.followers_cache_bytes / 1_024).max(1) as usize,
-            settings.followers_cache_bytes,
-            FollowersWeighter,
-        );
+        let followers = followers_cache(settings.followers_cache_bytes);
         let looked_at = tokio::sync::Mutex::new(Instant::now());
         Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
     }

@@ -243,6 +243,15 @@ return drop
     )
 );
 
+// Reads some blocks of an account's followers. KEYS: followers. ARGV: the blocks' names.
+// Returns how many fields there are, then the blocks.
+script!(
+    READ_BLOCKS,
+    r"
+return {redis.call('HLEN', KEYS[1]), unpack(redis.call('HMGET', KEYS[1], unpack(ARGV)))}
+"
+);
+
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
 // epoch, fields and values. Returns whether it is.
 script!(
