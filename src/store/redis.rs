@@ -23,6 +23,7 @@ mod fold;
 mod followers;
 mod followers_cache;
 mod homes;
+mod info;
 mod keys;
 mod ledger;
 mod lookups;
@@ -205,11 +206,8 @@ impl Inner {
     async fn check_policy(&self) -> Result<(), StoreError> {
         let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;
         for info in texts(reply) {
-            let field = |name: &str| {
-                info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
-            };
-            let maxmemory = field("maxmemory:").unwrap_or_default();
-            let policy = field("maxmemory_policy:").unwrap_or_default();
+            let maxmemory = info::field(&info, "maxmemory").unwrap_or_default();
+            let policy = info::field(&info, "maxmemory_policy").unwrap_or_default();
             if maxmemory != "0" && policy != "noeviction" {
                 let reason = format!(
                     "Redis has a memory limit and the policy {policy}, by which it would drop \
