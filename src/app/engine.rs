@@ -97,7 +97,11 @@ impl Engine {
                     // Nothing is published from here.
                     PostIds::new(0, None)
                 };
-                let memory = Memory::of_shared_store();
+                // Those who publish ask it, and nobody else.
+                let memory = match settings.roles.api {
+                    true => Memory::of_shared_store(),
+                    false => Memory::perfect(),
+                };
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 let follower = Follower {
                     log: Arc::clone(&parts.log),
