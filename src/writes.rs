@@ -29,7 +29,7 @@ pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
 };
 pub use self::memory::Memory;
-use self::{patience::Patience, requests::Requests};
+use self::requests::Requests;
 use crate::{
     domain::{Event, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
@@ -102,7 +102,6 @@ struct Inner<L, S> {
     ids: Arc<PostIds>,
     clock: Clock,
     requests: Requests,
-    patience: Patience,
     /// One permit for each byte under way.
     in_flight: Arc<Semaphore>,
     settings: Settings,
@@ -179,19 +178,8 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     ) -> Self {
         let requests = Requests::default();
         let in_flight = Arc::new(Semaphore::new(settings.in_flight_bytes_max as usize));
-        let patience = Patience::default();
-        let inner = Inner {
-            log,
-            store,
-            progress,
-            memory,
-            ids,
-            clock,
-            requests,
-            patience,
-            in_flight,
-            settings,
-        };
+        let inner =
+            Inner { log, store, progress, memory, ids, clock, requests, in_flight, settings };
         Self { inner: Arc::new(inner) }
     }
 

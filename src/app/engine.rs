@@ -101,7 +101,11 @@ impl Engine {
             Backend::Shared { kafka, redis } => {
                 let opened = wait_for_shared(kafka, redis, settings, gate, metrics);
                 let (log, store, ids) = unless(stop, opened).await?;
-                let memory = Memory::of_shared_store();
+                // Those who publish ask it, and nobody else.
+                let memory = match settings.roles.api {
+                    true => Memory::of_shared_store(),
+                    false => Memory::perfect(),
+                };
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 let follower = Follower {
                     log: Arc::clone(&parts.log),

@@ -23,8 +23,8 @@ const DISTRUST: Duration = Duration::from_secs(30);
 /// A worker may take so long to notice a loss, and believes until then that it knows
 /// every request.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long anybody waits for the store to hold again what it has lost: as long as for
-/// one that is away.
+/// How long anybody waits for a store that is away, or until it holds again what it has
+/// lost: longer than most failovers take.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// What looks at the store have found. Clones are handles of the same.
@@ -55,6 +55,11 @@ impl Memory {
     /// Of a store that holds everything now, and must be looked at from time to time.
     pub fn of_shared_store() -> Self {
         Self(Some(watch::Sender::new(Looks { whole: Instant::now(), lost: None })))
+    }
+
+    /// Whether there is anything to look for.
+    pub fn may_fail(&self) -> bool {
+        self.0.is_some()
     }
 
     /// A look that began at `begun` found everything there.
@@ -107,15 +112,14 @@ impl Memory {
     }
 
     /// Until when to wait for a store that is away or has lost something: all who ask
-    /// meanwhile wait for the same time.
+    /// meanwhile wait for the same time. One that never loses anything is not away.
     pub(super) fn patience_until(&self) -> Instant {
-        let since = self.0.as_ref().map_or_else(Instant::now, |looks| {
-            let looks = looks.borrow();
-            match looks.lost {
-                Some(lost) if looks.is_lost() => lost.since,
-                _ => looks.whole,
-            }
-        });
+        let Some(looks) = &self.0 else { return Instant::now() };
+        let looks = looks.borrow();
+        let since = match looks.lost {
+            Some(lost) if looks.is_lost() => lost.since,
+            _ => looks.whole,
+        };
         since + WAIT_MAX
     }
 }

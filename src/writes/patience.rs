@@ -1,53 +1,34 @@
 //! How long publishing waits for a store that is away before it does without.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::memory::Memory;
 use crate::store::StoreError;
 
-/// Longer than most failovers take.
-const WAIT_MAX: Duration = Duration::from_secs(15);
 const TRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Since when the store has been away.
-#[derive(Debug, Default)]
-pub(super) struct Patience {
-    away_since: Mutex<Option<Instant>>,
-}
-
-impl Patience {
-    /// Asks until the store answers. `None`: it has been away for longer than one waits.
-    ///
-    /// # Errors
-    ///
-    /// What the store says where it is not away, or not just for a while.
-    pub(super) async fn ask<T, F>(&self, ask: impl Fn() -> F) -> Result<Option<T>, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        loop {
-            match ask().await {
-                Err(error) if is_away(&error) => {
-                    if self.away_since().elapsed() >= WAIT_MAX {
-                        return Ok(None);
-                    }
-                    sleep(TRY_AFTER).await;
+/// Asks until the store answers. `None`: it has been away for as long as anybody waits
+/// for it, by what `memory` knows of it.
+///
+/// # Errors
+///
+/// What the store says where it is not away, or not just for a while.
+pub(super) async fn ask<T, F>(memory: &Memory, ask: impl Fn() -> F) -> Result<Option<T>, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match ask().await {
+            Err(error) if is_away(&error) => {
+                if Instant::now() >= memory.patience_until() {
+                    return Ok(None);
                 }
-                said => {
-                    *self.away_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    return said.map(Some);
-                }
+                sleep(TRY_AFTER).await;
             }
+            said => return said.map(Some),
         }
-    }
-
-    fn away_since(&self) -> Instant {
-        let mut since = self.away_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *since.get_or_insert_with(Instant::now)
     }
 }
 
@@ -68,8 +49,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_comes_back_in_time_is_waited_for() {
-        let (patience, asked) = (Patience::default(), AtomicU32::new(0));
-        let said = patience.ask(|| async {
+        let asked = AtomicU32::new(0);
+        let memory = Memory::of_shared_store();
+        let said = ask(&memory, || async {
             match asked.fetch_add(1, Ordering::Relaxed) {
                 0..5 => Err(redis(false)),
                 _ => Ok(7),
@@ -80,28 +62,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_stays_away_is_waited_for_once() {
-        let patience = Patience::default();
-        let begun = Instant::now();
+        let memory = Memory::of_shared_store();
         let asked = AtomicU32::new(0);
         let away = || async {
             asked.fetch_add(1, Ordering::Relaxed);
             Err::<(), _>(redis(false))
         };
-        assert_eq!(patience.ask(away).await.expect("away"), None);
-        assert!(begun.elapsed() >= WAIT_MAX);
-        let (waited, asked_before) = (begun.elapsed(), asked.load(Ordering::Relaxed));
-        assert_eq!(patience.ask(away).await.expect("away"), None);
-        assert_eq!((begun.elapsed(), asked.load(Ordering::Relaxed)), (waited, asked_before + 1));
-        // It answers, and goes away again: that is another time.
-        assert_eq!(patience.ask(|| async { Ok(1) }).await.expect("said"), Some(1));
-        assert_eq!(patience.ask(away).await.expect("away"), None);
-        assert!(begun.elapsed() >= waited + WAIT_MAX);
+        assert_eq!(ask(&memory, away).await.expect("away"), None);
+        assert!(memory.patience_until() <= Instant::now());
+        let (since, asked_before) = (Instant::now(), asked.load(Ordering::Relaxed));
+        assert_eq!(ask(&memory, away).await.expect("away"), None);
+        assert_eq!((Instant::now(), asked.load(Ordering::Relaxed)), (since, asked_before + 1));
+        // It is there, and goes away again: that is another time.
+        memory.found_whole(since);
+        assert_eq!(ask(&memory, away).await.expect("away"), None);
+        assert!(Instant::now() > since && memory.patience_until() <= Instant::now());
     }
 
     #[tokio::test]
     async fn one_that_must_be_mended_is_not_waited_for() {
-        let patience = Patience::default();
-        assert!(patience.ask(|| async { Err::<(), _>(redis(true)) }).await.is_err());
-        assert!(patience.ask(|| async { Err::<(), _>(StoreError::Closed) }).await.is_err());
+        let memory = Memory::of_shared_store();
+        assert!(ask(&memory, || async { Err::<(), _>(redis(true)) }).await.is_err());
+        assert!(ask(&memory, || async { Err::<(), _>(StoreError::Closed) }).await.is_err());
     }
 }

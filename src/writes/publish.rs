@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Inner, WriteError,
     draft::Draft,
+    patience,
     requests::{Claim, Outcome, RequestKey},
 };
 use crate::{
@@ -154,7 +155,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
         if !keys.is_empty() {
-            let made = self.patience.ask(|| self.store.requests(&keys)).await?;
+            let made = patience::ask(&self.memory, || self.store.requests(&keys)).await?;
             let made = made.unwrap_or_else(|| vec![None; keys.len()]);
             for (place, made) in places.into_iter().zip(made) {
                 repeated[place] |= made.is_some();
@@ -170,7 +171,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         &self,
         requests: &[(UserId, String, PostId)],
     ) -> Result<Vec<ClaimedPost>, StoreError> {
-        let claimed = self.patience.ask(|| self.store.claim_requests(requests));
+        let claimed = patience::ask(&self.memory, || self.store.claim_requests(requests));
         let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
         Ok(claimed.await?.unwrap_or_else(|| offered.collect()))
     }

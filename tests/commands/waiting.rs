@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    services::{self, proxy::Proxy},
     observed::get,
     process::Process,
     program::{DEADLINE, ended, failure, free_address, roost, signal, wait},
+    services::{self, proxy::Proxy},
 };
 
 /// `roost serve` with these, in a topic of its own.

@@ -28,8 +28,13 @@ pub fn serve_on(data_dir: &Path, address: SocketAddr) -> Command {
 
 /// Sends a process a signal, named as `kill` names it.
 pub fn signal(child: &Child, name: &str) {
-    let kill = format!("kill -{name} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    assert!(signal_id(child.id(), name), "process {} cannot be sent {name}", child.id());
+}
+
+/// The same by the number of the process. Whether there is such a process.
+pub fn signal_id(id: u32, name: &str) -> bool {
+    let kill = format!("kill -{name} {id}");
+    Command::new("sh").args(["-c", &kill]).status().expect("a shell").success()
 }
 
 /// An address where nobody listens.

@@ -26,6 +26,9 @@ use crate::{
 /// Between two looks for a node that nobody else does something to.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// For how long a Redis is frozen: longer than a worker waits for an answer, 5 s.
+const FROZEN_MS: std::ops::Range<u64> = 6_000..10_000;
+
 /// Everything that can be hit.
 pub struct World {
     backend: Backend,
@@ -79,6 +82,7 @@ impl World {
             | Kind::DelayRedis
             | Kind::EmptyRedis
             | Kind::LoseWrites
+            | Kind::FreezeRedis
             | Kind::CrashPrimary
             | Kind::MoveSlots => Arc::clone(&self.turns.redis),
         };
@@ -127,6 +131,8 @@ impl World {
             (Kind::CutRedis, _) => self.cut_redis(draws).await,
             (Kind::DelayRedis, _) if is_cluster => self.delay_cluster(draws).await,
             (Kind::DelayRedis, _) => self.delay_redis(draws).await,
+            (Kind::FreezeRedis, _) if is_cluster => self.freeze_primary(draws).await,
+            (Kind::FreezeRedis, _) => self.freeze_redis(draws).await,
             (Kind::CrashPrimary, _) => self.crash_primary(draws).await,
             (Kind::MoveSlots, _) => self.move_slots(draws).await,
         }

@@ -2,10 +2,10 @@
 //! somebody who starts again what ends though it should not.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::SocketAddr,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -26,7 +26,7 @@ use crate::{
     failure::{Doing, Failure, Result},
     process::{Process, roost, signal},
     proxy::Proxy,
-    record::Record,
+    record::{Ended, Record},
     services::Services,
     settings::{Backend, Settings},
 };
@@ -58,6 +58,7 @@ struct Make {
     backend: Backend,
     redis: Vec<SocketAddr>,
     kafka: SocketAddr,
+    record: Arc<Record>,
 }
 
 /// A process, by name: one after the other, and none in between.
@@ -67,6 +68,10 @@ pub struct Node {
     /// Any port of a worker, which nobody calls.
     listen: SocketAddr,
     log: PathBuf,
+    /// What the process has said on its standard output: that it has started.
+    said: PathBuf,
+    /// Where it is written down that it has ended by itself.
+    record: Arc<Record>,
     /// Its own way to a standalone Redis.
     pub redis: Option<Proxy>,
     /// `None` while it is meant to be down.
@@ -76,7 +81,11 @@ pub struct Node {
 }
 
 impl Fleet {
-    pub async fn start(settings: &Settings, services: &Services) -> Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        services: &Services,
+        record: &Arc<Record>,
+    ) -> Result<Self> {
         let redis = match settings.backend {
             Backend::Redis => vec![services.redis()],
             Backend::Cluster => services.cluster_nodes().collect(),
@@ -86,6 +95,7 @@ impl Fleet {
             backend: settings.backend,
             redis,
             kafka: services.kafka_proxy(),
+            record: Arc::clone(record),
         };
         let mut api_nodes = Vec::new();
         for number in 0..API_NODES {
@@ -128,17 +138,18 @@ impl Fleet {
     }
 
     /// Starts again what has ended by itself, for ever.
-    pub async fn supervise(&self, record: &Record) -> Failure {
+    pub async fn supervise(&self) -> Failure {
         loop {
-            for node in self.nodes() {
-                match node.revive() {
-                    Ok(None) => {}
-                    Ok(Some(how)) => record.ended_by_itself(&node.name, how),
-                    Err(failure) => return failure,
-                }
+            if let Err(failure) = self.revive() {
+                return failure;
             }
             time::sleep(SUPERVISE_EVERY).await;
         }
+    }
+
+    /// Starts again what has ended by itself.
+    pub fn revive(&self) -> Result<()> {
+        self.nodes().iter().try_for_each(|node| node.revive())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
@@ -179,6 +190,8 @@ impl Make {
         ];
         Ok(Arc::new(Node {
             log: self.folder.join(format!("{name}.log")),
+            said: self.folder.join(format!("{name}.out")),
+            record: Arc::clone(&self.record),
             words: words.map(str::to_owned).to_vec(),
             listen,
             name,
@@ -204,8 +217,11 @@ impl Node {
     }
 
     /// `kill -9`.
-    pub fn kill(&self) {
-        *self.lock() = None;
+    pub fn kill(&self) -> Result<()> {
+        let mut process = self.lock();
+        self.note_end(&mut process)?;
+        *process = None;
+        Ok(())
     }
 
     /// Sends it a signal, named as `kill` names it.
@@ -219,11 +235,19 @@ impl Node {
     pub async fn end(&self) -> Result<bool> {
         let begun = Instant::now();
         // From here on it is nobody's to be started again.
-        let Some(mut process) = self.lock().take() else { return Ok(true) };
+        let process = {
+            let mut process = self.lock();
+            self.note_end(&mut process)?;
+            process.take()
+        };
+        let Some(mut process) = process else { return Ok(false) };
         signal(&process.0, "TERM");
         while begun.elapsed() < END_DEADLINE {
-            if process.0.try_wait().doing(&self.name)?.is_some() {
-                return Ok(true);
+            if let Some(status) = process.0.try_wait().doing(&self.name)? {
+                if status.code().is_none() {
+                    self.record.ended_by_itself(self.ended(status));
+                }
+                return Ok(status.success());
             }
             time::sleep(LOOK_EVERY).await;
         }
@@ -252,21 +276,41 @@ impl Node {
         }
     }
 
-    /// Starts it again if it has ended though it should run: how it ended.
-    fn revive(&self) -> Result<Option<String>> {
+    /// Starts it again if it has ended though it should run.
+    fn revive(&self) -> Result<()> {
         let mut process = self.lock();
-        let Some(running) = &mut *process else { return Ok(None) };
-        let Some(status) = running.0.try_wait().doing(&self.name)? else { return Ok(None) };
-        *process = Some(self.spawn()?);
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        if self.note_end(&mut process)? {
+            *process = Some(self.spawn()?);
+        }
+        Ok(())
+    }
+
+    /// Writes down that the process has ended, if it has, though nobody has ended it.
+    fn note_end(&self, process: &mut Option<Process>) -> Result<bool> {
+        let Some(running) = process else { return Ok(false) };
+        let Some(status) = running.0.try_wait().doing(&self.name)? else { return Ok(false) };
+        *process = None;
+        self.record.ended_by_itself(self.ended(status));
+        Ok(true)
+    }
+
+    fn ended(&self, status: ExitStatus) -> Ended {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().last().unwrap_or_default();
-        Ok(Some(format!("{status}: {last}")))
+        let has_started = fs::read(&self.said).is_ok_and(|said| !said.is_empty());
+        Ended {
+            at_seconds: self.record.seconds(),
+            process: self.name.clone(),
+            how: format!("{status}: {last}"),
+            refused_to_start: status.code() == Some(1) && !has_started,
+        }
     }
 
     fn spawn(&self) -> Result<Process> {
         let log = File::options().create(true).append(true).open(&self.log).doing(&self.name)?;
+        let said = File::create(&self.said).doing(&self.name)?;
         let mut command: Command = roost(&self.words);
-        command.stdout(Stdio::null()).stderr(log);
+        command.stdout(said).stderr(log);
         Ok(Process(command.spawn().doing(&self.name)?))
     }
 

@@ -42,13 +42,17 @@ pub enum Kind {
     LoseWrites,
     CutRedis,
     DelayRedis,
+    /// Redis, or one primary of the Cluster, is stopped for longer than anybody waits for
+    /// an answer, and continued: in a Cluster before, while or after its replica takes
+    /// over.
+    FreezeRedis,
     /// A primary ends, its replica takes over, and it comes back as the replica's.
     CrashPrimary,
     MoveSlots,
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::KillWorker,
         Self::PauseWorker,
         Self::AddWorker,
@@ -62,6 +66,7 @@ impl Kind {
         Self::LoseWrites,
         Self::CutRedis,
         Self::DelayRedis,
+        Self::FreezeRedis,
         Self::CrashPrimary,
         Self::MoveSlots,
     ];
@@ -87,6 +92,7 @@ impl Kind {
             Self::LoseWrites => "lose_writes",
             Self::CutRedis => "cut_redis",
             Self::DelayRedis => "delay_redis",
+            Self::FreezeRedis => "freeze_redis",
             Self::CrashPrimary => "crash_primary",
             Self::MoveSlots => "move_slots",
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    failure::{Doing, Result},
+    failure::{Doing, Failure, Result},
     plan::Kind,
     settings::Settings,
 };
@@ -64,11 +64,14 @@ pub struct Check {
     pub failure: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Ended {
-    at_seconds: f64,
-    process: String,
-    how: String,
+#[derive(Clone, Debug, Serialize)]
+pub struct Ended {
+    pub at_seconds: f64,
+    pub process: String,
+    pub how: String,
+    /// It had not come so far as to serve, and said why: what it needs was away. That is
+    /// what it should do; whoever has started it starts it again.
+    pub refused_to_start: bool,
 }
 
 #[derive(Serialize)]
@@ -144,11 +147,20 @@ impl Record {
         self.write()
     }
 
-    pub fn ended_by_itself(&self, process: &str, how: String) {
-        let at_seconds = self.seconds();
-        self.say(&format!("{process} has ended: {how}"));
-        let ended = Ended { at_seconds, process: process.to_owned(), how };
+    pub fn ended_by_itself(&self, ended: Ended) {
+        self.say(&format!("{} has ended: {}", ended.process, ended.how));
         self.content().ended_by_themselves.push(ended);
+    }
+
+    /// No process may end that no fault has ended.
+    pub fn nobody_ended(&self) -> Result<()> {
+        let content = self.content();
+        match content.ended_by_themselves.iter().find(|ended| !ended.refused_to_start) {
+            Some(Ended { at_seconds, process, how, .. }) => {
+                Err(Failure::new(format!("{process} ended by itself at {at_seconds} s: {how}")))
+            }
+            None => Ok(()),
+        }
     }
 
     pub fn published(&self, posts: u64) {

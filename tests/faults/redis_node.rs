@@ -9,7 +9,10 @@ use std::{
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
 use tokio::time;
 
-use crate::failure::{Doing, Failure, Result};
+use crate::{
+    failure::{Doing, Failure, Result},
+    process::signal_id,
+};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -52,6 +55,29 @@ impl RedisNode {
     /// A number of `INFO`; 0 if it is not there.
     pub async fn number(&mut self, field: &str) -> Result<u64> {
         Ok(self.info().await?.get(field).and_then(|value| value.parse().ok()).unwrap_or(0))
+    }
+}
+
+/// A process that is stopped, and goes on once this is dropped, with all that was sent
+/// to it meanwhile.
+pub struct Frozen {
+    process: u32,
+}
+
+impl RedisNode {
+    pub async fn freeze(mut self) -> Result<Frozen> {
+        let process = self.number("process_id").await?.try_into().doing(self.address)?;
+        if signal_id(process, "STOP") {
+            return Ok(Frozen { process });
+        }
+        Err(Failure::new(format!("{} is no process {process}", self.address)))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Whoever waits for it says so if it is gone.
+        let _ = signal_id(self.process, "CONT");
     }
 }
 

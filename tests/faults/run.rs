@@ -39,8 +39,10 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let Some(services) = Services::up(settings).await? else { return Ok(()) };
     let record = Arc::new(Record::new(settings));
     let measured = measure(settings, services, &record).await;
-    let measured = measured
-        .and_then(|()| nobody_panicked(&folder).map_err(|failure| (Verdict::None, failure)));
+    let measured = measured.and_then(|()| {
+        let nobody_failed = nobody_panicked(&folder).and_then(|()| record.nobody_ended());
+        nobody_failed.map_err(|failure| (Verdict::None, failure))
+    });
     match measured {
         Ok(()) => record.close(Verdict::NoDifference, None),
         Err((verdict, failure)) => {
@@ -73,14 +75,16 @@ async fn measure(
     let unjudged = |failure| (Verdict::None, failure);
     let kafka = Proxy::start(services.kafka_proxy(), services.kafka_behind_proxy());
     let kafka = kafka.await.map_err(unjudged)?;
-    let fleet = Fleet::start(settings, &services).await.map_err(unjudged)?;
+    let fleet = Fleet::start(settings, &services, record).await.map_err(unjudged)?;
     let load = Load::new(settings, &services);
     let world = Arc::new(World::new(settings.backend, services, fleet, kafka));
     tokio::select! {
-        failure = world.fleet.supervise(record) => Err(unjudged(failure)),
+        failure = world.fleet.supervise() => Err(unjudged(failure)),
         done = async {
             break_things(settings, &world, &load, record).await.map_err(unjudged)?;
-            judge(settings, &world, &load, record).await
+            judge(settings, &world, &load, record).await?;
+            // What has ended since the last look.
+            world.fleet.revive().map_err(unjudged)
         } => done,
     }
 }

@@ -19,6 +19,7 @@ use tokio_rustls::{
 use super::{
     config::RedisConfig,
     error::NodeError,
+    info,
     node::{ConnectionName, Dial, NodeConnection},
     resp::Value,
     slots::NodeAddress,
@@ -72,9 +73,9 @@ async fn memory_of(node: &NodeAddress, dial: &Dial) -> Result<String, NodeError>
 /// Why a Redis that says this of its memory may not be used: one that evicts would drop
 /// timelines in use, and posts.
 fn eviction(info: &str) -> Option<String> {
-    let field = |name: &str| info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
-    let policy = field("maxmemory_policy:").unwrap_or_default();
-    let evicts = field("maxmemory:").unwrap_or_default() != "0" && policy != "noeviction";
+    let policy = info::field(info, "maxmemory_policy").unwrap_or_default();
+    let limit = info::field(info, "maxmemory").unwrap_or_default();
+    let evicts = limit != "0" && policy != "noeviction";
     evicts.then(|| {
         format!(
             "Redis has a memory limit and the policy {policy}, by which it would drop timelines \

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::json;
 use tokio::time;
 
-use super::World;
+use super::{FROZEN_MS, World};
 use crate::{
     cluster::{Shard, is_promoted, is_whole, move_slots, shards},
-    failure::{Failure, Result},
+    failure::{Doing, Failure, Result},
     plan::Draws,
     record::{Details, details},
     redis_node::{RedisNode, until},
@@ -22,6 +22,8 @@ const LOST_BYTES_MIN: u64 = 2_000;
 const LOST_DEADLINE: Duration = Duration::from_secs(15);
 /// The longest wait until the shard is written to at all.
 const WRITTEN_DEADLINE: Duration = Duration::from_secs(120);
+/// A primary that is silent for so long is replaced, while one is frozen.
+const NODE_TIMEOUT_MS: std::ops::Range<u64> = 2_000..12_000;
 
 impl World {
     /// A primary crashes and comes back as its replica's replica.
@@ -76,6 +78,27 @@ impl World {
             "what": name(shard.primary),
             "promoted": name(shard.replica),
             "bytes_of_writes_lost": lost,
+        })))
+    }
+
+    /// A primary is frozen. For how long the others wait for it is drawn too, so that
+    /// its replica takes over before it goes on, or about then, or not at all.
+    pub(super) async fn freeze_primary(&self, draws: &mut Draws) -> Result<Details> {
+        let (nodes, shard) = self.shard(draws).await?;
+        let (lasts, node_timeout) = (draws.ms(FROZEN_MS), draws.ms(NODE_TIMEOUT_MS));
+        let usual = node_timeout_of(shard.primary).await?;
+        set_node_timeout(&nodes, node_timeout).await?;
+        let frozen = RedisNode::connect(shard.primary).await?.freeze().await?;
+        time::sleep(lasts).await;
+        drop(frozen);
+        is_whole(&nodes).await?;
+        set_node_timeout(&nodes, usual).await?;
+        let promoted = shards(&nodes).await?.iter().any(|it| it.primary == shard.replica);
+        Ok(details(json!({
+            "what": name(shard.primary),
+            "frozen_seconds": lasts.as_secs_f64(),
+            "node_timeout_seconds": node_timeout.as_secs_f64(),
+            "promoted": promoted,
         })))
     }
 
@@ -140,6 +163,21 @@ async fn is_written(primary: SocketAddr) -> Result<()> {
 /// How many bytes of writes a primary has had.
 async fn offset(primary: SocketAddr) -> Result<u64> {
     RedisNode::connect(primary).await?.number("master_repl_offset").await
+}
+
+async fn node_timeout_of(node: SocketAddr) -> Result<Duration> {
+    let mut redis = RedisNode::connect(node).await?;
+    let found: Vec<String> = redis.call("CONFIG GET cluster-node-timeout").await?;
+    let ms = found.last().map(|ms| ms.parse()).unwrap_or(Ok(0)).doing(node)?;
+    Ok(Duration::from_millis(ms))
+}
+
+async fn set_node_timeout(nodes: &[SocketAddr], timeout: Duration) -> Result<()> {
+    let command = format!("CONFIG SET cluster-node-timeout {}", timeout.as_millis());
+    for node in nodes {
+        let () = RedisNode::connect(*node).await?.call(&command).await?;
+    }
+    Ok(())
 }
 
 /// As `deploy/services` names a node.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time;
 
-use super::World;
+use super::{FROZEN_MS, World};
 use crate::{
     failure::{Failure, Result},
     fleet::Node,
@@ -18,7 +18,7 @@ use crate::{
 /// Writes that are lost are those of at least so long, and at least so many.
 const LOST_AT_LEAST: Duration = Duration::from_secs(1);
 const LOST_WRITES_MIN: u64 = 100;
-/// The longest wait for them.
+/// The longest wait for them, and for one that was frozen.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl World {
@@ -43,6 +43,11 @@ impl World {
     pub(super) async fn restart_from_dump(&self) -> Result<Details> {
         let address = self.services.redis();
         let mut redis = RedisNode::connect(address).await?;
+        // One that was emptied a moment ago would dump nothing.
+        until("Redis stays empty", DEADLINE, || async {
+            Ok(RedisNode::connect(address).await?.call::<u64>("DBSIZE").await? > 0)
+        })
+        .await?;
         let () = redis.call("SAVE").await?;
         time::sleep(LOST_AT_LEAST).await;
         until("nothing is written to Redis", DEADLINE, || async {
@@ -82,6 +87,19 @@ impl World {
             "what": format!("connections to redis of {}", names(&nodes)),
             "delay_seconds": delay.as_secs_f64(),
         })))
+    }
+
+    pub(super) async fn freeze_redis(&self, draws: &mut Draws) -> Result<Details> {
+        let lasts = draws.ms(FROZEN_MS);
+        let address = self.services.redis();
+        let frozen = RedisNode::connect(address).await?.freeze().await?;
+        time::sleep(lasts).await;
+        drop(frozen);
+        until("Redis does not go on", DEADLINE, || async {
+            Ok(RedisNode::connect(address).await?.call::<String>("PING").await? == "PONG")
+        })
+        .await?;
+        Ok(details(json!({ "what": REDIS, "frozen_seconds": lasts.as_secs_f64() })))
     }
 
     /// One process, or all of them.

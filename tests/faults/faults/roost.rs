@@ -19,7 +19,7 @@ const WORKERS_MIN: usize = 2;
 impl World {
     pub(super) async fn kill_worker(&self, node: &Node, draws: &mut Draws) -> Result<Details> {
         let away = draws.ms(0..3_000);
-        node.kill();
+        node.kill()?;
         time::sleep(away).await;
         node.start()?;
         Ok(details(json!({ "what": node.name, "away_seconds": away.as_secs_f64() })))
@@ -59,7 +59,7 @@ impl World {
     pub(super) async fn kill_api(&self, draws: &mut Draws) -> Result<Details> {
         let node = &self.fleet.api_nodes[draws.number(0..u64::from(API_NODES)) as usize];
         let away = draws.ms(0..2_000);
-        node.kill();
+        node.kill()?;
         time::sleep(away).await;
         node.start()?;
         let begun = Instant::now();
