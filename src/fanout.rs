@@ -13,6 +13,7 @@
 //! pushed twice after a crash changes nothing the second time.
 
 mod combine;
+mod flush;
 mod observed;
 mod plan;
 mod pool;
@@ -30,10 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     combine::combine,
+    flush::{FlushError, FlushSettings},
     pool::WorkerPool,
     progress::{Position, Progress},
 };
 use self::{
+    flush::{Flusher, Preparing},
     plan::Effects,
     queue::{FanoutQueue, Job, Work},
 };
@@ -71,6 +74,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long to wait before a step that failed is tried again.
     pub retry_delay: Duration,
+    /// How the deliveries of all workers are written together.
+    pub flush: FlushSettings,
 }
 
 impl Default for Settings {
@@ -80,11 +85,12 @@ impl Default for Settings {
             replay_bytes_max: 8 << 20,
             slice_deliveries_max: 8_192,
             fanout_posts_max: 256,
-            round_deliveries_max: 131_072,
+            round_deliveries_max: 524_288,
             round_long_slices_max: 4,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
+            flush: FlushSettings::default(),
         }
     }
 }
@@ -98,6 +104,17 @@ pub enum Step {
     Idle,
 }
 
+/// What became of reading a batch of events and applying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    /// There were none.
+    Nothing,
+    /// There were some.
+    All,
+    /// There were as many as a batch holds, so that more may be there already.
+    ToTheBrim,
+}
+
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FanoutError {
@@ -107,6 +124,10 @@ pub enum FanoutError {
     /// The store failed; a later step may succeed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was written together with deliveries of other partitions failed; a later
+    /// step may succeed.
+    #[error(transparent)]
+    Flush(FlushError),
     /// An entry of the log cannot be read, so nothing after it can be applied.
     #[error(
         "partition {partition}, offset {offset}: {source}; run the version of roost \
@@ -143,6 +164,7 @@ impl FanoutError {
         match self {
             Self::Log(error) => error.is_final(),
             Self::Store(error) => error.is_final(),
+            Self::Flush(error) => error.is_final(),
             Self::Event { .. } | Self::LogBehindStore { .. } => true,
         }
     }
@@ -155,11 +177,12 @@ impl FanoutError {
 }
 
 /// The worker of one partition.
-pub struct Worker<L, S: Store> {
+struct Worker<L, S: Store> {
     log: Arc<L>,
     store: Arc<S>,
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
+    flusher: Arc<Flusher<S::Account>>,
     partition: u32,
     settings: Settings,
     /// The next event to read. All before it are applied.
@@ -168,6 +191,9 @@ pub struct Worker<L, S: Store> {
     /// partition before.
     attempted: u64,
     queue: FanoutQueue<S::Account>,
+    /// How many fan-outs began in the last round that began some, and how many
+    /// deliveries that came to.
+    last_round: (usize, usize),
     /// What the store was told last of what holds in reads.
     shown: u64,
     /// What it was told last of what is delivered.
@@ -180,11 +206,12 @@ pub struct Worker<L, S: Store> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// A worker that goes on where the log and the store remember.
-    pub async fn resume(
+    async fn resume(
         log: Arc<L>,
         store: Arc<S>,
         progress: Arc<Progress>,
         metrics: Arc<FanoutMetrics>,
+        flusher: Arc<Flusher<S::Account>>,
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
@@ -206,11 +233,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             store,
             progress,
             metrics,
+            flusher,
             partition,
             settings,
             next_offset: committed,
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            last_round: (1, settings.slice_deliveries_max),
             shown: resume.shown,
             delivered: committed,
             told_at: Instant::now(),
@@ -274,15 +303,21 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// round. After an error it can be called again; nothing is lost by it.
     pub async fn step(&mut self) -> Result<Step, FanoutError> {
         self.store.check(self.partition)?;
+        let flusher = Arc::clone(&self.flusher);
+        let preparing = flusher.prepare(self.partition);
         let mut worked = false;
-        if self.queue.len() < self.settings.fanouts_max {
-            worked |= self.apply_batch().await?;
+        while self.has_room() {
+            let applied = self.apply_batch().await?;
+            worked |= applied != Applied::Nothing;
+            if self.next_offset > self.shown {
+                self.store.shown(self.partition, self.next_offset).await?;
+                self.shown = self.next_offset;
+            }
+            if applied != Applied::ToTheBrim {
+                break;
+            }
         }
-        if self.next_offset > self.shown {
-            self.store.shown(self.partition, self.next_offset).await?;
-            self.shown = self.next_offset;
-        }
-        worked |= self.deliver_round().await?;
+        worked |= self.deliver_round(preparing).await?;
         self.publish_progress();
         let delivered = self.delivered_offset();
         if delivered > self.delivered || self.told_at.elapsed() >= self.settings.commit_interval {
@@ -329,12 +364,22 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.metrics.queued(self.partition, self.queue.len());
     }
 
-    async fn apply_batch(&mut self) -> Result<bool, FanoutError> {
+    /// Whether more events may be taken from the log: what is under way does not fill a
+    /// round, if the next fan-outs reach as many as the last ones did.
+    fn has_room(&self) -> bool {
+        let (begun, reach) = self.last_round;
+        let expected = self.queue.fresh_len().saturating_mul(reach / begun.max(1));
+        self.queue.len() < self.settings.fanouts_max
+            && expected < self.settings.round_deliveries_max
+    }
+
+    async fn apply_batch(&mut self) -> Result<Applied, FanoutError> {
         let first_offset = self.next_offset;
         let records = self.read_batch().await?;
         if records.is_empty() {
-            return Ok(false);
+            return Ok(Applied::Nothing);
         }
+        let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
         let events: Arc<[Event]> = records
             .iter()
             .map(|record| {
@@ -358,7 +403,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
-        Ok(true)
+        let is_full = bytes >= self.settings.batch_bytes_max / 2;
+        Ok(if is_full { Applied::ToTheBrim } else { Applied::All })
     }
 
     /// The next events. Those that may have been applied in part come all at once, so
@@ -438,14 +484,17 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     }
 
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
-    async fn deliver_round(&mut self) -> Result<bool, FanoutError> {
+    async fn deliver_round(
+        &mut self,
+        preparing: Preparing<'_, S::Account>,
+    ) -> Result<bool, FanoutError> {
         let begun = StdInstant::now();
         let mut round = Round::default();
         let mut taken = Vec::new();
         let mut result = self.gather(&mut round, &mut taken).await;
         let size = round.size;
         if result.is_ok() {
-            result = self.write(round, &taken).await;
+            result = self.write(preparing, round, &taken).await;
         }
         let worked = !taken.is_empty();
         if worked {
@@ -474,6 +523,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let Some(job) = self.queue.next_fresh() else { break };
             taken.push(Slice { job, reached: None });
             self.gather_slice(round, taken).await?;
+        }
+        if !taken.is_empty() {
+            self.last_round = (taken.len(), round.size);
         }
         for _ in 0..self.settings.round_long_slices_max {
             let Some(job) = self.queue.next_long() else { break };
@@ -521,12 +573,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
 
     async fn write(
         &self,
+        preparing: Preparing<'_, S::Account>,
         round: Round<S::Account>,
         taken: &[Slice<S::Account>],
     ) -> Result<(), FanoutError> {
-        let pushes = combine(round.deliveries);
-        if !pushes.is_empty() {
-            self.metrics.pushed(&pushes, self.store.push(&pushes).await?);
+        if round.deliveries.is_empty() {
+            drop(preparing);
+        } else {
+            preparing.flush(round.deliveries).await?;
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {
