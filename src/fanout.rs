@@ -14,17 +14,15 @@
 
 mod combine;
 mod flush;
+mod half_done;
 mod observed;
 mod plan;
 mod pool;
 mod progress;
 mod queue;
+mod round;
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant as StdInstant},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,9 +34,10 @@ pub use self::{
     progress::{Position, Progress},
 };
 use self::{
-    flush::{Flusher, Preparing},
+    flush::Flusher,
+    half_done::HalfDone,
     plan::Effects,
-    queue::{FanoutQueue, Job, Work},
+    queue::{FanoutQueue, Job},
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -46,7 +45,7 @@ use crate::{
         EventLog, LogError, Record,
         codec::{self, CodecError},
     },
-    store::{Resume, Store, StoreError},
+    store::{Resume, Resumed, Store, StoreError, Work},
     telemetry::FanoutMetrics,
 };
 
@@ -68,6 +67,9 @@ pub struct Settings {
     pub round_deliveries_max: usize,
     /// Slices of long fan-outs in one round.
     pub round_long_slices_max: usize,
+    /// Posts whose half-done fan-outs the store remembers: the oldest. After a crash those
+    /// beyond begin again from their start.
+    pub cursor_posts_max: usize,
     /// Fan-outs under way; with more, no events are read until some are done.
     pub fanouts_max: usize,
     /// The longest time that deliveries stay uncommitted.
@@ -87,6 +89,7 @@ impl Default for Settings {
             fanout_posts_max: 256,
             round_deliveries_max: 524_288,
             round_long_slices_max: 4,
+            cursor_posts_max: 1_024,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
@@ -194,11 +197,15 @@ struct Worker<L, S: Store> {
     /// How many fan-outs began in the last round that began some, and how many
     /// deliveries that came to.
     last_round: (usize, usize),
+    /// Until all that may have been attempted is applied.
+    half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
     shown: u64,
     /// What it was told last of what is delivered.
     delivered: u64,
     told_at: Instant,
+    /// Deliveries since then of fan-outs that are not done by them.
+    untold_deliveries: usize,
     /// What the log was told last.
     committed: u64,
     committed_at: Instant,
@@ -216,7 +223,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         settings: Settings,
     ) -> Result<Self, FanoutError> {
         let end = log.end(partition).await?;
-        let resume = store.resume(partition, end).await?;
+        let Resumed { marks: resume, cursors } = store.resume(partition, end).await?;
         if resume.seen() > end {
             // Whoever had the partition may have gone on since.
             check_end(partition, &resume, log.end(partition).await?)?;
@@ -240,9 +247,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
             last_round: (1, settings.slice_deliveries_max),
+            half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
             told_at: Instant::now(),
+            untold_deliveries: 0,
             committed,
             committed_at: Instant::now(),
         })
@@ -296,6 +305,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             self.store.abandon(self.partition);
             return Ok(());
         }
+        if self.untold_deliveries > 0 {
+            self.tell().await?;
+        }
         Ok(self.store.release(self.partition).await?)
     }
 
@@ -319,10 +331,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         }
         worked |= self.deliver_round(preparing).await?;
         self.publish_progress();
-        let delivered = self.delivered_offset();
-        if delivered > self.delivered || self.told_at.elapsed() >= self.settings.commit_interval {
-            self.store.delivered(self.partition, delivered).await?;
-            (self.delivered, self.told_at) = (delivered, Instant::now());
+        if self.delivered_offset() > self.delivered
+            || self.untold_deliveries >= self.settings.round_deliveries_max
+            || self.told_at.elapsed() >= self.settings.commit_interval
+        {
+            self.tell().await?;
         }
         if self.committed_at.elapsed() >= self.settings.commit_interval {
             self.commit().await?;
@@ -339,6 +352,25 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             self.committed = delivered;
         }
         self.committed_at = Instant::now();
+        Ok(())
+    }
+
+    /// Tells the store what is delivered, and how far those fan-outs have come that are
+    /// half done: only now, when all that they have reached is written.
+    async fn tell(&mut self) -> Result<(), FanoutError> {
+        let delivered = self.delivered_offset();
+        let in_queue;
+        let cursors = if self.next_offset < self.attempted {
+            // Those whose events are yet to be read again must not be forgotten, and those
+            // that have come farther since are true as they were.
+            self.half_done.cursors()
+        } else {
+            in_queue = self.queue.cursors(self.settings.cursor_posts_max);
+            &in_queue
+        };
+        self.store.delivered(self.partition, delivered, cursors).await?;
+        (self.delivered, self.told_at) = (delivered, Instant::now());
+        self.untold_deliveries = 0;
         Ok(())
     }
 
@@ -398,8 +430,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.change_follows(&effects).await?;
         let deleted: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
         self.queue.cancel(&deleted);
+        let resumed = jobs.iter().filter(|job| job.after.is_some()).count();
+        self.metrics.resumed_fanouts.inc_by(resumed as u64);
         jobs.into_iter().for_each(|job| self.queue.add(job));
         self.next_offset += events.len() as u64;
+        if self.next_offset >= self.attempted {
+            self.half_done.forget();
+        }
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
@@ -435,20 +472,28 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let Some(author) = author else { continue };
             for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
                 let work = Work::Deliver(ids.to_vec());
-                jobs.push(self.job(author, work, posted.offset));
+                jobs.extend(self.jobs_of(author, work, posted.offset));
             }
         }
         let authors = self.store.accounts(&deleted).await?;
         for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
             let Some(author) = author else { continue };
-            jobs.push(self.job(author, Work::Remove(*post), *offset));
+            jobs.extend(self.jobs_of(author, Work::Remove(*post), *offset));
         }
         jobs.sort_by_key(|job| job.offset);
         Ok(jobs)
     }
 
-    fn job(&self, author: S::Account, work: Work, offset: u64) -> Job<S::Account> {
-        Job { author, work, after: None, offset, again: offset < self.attempted }
+    /// A fan-out in as many parts as have come to different places before.
+    fn jobs_of(
+        &self,
+        author: S::Account,
+        work: Work,
+        offset: u64,
+    ) -> impl Iterator<Item = Job<S::Account>> {
+        let again = offset < self.attempted;
+        let parts = self.half_done.split(author, work).into_iter();
+        parts.map(move |(work, after)| Job { author, work, after, offset, again })
     }
 
     /// Where a follow was changed: puts the followee's past posts into the
@@ -478,122 +523,6 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 }
                 // A store in memory would let nobody else go on before the last one.
                 tokio::task::yield_now().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the first slices of new fan-outs, and then some slices of long ones.
-    async fn deliver_round(
-        &mut self,
-        preparing: Preparing<'_, S::Account>,
-    ) -> Result<bool, FanoutError> {
-        let begun = StdInstant::now();
-        let mut round = Round::default();
-        let mut taken = Vec::new();
-        let mut result = self.gather(&mut round, &mut taken).await;
-        let size = round.size;
-        if result.is_ok() {
-            result = self.write(preparing, round, &taken).await;
-        }
-        let worked = !taken.is_empty();
-        if worked {
-            self.metrics.round_deliveries.observe(size as f64);
-            self.metrics.round_seconds.observe_since(begun);
-        }
-        // Backwards, so that those put back stand in their old order.
-        for Slice { job, reached } in taken.into_iter().rev() {
-            match (&result, reached) {
-                // Nobody knows what of it was written, nor, once followers have come or
-                // gone, how far it went.
-                (Err(_), _) => self.queue.put_back(Job { again: true, ..job }),
-                (Ok(()), None) => self.queue.finish(&job),
-                (Ok(()), reached) => self.queue.put_back(Job { after: reached, ..job }),
-            }
-        }
-        result.map(|()| worked)
-    }
-
-    async fn gather(
-        &mut self,
-        round: &mut Round<S::Account>,
-        taken: &mut Vec<Slice<S::Account>>,
-    ) -> Result<(), FanoutError> {
-        while round.size < self.settings.round_deliveries_max {
-            let Some(job) = self.queue.next_fresh() else { break };
-            taken.push(Slice { job, reached: None });
-            self.gather_slice(round, taken).await?;
-        }
-        if !taken.is_empty() {
-            self.last_round = (taken.len(), round.size);
-        }
-        for _ in 0..self.settings.round_long_slices_max {
-            let Some(job) = self.queue.next_long() else { break };
-            taken.push(Slice { job, reached: None });
-            self.gather_slice(round, taken).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks for the followers of the last slice taken.
-    async fn gather_slice(
-        &self,
-        round: &mut Round<S::Account>,
-        taken: &mut [Slice<S::Account>],
-    ) -> Result<(), FanoutError> {
-        let Some(slice) = taken.last_mut() else { return Ok(()) };
-        let job = &slice.job;
-        let posts = match &job.work {
-            Work::Deliver(ids) => ids.len(),
-            Work::Remove(_) => 1,
-        };
-        let count_max = (self.settings.slice_deliveries_max / posts.max(1)).max(1);
-        let mut readers = self.store.followers_after(job.author, job.after, count_max).await?;
-        if readers.len() == count_max {
-            slice.reached = readers.last().copied();
-        }
-        if job.after.is_none() {
-            // The author reads its own posts too.
-            let place = readers.partition_point(|reader| *reader < job.author);
-            readers.insert(place, job.author);
-        }
-        round.size += posts * readers.len();
-        match &job.work {
-            Work::Deliver(ids) => {
-                let deliveries =
-                    if job.again { &mut round.deliveries_again } else { &mut round.deliveries };
-                for id in ids {
-                    deliveries.extend(readers.iter().map(|reader| (*reader, *id)));
-                }
-            }
-            Work::Remove(post) => round.removals.push((*post, readers)),
-        }
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        preparing: Preparing<'_, S::Account>,
-        round: Round<S::Account>,
-        taken: &[Slice<S::Account>],
-    ) -> Result<(), FanoutError> {
-        if round.deliveries.is_empty() {
-            drop(preparing);
-        } else {
-            preparing.flush(round.deliveries).await?;
-        }
-        let pushes = combine(round.deliveries_again);
-        if !pushes.is_empty() {
-            self.metrics.checked_pushes.inc_by(pushes.len() as u64);
-            self.metrics.pushed(&pushes, self.store.push_again(&pushes).await?);
-        }
-        for (post, readers) in round.removals {
-            self.store.remove(&readers, post).await?;
-        }
-        self.metrics.delivered(taken);
-        for slice in taken {
-            if let (Work::Remove(post), None) = (&slice.job.work, slice.reached) {
-                self.store.forget_deleted(*post).await?;
             }
         }
         Ok(())
@@ -633,29 +562,6 @@ async fn wait_to_retry(
         () = tokio::time::sleep(retry_delay) => {}
     }
     Ok(())
-}
-
-/// What a round writes.
-struct Round<A> {
-    deliveries: Vec<(A, PostId)>,
-    /// Those that may have been written before.
-    deliveries_again: Vec<(A, PostId)>,
-    removals: Vec<(PostId, Vec<A>)>,
-    /// How many timelines all of it writes to, each post counted.
-    size: usize,
-}
-
-impl<A> Default for Round<A> {
-    fn default() -> Self {
-        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new(), size: 0 }
-    }
-}
-
-/// A part of a fan-out that a round does.
-struct Slice<A> {
-    job: Job<A>,
-    /// The last follower that it reaches, if there may be more of them.
-    reached: Option<A>,
 }
 
 #[cfg(test)]

@@ -15,13 +15,17 @@
 //! whatever a rebuild misses in the ledger reaches the announced list by a push,
 //! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
+mod cursor;
 pub mod embedded;
 mod pushes;
 pub mod redis;
 
 use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
-pub use self::pushes::{PushOutcome, Pushes};
+pub use self::{
+    cursor::{Cursor, Work},
+    pushes::{PushOutcome, Pushes},
+};
 use crate::domain::{Event, Post, PostId, UserId};
 
 /// CAP unless something else is set: how many posts a home timeline shows.
@@ -81,11 +85,15 @@ pub trait Ledger: Accounts {
     /// knows. Right after it was opened, that is what outlived the process or the
     /// power before. `end` is where the log ends now: nothing from there on can have
     /// been attempted, whatever the store has lost.
+    ///
+    /// With it come the cursors that [`delivered`](Self::delivered) was given last, or
+    /// none: where the store may have lost anything, and where the live timelines are
+    /// gone, as those of a store in memory are with its process.
     fn resume(
         &self,
         partition: u32,
         end: u64,
-    ) -> impl Future<Output = Result<Resume, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Resumed<Self::Account>, StoreError>> + Send;
 
     /// Remembers for other processes that every event below `offset` holds in every
     /// read: it is applied, and what it changes at once in timelines is changed.
@@ -99,6 +107,9 @@ pub trait Ledger: Accounts {
     /// every timeline it must reach. A store that does not remember it lets a worker
     /// that resumes write more of it again.
     ///
+    /// Beside it come the `cursors` of the fan-outs that are half done, in place of those
+    /// from before. What they cover must have been written: they may hold at once.
+    ///
     /// To be called now and then though nothing has changed: [`StoreError::Lost`] says
     /// that the store has lost some of what it was given, and the partition must be
     /// resumed.
@@ -106,6 +117,7 @@ pub trait Ledger: Accounts {
         &self,
         partition: u32,
         offset: u64,
+        cursors: &[Cursor<Self::Account>],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Says that whoever takes `partition` over next need not fear that this process
@@ -316,6 +328,15 @@ pub trait Lookups: Accounts {
 
     /// How much the store holds.
     fn size(&self) -> impl Future<Output = Result<StoreSize, StoreError>> + Send;
+}
+
+/// What a worker that takes a partition over is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed<A> {
+    /// Where it goes on.
+    pub marks: Resume,
+    /// How far fan-outs have come that were half done.
+    pub cursors: Vec<Cursor<A>>,
 }
 
 /// Where a worker goes on.

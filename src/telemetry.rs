@@ -101,6 +101,8 @@ metrics! {
         workers: Gauge = Gauge::default(),
         /// Partitions taken up, at a start, from another process or after a fault.
         worker_resumes: Counter = Counter::default(),
+        /// Fan-outs half done by a worker before, that went on where they were.
+        resumed_fanouts: Counter = Counter::default(),
         /// Steps of workers that failed, by what failed: log, store, fenced (another
         /// process has the partition), lost (Redis has lost some of what it was given,
         /// and it is written again) or event (it cannot be read).

@@ -106,7 +106,13 @@ impl<L: EventLog, S: Store> Drain<L, S> {
     async fn drain(&self) -> Result<(), BenchError> {
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let pool = WorkerPool::new(Arc::clone(&self.log), Arc::clone(&self.store), Arc::clone(&self.progress), Arc::clone(&self.metrics), fanout::Settings::default());
+        let pool = WorkerPool::new(
+            Arc::clone(&self.log),
+            Arc::clone(&self.store),
+            Arc::clone(&self.progress),
+            Arc::clone(&self.metrics),
+            fanout::Settings::default(),
+        );
         let mut workers = tokio::spawn(pool.run(stop.clone()));
         let ends = self.log.ends().await?;
         let delivered = future::join_all(

@@ -30,7 +30,8 @@ fn sorted_by_reader<A: Copy + Ord + Into<u64>>(
         return deliveries;
     }
     let first: u64 = deliveries[0].0.into();
-    let differing = deliveries.iter().fold(0, |bits, (reader, _)| bits | (first ^ (*reader).into()));
+    let differing =
+        deliveries.iter().fold(0, |bits, (reader, _)| bits | (first ^ (*reader).into()));
     let mut sorted = deliveries.clone();
     for byte in (0..u64::BITS).step_by(8).filter(|byte| (differing >> byte) & 0xff != 0) {
         let digit = |reader: A| (reader.into() >> byte) as usize & 0xff;

@@ -225,8 +225,7 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Preparing<'_, A> {
 
 impl<A> Drop for Preparing<'_, A> {
     fn drop(&mut self) {
-        let mut state =
-            self.flusher.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.flusher.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.preparing.remove(&self.partition);
         state.next.awaited.remove(&self.partition);
         drop(state);

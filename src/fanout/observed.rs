@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::{FanoutError, Slice, queue::Work};
+use super::{FanoutError, round::Slice};
 use crate::{
     domain::PostId,
-    store::{PushOutcome, Pushes, StoreError},
+    store::{PushOutcome, Pushes, StoreError, Work},
     telemetry::{FanoutMetrics, Kind, Partition},
 };
 

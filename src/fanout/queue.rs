@@ -16,28 +16,23 @@ use std::{
     hash::Hash,
 };
 
-use crate::domain::PostId;
+use crate::{
+    domain::PostId,
+    store::{Cursor, Work},
+};
 
 /// One fan-out: something that has to reach the author and all its followers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job<A> {
     pub(super) author: A,
     pub(super) work: Work,
-    /// The last follower reached; `None` before the first slice.
+    /// The last follower reached: all up to it have been written to. `None` before the
+    /// first slice.
     pub(super) after: Option<A>,
     /// The offset of the event that asked for it.
     pub(super) offset: u64,
     /// Whether some of it may have been written already.
     pub(super) again: bool,
-}
-
-/// What a fan-out does to the timelines that it reaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    /// Puts these posts in.
-    Deliver(Vec<PostId>),
-    /// Takes this post out.
-    Remove(PostId),
 }
 
 #[derive(Debug)]
@@ -64,12 +59,16 @@ impl<A> Default for FanoutQueue<A> {
     }
 }
 
-impl<A: Copy + Eq + Hash> FanoutQueue<A> {
-    /// Adds a fan-out that has not begun.
+impl<A: Copy + Ord + Hash> FanoutQueue<A> {
+    /// Adds a fan-out; one that was begun before is a long one.
     pub(super) fn add(&mut self, job: Job<A>) {
         *self.offsets.entry(job.offset).or_default() += 1;
         self.len += 1;
-        self.fresh.push_back(job);
+        if job.after.is_none() {
+            self.fresh.push_back(job);
+        } else {
+            self.line(job.author).push_back(job);
+        }
     }
 
     /// The next fan-out that has not begun.
@@ -92,12 +91,28 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
 
     /// Puts back a fan-out that has more followers to reach than it has reached.
     pub(super) fn put_back(&mut self, job: Job<A>) {
-        let line = self.long.entry(job.author).or_default();
-        if line.is_empty() {
-            self.turns.push_back(job.author);
-        }
         // In front: the author's older post is finished before the newer one.
-        line.push_front(job);
+        self.line(job.author).push_front(job);
+    }
+
+    /// How far the fan-outs have come that are half done, as many as work on `posts_max`
+    /// posts together.
+    ///
+    /// Of too many the oldest: an author's older fan-out is ahead of its newer ones, and
+    /// authors take turns, so that those have come farthest; and one that is among them
+    /// stays so until it is done.
+    pub(super) fn cursors(&self, posts_max: usize) -> Vec<Cursor<A>> {
+        let lines = self.long.values().flatten();
+        let mut begun: Vec<(&Job<A>, A)> =
+            lines.filter_map(|job| Some((job, job.after?))).collect();
+        begun.sort_unstable_by_key(|(job, _)| (job.offset, job.author, &job.work));
+        let mut posts = 0;
+        let kept = begun.into_iter().take_while(|(job, _)| {
+            posts += job.work.posts();
+            posts <= posts_max
+        });
+        kept.map(|(job, reached)| Cursor { author: job.author, work: job.work.clone(), reached })
+            .collect()
     }
 
     /// Says that a fan-out taken from the queue has reached everybody.
@@ -143,6 +158,15 @@ impl<A: Copy + Eq + Hash> FanoutQueue<A> {
     /// The least offset that has a fan-out under way.
     pub(super) fn oldest_offset(&self) -> Option<u64> {
         self.offsets.first_key_value().map(|(offset, _)| *offset)
+    }
+
+    /// The long fan-outs of an author, to which one is added.
+    fn line(&mut self, author: A) -> &mut VecDeque<Job<A>> {
+        let line = self.long.entry(author).or_default();
+        if line.is_empty() {
+            self.turns.push_back(author);
+        }
+        line
     }
 
     fn forget_offset(&mut self, offset: u64) {
@@ -215,6 +239,37 @@ mod tests {
         queue.add(Job { author: 7, work, after: None, offset: 0, again: false });
         queue.cancel(&[PostId(1)].into());
         assert_eq!(posts(queue.next_fresh()), [2]);
+    }
+
+    #[test]
+    fn one_that_was_begun_before_is_long_at_once() {
+        let mut queue = FanoutQueue::default();
+        queue.add(Job { after: Some(500), ..deliver(1, 10) });
+        queue.add(deliver(1, 11));
+        assert_eq!(posts(queue.next_fresh()), [11]);
+        assert_eq!(queue.next_fresh(), None);
+        assert_eq!(posts(queue.next_long()), [10]);
+    }
+
+    #[test]
+    fn the_cursors_are_those_of_the_oldest_that_are_half_done() {
+        let mut queue = FanoutQueue::default();
+        queue.add(deliver(5, 1));
+        for (author, post) in [(1, 40), (2, 30), (3, 20)] {
+            queue.add(Job { after: Some(post as u32 + 500), ..deliver(author, post) });
+        }
+        let work = Work::Deliver(vec![PostId(25), PostId(26)]);
+        queue.add(Job { author: 4, work, after: Some(7), offset: 25, again: true });
+        // One that failed at its first slice has reached nobody.
+        queue.put_back(deliver(6, 2));
+        let kept = |posts_max| {
+            let cursors = queue.cursors(posts_max).into_iter();
+            cursors.map(|cursor| (cursor.author, cursor.reached)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(9), [(3, 520), (4, 7), (2, 530), (1, 540)]);
+        assert_eq!(kept(3), [(3, 520), (4, 7)]);
+        assert_eq!(kept(2), [(3, 520)]);
+        assert_eq!(kept(0), []);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -45,9 +45,9 @@ use self::{
 use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, ClaimedPost, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, HomeRead,
-        Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume,
-        StoreError, StoreSize,
+        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT,
+        HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket,
+        Resume, Resumed, StoreError, StoreSize,
     },
 };
 
@@ -103,6 +103,9 @@ struct Inner {
     marks: BTreeMap<u32, Mark>,
     /// One past the last event applied since the store was opened, by partition.
     applied: Mutex<HashMap<u32, u64>>,
+    /// How far the fan-outs of each partition have come that are half done. In memory
+    /// only, as the timelines are that they tell of.
+    cursors: Mutex<HashMap<u32, Vec<Cursor<u32>>>>,
     /// Changes on disk since the last snapshot, by followee.
     follow_changes: slots::Slots<u32>,
 }
@@ -127,6 +130,7 @@ impl EmbeddedStore {
             greatest_post: AtomicU64::new(greatest_post),
             marks,
             applied: Mutex::default(),
+            cursors: Mutex::default(),
             follow_changes: slots::Slots::default(),
         };
         inner.load()?;
@@ -139,6 +143,11 @@ impl EmbeddedStore {
         since_open
             .or_else(|| self.inner.marks.get(&partition).map(|mark| mark.next_offset))
             .unwrap_or(0)
+    }
+
+    fn marks_of(&self, partition: u32) -> Resume {
+        let applied = self.applied(partition);
+        Resume { applied, shown: applied, attempted: applied, delivered: None }
     }
 
     async fn run_blocking<T: Send + 'static>(
@@ -161,6 +170,11 @@ impl EmbeddedStore {
 }
 
 impl Inner {
+    /// The map is whole even after a panic: it is changed by single calls only.
+    fn lock_cursors(&self) -> MutexGuard<'_, HashMap<u32, Vec<Cursor<u32>>>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The set is walked in pieces, so that its lock is never held for long, and
     /// only the smallest ids are kept.
     fn list_follows(
@@ -212,16 +226,22 @@ impl Ledger for EmbeddedStore {
 
     /// Applying and pushing again change nothing here, so no attempt and no delivery
     /// need be remembered.
-    async fn resume(&self, partition: u32, _: u64) -> Result<Resume, StoreError> {
-        let applied = self.applied(partition);
-        Ok(Resume { applied, shown: applied, attempted: applied, delivered: None })
+    async fn resume(&self, partition: u32, _: u64) -> Result<Resumed<u32>, StoreError> {
+        let cursors = self.inner.lock_cursors().get(&partition).cloned().unwrap_or_default();
+        Ok(Resumed { marks: self.marks_of(partition), cursors })
     }
 
     async fn shown(&self, _: u32, _: u64) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn delivered(&self, _: u32, _: u64) -> Result<(), StoreError> {
+    async fn delivered(
+        &self,
+        partition: u32,
+        _: u64,
+        cursors: &[Cursor<u32>],
+    ) -> Result<(), StoreError> {
+        self.inner.lock_cursors().insert(partition, cursors.to_vec());
         Ok(())
     }
 
@@ -427,7 +447,7 @@ impl Lookups for EmbeddedStore {
         let count = last.map_or(0, |last| last + 1);
         let mut marks = Vec::new();
         for partition in 0..count {
-            marks.push(self.resume(partition, 0).await?);
+            marks.push(self.marks_of(partition));
         }
         Ok(marks)
     }

@@ -16,6 +16,7 @@
 mod commands;
 pub mod config;
 mod control;
+mod cursors;
 mod emptying;
 pub mod error;
 mod fence;
@@ -148,6 +149,8 @@ struct Claim {
     attempted: u64,
     /// Below it, everything is delivered.
     delivered: u64,
+    /// The cursors beside it, as they were written last.
+    cursors: Arc<str>,
     /// The greatest post id that holds, or 0.
     greatest_post: u64,
     /// What every node was told of it.

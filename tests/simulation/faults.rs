@@ -14,9 +14,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, ClaimedPost, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups, Moment,
-        NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, StoreError, StoreSize,
-        embedded::EmbeddedStore,
+        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups,
+        Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed, StoreError,
+        StoreSize, embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -226,18 +226,24 @@ impl Ledger for FaultyStore {
         result
     }
 
-    async fn resume(&self, partition: u32, end: u64) -> Result<Resume, StoreError> {
+    async fn resume(&self, partition: u32, end: u64) -> Result<Resumed<u32>, StoreError> {
         self.faults.point().await?;
-        let resume = self.store.resume(partition, end).await?;
-        Ok(Resume { attempted: self.faults.attempted(partition), ..resume })
+        let mut resumed = self.store.resume(partition, end).await?;
+        resumed.marks.attempted = self.faults.attempted(partition);
+        Ok(resumed)
     }
 
     async fn shown(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
         between_points!(self, self.store.shown(partition, offset))
     }
 
-    async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
-        between_points!(self, self.store.delivered(partition, offset))
+    async fn delivered(
+        &self,
+        partition: u32,
+        offset: u64,
+        cursors: &[Cursor<u32>],
+    ) -> Result<(), StoreError> {
+        between_points!(self, self.store.delivered(partition, offset, cursors))
     }
 
     async fn release(&self, partition: u32) -> Result<(), StoreError> {

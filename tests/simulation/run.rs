@@ -20,6 +20,7 @@ use roost::{
         Floor, Lookups,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
+    telemetry::FanoutMetrics,
     writes::{self, Draft, Memory, Writes},
 };
 use tokio::task::JoinSet;
@@ -52,6 +53,7 @@ pub struct Totals {
     pub store_losses: u64,
     pub capped_timelines: u64,
     pub repeated_requests: u64,
+    pub resumed_fanouts: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
 }
@@ -66,6 +68,7 @@ impl Totals {
         self.store_losses += other.store_losses;
         self.capped_timelines += other.capped_timelines;
         self.repeated_requests += other.repeated_requests;
+        self.resumed_fanouts += other.resumed_fanouts;
         self.fingerprint ^= other.fingerprint;
     }
 }
@@ -105,6 +108,7 @@ struct Simulation {
     told: Arc<Told>,
     store_dir: PathBuf,
     clock: Arc<AtomicU64>,
+    metrics: Arc<FanoutMetrics>,
     totals: Totals,
 }
 
@@ -142,6 +146,7 @@ impl Simulation {
             told: Arc::default(),
             store_dir,
             clock: Arc::new(AtomicU64::new(PostId::EPOCH_UNIX_MS + 1_000)),
+            metrics: Arc::default(),
             totals: Totals::default(),
         }
     }
@@ -181,6 +186,7 @@ impl Simulation {
         self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
         self.totals.reads = self.told.reads.load(Ordering::Relaxed);
         self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
+        self.totals.resumed_fanouts = self.metrics.resumed_fanouts.get();
         self.totals.fingerprint = self.faults.pick(0..u64::MAX);
         self.totals
     }
@@ -225,6 +231,7 @@ impl Simulation {
             fanout_posts_max: self.faults.pick(1..4) as usize,
             round_deliveries_max: self.faults.pick(1..12) as usize,
             round_long_slices_max: self.faults.pick(1..3) as usize,
+            cursor_posts_max: self.faults.pick(0..9) as usize,
             fanouts_max: self.faults.pick(1..5) as usize,
             commit_interval: Duration::from_millis(self.faults.pick(0..3)),
             retry_delay: Duration::from_millis(1),
@@ -233,7 +240,13 @@ impl Simulation {
                 wait_max: Duration::from_millis(self.faults.pick(0..20)),
             },
         };
-        let pool = WorkerPool::new(Arc::clone(&self.log), Arc::clone(&engine.store), Arc::clone(&engine.progress), Arc::default(), settings);
+        let pool = WorkerPool::new(
+            Arc::clone(&self.log),
+            Arc::clone(&engine.store),
+            Arc::clone(&engine.progress),
+            Arc::clone(&self.metrics),
+            settings,
+        );
         tasks.spawn(async move {
             // It ends only with the runtime, or when an event is unreadable.
             pool.run(CancellationToken::new()).await.expect("all events are readable");

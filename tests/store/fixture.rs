@@ -30,7 +30,7 @@ pub struct World<B: Backend> {
 
 /// One past the last event that a store holds.
 pub async fn applied(store: &impl Store, partition: u32) -> u64 {
-    store.resume(partition, 0).await.unwrap().applied
+    store.resume(partition, 0).await.unwrap().marks.applied
 }
 
 pub type Account<B> = <<B as Backend>::Store as Accounts>::Account;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
-    store::{FollowCounts, FollowSide, Homes, Ledger, Lookups, NewestPosts},
+    store::{Cursor, FollowCounts, FollowSide, Homes, Ledger, Lookups, NewestPosts, Work},
 };
 
 use crate::{
@@ -36,6 +36,7 @@ on_every_backend! {
     requests_are_each_authors_own
     an_author_timeline_is_paged
     the_newest_posts_say_what_is_missing
+    cursors_are_given_to_who_resumes_until_there_are_others
 }
 
 async fn an_account_is_known_once_an_event_names_it(backend: impl Backend) {
@@ -381,4 +382,32 @@ async fn the_newest_posts_say_what_is_missing(backend: impl Backend) {
     let newest = world.store.newest_of(&[bob, ann]).await.unwrap();
     assert_eq!(newest[0], NewestPosts::default());
     assert_eq!(newest[1].ids.last(), all.last().map(|id| PostId(*id)).as_ref());
+}
+
+async fn cursors_are_given_to_who_resumes_until_there_are_others(backend: impl Backend) {
+    let world = World::peopled(backend).await;
+    let mut accounts = world.accounts([ANN, BOB, CEM]).await;
+    accounts.sort_unstable();
+    let [ann, bob, cem] = accounts;
+    let resumed = async || world.store.resume(PARTITION, 9).await.unwrap().cursors;
+    assert_eq!(resumed().await, []);
+    let deliver = Work::Deliver(vec![PostId(10), PostId(u64::MAX >> 1)]);
+    let deliver = Cursor { author: ann, work: deliver, reached: cem };
+    let remove = Cursor { author: bob, work: Work::Remove(PostId(12)), reached: ann };
+    let both = [deliver.clone(), remove];
+    world.store.delivered(PARTITION, 0, &both).await.unwrap();
+    // As often as it is resumed, and also where it was let go in order: a fan-out to
+    // millions outlives its worker.
+    for _ in 0..2 {
+        assert_eq!(resumed().await, both);
+    }
+    world.store.release(PARTITION).await.unwrap();
+    assert_eq!(resumed().await, both);
+    assert_eq!(world.store.resume(PARTITION + 1, 9).await.unwrap().cursors, []);
+    // Those that are done by now are not there any more.
+    world.store.delivered(PARTITION, 0, &both[..1]).await.unwrap();
+    world.store.delivered(PARTITION, 1, &both[..1]).await.unwrap();
+    assert_eq!(resumed().await, [deliver]);
+    world.store.delivered(PARTITION, 1, &[]).await.unwrap();
+    assert_eq!(resumed().await, []);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{AsyncCommands, cluster::ClusterClient, cluster_async::ClusterConnection};
 use roost::{
     domain::{Event, PostId},
-    store::{ClaimedPost, Homes, Ledger, Lookups, StoreError, redis::RedisStore},
+    store::{ClaimedPost, Cursor, Homes, Ledger, Lookups, StoreError, Work, redis::RedisStore},
 };
 use tokio::time::{Instant, sleep};
 
@@ -20,6 +20,7 @@ behaviours::behaviours!(redis_cluster:
     a_claimed_request_keeps_its_post
     the_same_post_written_twice_is_made_once
     a_node_that_lost_writes_sends_its_partitions_back
+    cursors_go_to_another_process_and_not_beyond_a_loss
     a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning
 );
 
@@ -85,18 +86,38 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
         set(&world, &watermark, "1 somebody else").await;
     }
     assert_lost(&world.store).await;
-    let resume = world.store.resume(PARTITION, 9).await.unwrap();
+    let resume = world.store.resume(PARTITION, 9).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, Some(1), 9));
     // It is remembered until the partition has come that far again.
     let other = world.open_another().await;
-    let resume = other.resume(PARTITION, 12).await.unwrap();
+    let resume = other.resume(PARTITION, 12).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, Some(1), 9));
     // What is applied again is there already, and stays.
     let events = world.log[1..].to_vec().into();
     assert!(other.apply(PARTITION, 1, events).await.unwrap().is_empty());
     assert_eq!(world.author_page(ANN, None, 10).await, [11, 10]);
-    other.delivered(PARTITION, 3).await.unwrap();
-    assert_eq!(other.resume(PARTITION, 12).await.unwrap().delivered, Some(3));
+    other.delivered(PARTITION, 3, &[]).await.unwrap();
+    assert_eq!(other.resume(PARTITION, 12).await.unwrap().marks.delivered, Some(3));
+}
+
+async fn cursors_go_to_another_process_and_not_beyond_a_loss(backend: Redis) {
+    let world = three_events(backend).await;
+    let work = Work::Deliver(vec![PostId(11)]);
+    let cursors = [Cursor { author: ANN, work, reached: BOB }];
+    world.store.delivered(PARTITION, 2, &cursors).await.unwrap();
+    let other = world.open_another().await;
+    assert_eq!(other.resume(PARTITION, 3).await.unwrap().cursors, cursors);
+    // Who has been replaced changes them no more.
+    let fenced = world.store.delivered(PARTITION, 2, &[]).await.unwrap_err();
+    assert!(matches!(fenced, StoreError::Fenced { .. }), "{fenced}");
+    for _ in 0..2 {
+        assert_eq!(other.resume(PARTITION, 3).await.unwrap().cursors, cursors);
+    }
+    let one = watermarks(&world).await.swap_remove(0);
+    set(&world, &one, "2 somebody else").await;
+    assert_eq!(other.resume(PARTITION, 3).await.unwrap().cursors, []);
+    // Nor do they come back once the loss is made good.
+    assert_eq!(other.resume(PARTITION, 3).await.unwrap().cursors, []);
 }
 
 async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(backend: Redis) {
@@ -105,7 +126,7 @@ async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(back
     let mut redis = connect(&world).await;
     let _: () = redis.del(one).await.unwrap();
     assert_lost(&world.store).await;
-    let resume = world.store.resume(PARTITION, 9).await.unwrap();
+    let resume = world.store.resume(PARTITION, 9).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (0, Some(0), 9));
 }
 
@@ -113,8 +134,8 @@ async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(back
 async fn three_events(backend: Redis) -> World<Redis> {
     let mut world = World::new(backend).await;
     world.apply(&[followed(ANN, &[BOB]), post(10, ANN), post(11, ANN)]).await;
-    world.store.delivered(PARTITION, 3).await.unwrap();
-    assert_eq!(world.store.resume(PARTITION, 3).await.unwrap().delivered, Some(3));
+    world.store.delivered(PARTITION, 3, &[]).await.unwrap();
+    assert_eq!(world.store.resume(PARTITION, 3).await.unwrap().marks.delivered, Some(3));
     world
 }
 
@@ -122,7 +143,7 @@ async fn three_events(backend: Redis) -> World<Redis> {
 async fn assert_lost(store: &RedisStore) {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        match store.delivered(PARTITION, 3).await {
+        match store.delivered(PARTITION, 3, &[]).await {
             Err(StoreError::Lost { partition: PARTITION }) => return,
             Err(error) => panic!("{error}"),
             Ok(()) => assert!(Instant::now() < deadline, "the loss is not noticed"),

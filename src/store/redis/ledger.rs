@@ -9,6 +9,7 @@
 //! Only what certainly comes for the first time is appended without a look.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::SystemTime,
@@ -18,7 +19,7 @@ pub(super) use super::fold::Made;
 use super::{
     Claim, ClaimState, Inner, Mark, RedisStore,
     control::{Call, bytes, integer},
-    damaged, fence, fields,
+    cursors, damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
     keys, number, scripts, watermarks,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     domain::{Event, PostId, UserId},
     event_log::codec,
-    store::{Ledger, Resume, StoreError},
+    store::{Cursor, Ledger, Resume, Resumed, StoreError},
 };
 
 /// How long a deletion is remembered after the post has left every timeline: longer
@@ -60,8 +61,8 @@ impl Ledger for RedisStore {
 
     /// Takes the partition over: from now on only this process may write its marks. If
     /// a node has lost what it was given, the marks go back to where everything is
-    /// known to hold.
-    async fn resume(&self, partition: u32, end: u64) -> Result<Resume, StoreError> {
+    /// known to hold, and no cursor is.
+    async fn resume(&self, partition: u32, end: u64) -> Result<Resumed<UserId>, StoreError> {
         let inner = &self.inner;
         // Nothing of what was taken in hand before is under way here.
         inner.claims().remove(&partition);
@@ -82,11 +83,11 @@ impl Ledger for RedisStore {
         }
         // What was cached of them may have been changed by another worker since.
         inner.followers.clear();
-        let mut resume = resume_of(&before);
-        let slots = before.get(b"watermarks".as_slice());
-        let watermarks = slots
-            .map(|slots| watermarks::of_slots(&String::from_utf8_lossy(slots)))
-            .unwrap_or_default();
+        let mut resumed = Resumed {
+            marks: resume_of(&before),
+            cursors: cursors::of_text(&text(&before, "cursors")),
+        };
+        let watermarks = watermarks::of_slots(&text(&before, "watermarks"));
         // Watermarks from before must not be written over the ones of from now on.
         let _turn = inner.looked_at.lock().await;
         let look = inner.look(&[(partition, &watermarks)]).await?;
@@ -94,15 +95,18 @@ impl Ledger for RedisStore {
             for worker in &loss.workers {
                 fence::close_connections(&inner.settings.config, worker).await?;
             }
-            loss.go_back(&mut resume, end);
+            loss.go_back(&mut resumed, end);
         }
+        let resume = resumed.marks;
+        let cursors = cursors::text(&resumed.cursors);
         let delivered = resume.delivered.unwrap_or_default();
-        let marks: [Mark<'_>; 6] = [
+        let marks: [Mark<'_>; 7] = [
             ("owner", &worker),
             ("released", &0),
             ("applied", &resume.applied),
             ("shown", &resume.shown),
             ("delivered", &delivered),
+            ("cursors", &cursors),
             ("attempted", &resume.attempted),
         ];
         inner.mark(partition, &epoch, &marks).await?;
@@ -114,12 +118,13 @@ impl Ledger for RedisStore {
             applied: resume.applied,
             attempted: resume.attempted,
             delivered,
+            cursors: cursors.into(),
             greatest_post: number(&before, "greatest_post"),
             watermarks,
             state: ClaimState::Held,
         };
         inner.claims().insert(partition, claim);
-        Ok(resume)
+        Ok(resumed)
     }
 
     async fn shown(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
@@ -127,11 +132,24 @@ impl Ledger for RedisStore {
         self.inner.mark(partition, &epoch, &[("shown", &offset)]).await
     }
 
-    async fn delivered(&self, partition: u32, offset: u64) -> Result<(), StoreError> {
+    async fn delivered(
+        &self,
+        partition: u32,
+        offset: u64,
+        cursors: &[Cursor<UserId>],
+    ) -> Result<(), StoreError> {
         let inner = &self.inner;
-        let epoch = inner.with_claim(partition, |claim| claim.epoch.clone())?;
-        inner.mark(partition, &epoch, &[("delivered", &offset)]).await?;
-        inner.with_claim(partition, |claim| claim.delivered = offset)?;
+        let cursors: Arc<str> = cursors::text(cursors).into();
+        let (epoch, told) = inner
+            .with_claim(partition, |claim| (claim.epoch.clone(), Arc::clone(&claim.cursors)))?;
+        let mut marks: Vec<Mark<'_>> = vec![("delivered", &offset)];
+        if cursors != told {
+            marks.push(("cursors", &cursors));
+        }
+        inner.mark(partition, &epoch, &marks).await?;
+        inner.with_claim(partition, |claim| {
+            (claim.delivered, claim.cursors) = (offset, Arc::clone(&cursors));
+        })?;
         inner.keep_watermarks().await;
         self.check(partition)
     }
@@ -435,6 +453,12 @@ impl Inner {
         arguments.extend(old);
         self.write(vec![Call::of("HDEL", &arguments)]).await.map(drop)
     }
+}
+
+/// A mark that is text; empty where there is none.
+fn text<'a>(marks: &'a HashMap<Vec<u8>, Vec<u8>>, name: &str) -> Cow<'a, str> {
+    let value = marks.get(name.as_bytes());
+    value.map(|value| String::from_utf8_lossy(value)).unwrap_or_default()
 }
 
 /// Where the marks of a partition say that a worker goes on.

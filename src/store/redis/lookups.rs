@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
-    damaged, fields, keys,
+    damaged, keys,
     ledger::{COUNT, Made, post_id, resume_of},
     number,
 };
@@ -22,6 +22,8 @@ use crate::{
 
 /// Ids of an author's list that are read at once.
 const AUTHOR_PIECE: i64 = 1_000;
+/// The marks of a partition that say how far its worker has come.
+const MARKS: [&[u8]; 5] = [b"applied", b"shown", b"attempted", b"delivered", b"greatest_post"];
 /// Seconds for which a request that was not carried out keeps the id it was given.
 const CLAIM_SECS: &[u8] = b"3600";
 
@@ -199,12 +201,21 @@ impl Lookups for RedisStore {
 }
 
 impl Inner {
-    /// The marks of every partition.
+    /// [`MARKS`] of every partition, and no others: this is asked for often, and cursors
+    /// can be long.
     async fn partition_marks(&self) -> Result<Vec<HashMap<Vec<u8>, Vec<u8>>>, StoreError> {
         let calls = (0..self.settings.partitions)
-            .map(|partition| Call::of("HGETALL", &[&keys::partition(partition)]))
+            .map(|partition| {
+                let key = keys::partition(partition);
+                let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(MARKS).collect();
+                Call::of("HMGET", &arguments)
+            })
             .collect();
-        Ok(self.control.run(calls).await?.into_iter().map(fields).collect())
+        let named = |values| {
+            let values = MARKS.into_iter().zip(elements(values));
+            values.filter_map(|(name, value)| Some((name.to_vec(), bytes(value)?))).collect()
+        };
+        Ok(self.control.run(calls).await?.into_iter().map(named).collect())
     }
 }
 

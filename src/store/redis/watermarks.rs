@@ -32,7 +32,10 @@ use tokio::time::Instant;
 use super::{
     Claim, ClaimState, Inner, error::NodeError, keys, resp::Value, scripts, slots::NodeAddress,
 };
-use crate::store::{Resume, StoreError};
+use crate::{
+    domain::UserId,
+    store::{Resumed, StoreError},
+};
 
 /// How often watermarks are looked at and written.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -88,12 +91,15 @@ pub(super) struct Loss {
 
 impl Loss {
     /// Moves a partition's marks back to where nothing is lost. `end` is the log's.
-    pub(super) fn go_back(&self, resume: &mut Resume, end: u64) {
-        resume.applied = resume.applied.min(self.offset);
-        resume.delivered = resume.delivered.map(|delivered| delivered.min(self.offset));
-        resume.shown = resume.shown.min(self.offset);
+    pub(super) fn go_back(&self, resumed: &mut Resumed<UserId>, end: u64) {
+        let marks = &mut resumed.marks;
+        marks.applied = marks.applied.min(self.offset);
+        marks.delivered = marks.delivered.map(|delivered| delivered.min(self.offset));
+        marks.shown = marks.shown.min(self.offset);
         // The marks themselves may be among what is lost.
-        resume.attempted = end.max(resume.attempted);
+        marks.attempted = end.max(marks.attempted);
+        // They tell of writes behind the offset, any of which may be lost.
+        resumed.cursors.clear();
     }
 }
 

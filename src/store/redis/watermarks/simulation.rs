@@ -6,6 +6,10 @@ use std::collections::{BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    domain::PostId,
+    store::{Cursor, Resume, Work},
+};
 
 const PARTITION: u32 = 0;
 const NODES: usize = 3;
@@ -19,8 +23,16 @@ const RESUMES_MAX: u32 = 1_000;
 enum Write {
     Event(u64),
     Watermark(Watermark),
-    DeliveredMark(u64),
+    /// And the cursor beside it.
+    DeliveredMark(u64, Option<HalfDone>),
     WatermarksMark(String),
+}
+
+/// An event that every node has up to this one.
+#[derive(Clone, Copy, Debug)]
+struct HalfDone {
+    event: u64,
+    node: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +69,7 @@ struct World {
 /// What a worker knows.
 struct Claimed {
     delivered: u64,
+    half_done: Option<HalfDone>,
     watermarks: Watermarks,
 }
 
@@ -136,30 +149,39 @@ impl World {
 
     fn resume(&mut self) -> Result<Option<Claimed>, Crashed> {
         let marked = |write: &Write| match write {
-            Write::DeliveredMark(offset) => Some(*offset),
+            Write::DeliveredMark(offset, half_done) => Some((*offset, *half_done)),
             _ => None,
         };
-        let delivered = self.last(MARKS, marked).unwrap_or_default();
+        let (delivered, half_done) = self.last(MARKS, marked).unwrap_or_default();
         let slots = self.last(MARKS, |write| match write {
             Write::WatermarksMark(slots) => Some(slots.clone()),
             _ => None,
         });
-        let mut resume = Resume {
-            applied: delivered,
-            shown: delivered,
-            attempted: delivered,
-            delivered: Some(delivered),
+        let cursors = half_done.map(|HalfDone { event, node }| Cursor {
+            author: UserId(0),
+            work: Work::Deliver(vec![PostId(event)]),
+            reached: UserId(node as u64),
+        });
+        let mut resumed = Resumed {
+            marks: Resume {
+                applied: delivered,
+                shown: delivered,
+                attempted: delivered,
+                delivered: Some(delivered),
+            },
+            cursors: cursors.into_iter().collect(),
         };
         let watermarks = of_slots(&slots.unwrap_or_default());
         let look = self.look()?;
         if let Some(loss) = look.lost(PARTITION, &watermarks) {
-            loss.go_back(&mut resume, self.end);
+            loss.go_back(&mut resumed, self.end);
         }
-        let delivered = resume.delivered.unwrap_or_default();
-        self.write(MARKS, Write::DeliveredMark(delivered))?;
+        let delivered = resumed.marks.delivered.unwrap_or_default();
+        let half_done = half_done.filter(|_| !resumed.cursors.is_empty());
+        self.write(MARKS, Write::DeliveredMark(delivered, half_done))?;
         let Some(watermarks) = self.put(&look, delivered)? else { return Ok(None) };
         self.write(MARKS, Write::WatermarksMark(slots_text(&watermarks)))?;
-        Ok(Some(Claimed { delivered, watermarks }))
+        Ok(Some(Claimed { delivered, half_done, watermarks }))
     }
 
     /// Works until a round after the last fault has found nothing lost.
@@ -182,13 +204,17 @@ impl World {
     /// Returns whether nothing is found to be lost.
     fn round(&mut self, claimed: &mut Claimed) -> Result<bool, Crashed> {
         self.end += 2;
+        let half_done = claimed.half_done.take();
         for event in claimed.delivered..self.end {
-            for node in 0..NODES {
+            let reached = half_done.filter(|half_done| half_done.event == event);
+            for node in reached.map_or(0, |reached| reached.node + 1)..NODES {
                 self.write(node, Write::Event(event))?;
+                let half_done = Some(HalfDone { event, node });
+                self.write(MARKS, Write::DeliveredMark(claimed.delivered, half_done))?;
             }
         }
         claimed.delivered = self.end;
-        self.write(MARKS, Write::DeliveredMark(claimed.delivered))?;
+        self.write(MARKS, Write::DeliveredMark(claimed.delivered, None))?;
         let look = self.look()?;
         if look.lost(PARTITION, &claimed.watermarks).is_some() {
             return Ok(false);

@@ -1,0 +1,158 @@
+//! One round of deliveries: slices of fan-outs, written together.
+//!
+//! ```text
+//!  queue ──► slices: followers, asked for now ──► flush, remove ──► queue, or done
+//! ```
+//!
+//! What a round fails to write stays in the queue, and is written with a look from
+//! then on.
+
+use std::time::Instant;
+
+use super::{FanoutError, Worker, combine::combine, flush::Preparing, queue::Job};
+use crate::{
+    domain::PostId,
+    event_log::EventLog,
+    store::{Store, Work},
+};
+
+/// A part of a fan-out that a round does.
+pub(super) struct Slice<A> {
+    pub(super) job: Job<A>,
+    /// The last follower that it reaches, if there may be more of them.
+    pub(super) reached: Option<A>,
+}
+
+/// What a round writes.
+struct Round<A> {
+    deliveries: Vec<(A, PostId)>,
+    /// Those that may have been written before.
+    deliveries_again: Vec<(A, PostId)>,
+    removals: Vec<(PostId, Vec<A>)>,
+    /// How many timelines all of it writes to, each post counted.
+    size: usize,
+}
+
+impl<A> Default for Round<A> {
+    fn default() -> Self {
+        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new(), size: 0 }
+    }
+}
+
+impl<L: EventLog, S: Store> Worker<L, S> {
+    /// Writes the first slices of new fan-outs, and then some slices of long ones.
+    pub(super) async fn deliver_round(
+        &mut self,
+        preparing: Preparing<'_, S::Account>,
+    ) -> Result<bool, FanoutError> {
+        let begun = Instant::now();
+        let mut round = Round::default();
+        let mut taken = Vec::new();
+        let mut result = self.gather(&mut round, &mut taken).await;
+        let size = round.size;
+        if result.is_ok() {
+            result = self.write(preparing, round, &taken).await;
+        }
+        let worked = !taken.is_empty();
+        if worked {
+            self.metrics.round_deliveries.observe(size as f64);
+            self.metrics.round_seconds.observe_since(begun);
+        }
+        // Backwards, so that those put back stand in their old order.
+        for Slice { job, reached } in taken.into_iter().rev() {
+            match (&result, reached) {
+                // Nobody knows what of it was written, nor, once followers have come or
+                // gone, how far it went.
+                (Err(_), _) => self.queue.put_back(Job { again: true, ..job }),
+                (Ok(()), None) => self.queue.finish(&job),
+                (Ok(()), reached) => {
+                    self.untold_deliveries += self.settings.slice_deliveries_max;
+                    self.queue.put_back(Job { after: reached, ..job });
+                }
+            }
+        }
+        result.map(|()| worked)
+    }
+
+    async fn gather(
+        &mut self,
+        round: &mut Round<S::Account>,
+        taken: &mut Vec<Slice<S::Account>>,
+    ) -> Result<(), FanoutError> {
+        while round.size < self.settings.round_deliveries_max {
+            let Some(job) = self.queue.next_fresh() else { break };
+            taken.push(Slice { job, reached: None });
+            self.gather_slice(round, taken).await?;
+        }
+        if !taken.is_empty() {
+            self.last_round = (taken.len(), round.size);
+        }
+        for _ in 0..self.settings.round_long_slices_max {
+            let Some(job) = self.queue.next_long() else { break };
+            taken.push(Slice { job, reached: None });
+            self.gather_slice(round, taken).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the followers of the last slice taken.
+    async fn gather_slice(
+        &self,
+        round: &mut Round<S::Account>,
+        taken: &mut [Slice<S::Account>],
+    ) -> Result<(), FanoutError> {
+        let Some(slice) = taken.last_mut() else { return Ok(()) };
+        let job = &slice.job;
+        let posts = job.work.posts();
+        let count_max = (self.settings.slice_deliveries_max / posts.max(1)).max(1);
+        let mut readers = self.store.followers_after(job.author, job.after, count_max).await?;
+        if readers.len() == count_max {
+            slice.reached = readers.last().copied();
+        }
+        if job.after.is_none() {
+            // The author reads its own posts too.
+            let place = readers.partition_point(|reader| *reader < job.author);
+            readers.insert(place, job.author);
+        }
+        round.size += posts * readers.len();
+        match &job.work {
+            Work::Deliver(ids) => {
+                let deliveries =
+                    if job.again { &mut round.deliveries_again } else { &mut round.deliveries };
+                for id in ids {
+                    deliveries.extend(readers.iter().map(|reader| (*reader, *id)));
+                }
+            }
+            Work::Remove(post) => round.removals.push((*post, readers)),
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        preparing: Preparing<'_, S::Account>,
+        round: Round<S::Account>,
+        taken: &[Slice<S::Account>],
+    ) -> Result<(), FanoutError> {
+        if round.deliveries.is_empty() {
+            drop(preparing);
+        } else {
+            preparing.flush(round.deliveries).await?;
+        }
+        let pushes = combine(round.deliveries_again);
+        if !pushes.is_empty() {
+            self.metrics.checked_pushes.inc_by(pushes.len() as u64);
+            self.metrics.pushed(&pushes, self.store.push_again(&pushes).await?);
+        }
+        for (post, readers) in round.removals {
+            self.store.remove(&readers, post).await?;
+        }
+        self.metrics.delivered(taken);
+        for slice in taken {
+            if let (Work::Remove(post), None) = (&slice.job.work, slice.reached) {
+                self.store.forget_deleted(*post).await?;
+            }
+        }
+        Ok(())
+    }
+}
