@@ -164,13 +164,13 @@ impl Bench {
         let stop = CancellationToken::new();
         let start = Instant::now();
         self.runtime.block_on(async {
-            let pool = WorkerPool {
-                log: Arc::clone(&self.log),
-                store: Arc::clone(&self.store),
-                progress: Arc::clone(&self.progress),
-                metrics: Arc::clone(&self.metrics),
-                settings: fanout::Settings::default(),
-            };
+            let pool = WorkerPool::new(
+                Arc::clone(&self.log),
+                Arc::clone(&self.store),
+                Arc::clone(&self.progress),
+                Arc::clone(&self.metrics),
+                fanout::Settings::default(),
+            );
             let workers = tokio::spawn(pool.run(stop.clone()));
             future::join_all((0..PARTITIONS).map(async |partition| {
                 let end = self.log.end(partition).await.expect("the end");

@@ -45,6 +45,12 @@ impl fmt::Display for PostId {
     }
 }
 
+impl From<UserId> for u64 {
+    fn from(user: UserId) -> Self {
+        user.0
+    }
+}
+
 impl FromStr for UserId {
     type Err = ParseIntError;
 

@@ -13,6 +13,7 @@
 //! pushed twice after a crash changes nothing the second time.
 
 mod combine;
+mod flush;
 mod half_done;
 mod observed;
 mod plan;
@@ -28,10 +29,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     combine::combine,
+    flush::{FlushError, FlushSettings},
     pool::WorkerPool,
     progress::{Position, Progress},
 };
 use self::{
+    flush::Flusher,
     half_done::HalfDone,
     plan::Effects,
     queue::{FanoutQueue, Job},
@@ -73,6 +76,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long to wait before a step that failed is tried again.
     pub retry_delay: Duration,
+    /// How the deliveries of all workers are written together.
+    pub flush: FlushSettings,
 }
 
 impl Default for Settings {
@@ -82,12 +87,13 @@ impl Default for Settings {
             replay_bytes_max: 8 << 20,
             slice_deliveries_max: 8_192,
             fanout_posts_max: 256,
-            round_deliveries_max: 131_072,
+            round_deliveries_max: 524_288,
             round_long_slices_max: 4,
             cursor_posts_max: 1_024,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
+            flush: FlushSettings::default(),
         }
     }
 }
@@ -101,6 +107,17 @@ pub enum Step {
     Idle,
 }
 
+/// What became of reading a batch of events and applying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    /// There were none.
+    Nothing,
+    /// There were some.
+    All,
+    /// There were as many as a batch holds, so that more may be there already.
+    ToTheBrim,
+}
+
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FanoutError {
@@ -110,6 +127,10 @@ pub enum FanoutError {
     /// The store failed; a later step may succeed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was written together with deliveries of other partitions failed; a later
+    /// step may succeed.
+    #[error(transparent)]
+    Flush(FlushError),
     /// An entry of the log cannot be read, so nothing after it can be applied.
     #[error(
         "partition {partition}, offset {offset}: {source}; run the version of roost \
@@ -146,6 +167,7 @@ impl FanoutError {
         match self {
             Self::Log(error) => error.is_final(),
             Self::Store(error) => error.is_final(),
+            Self::Flush(error) => error.is_final(),
             Self::Event { .. } | Self::LogBehindStore { .. } => true,
         }
     }
@@ -158,11 +180,12 @@ impl FanoutError {
 }
 
 /// The worker of one partition.
-pub struct Worker<L, S: Store> {
+struct Worker<L, S: Store> {
     log: Arc<L>,
     store: Arc<S>,
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
+    flusher: Arc<Flusher<S::Account>>,
     partition: u32,
     settings: Settings,
     /// The next event to read. All before it are applied.
@@ -171,6 +194,9 @@ pub struct Worker<L, S: Store> {
     /// partition before.
     attempted: u64,
     queue: FanoutQueue<S::Account>,
+    /// How many fan-outs began in the last round that began some, and how many
+    /// deliveries that came to.
+    last_round: (usize, usize),
     /// Until all that may have been attempted is applied.
     half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
@@ -187,11 +213,12 @@ pub struct Worker<L, S: Store> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// A worker that goes on where the log and the store remember.
-    pub async fn resume(
+    async fn resume(
         log: Arc<L>,
         store: Arc<S>,
         progress: Arc<Progress>,
         metrics: Arc<FanoutMetrics>,
+        flusher: Arc<Flusher<S::Account>>,
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
@@ -213,11 +240,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             store,
             progress,
             metrics,
+            flusher,
             partition,
             settings,
             next_offset: committed,
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            last_round: (1, settings.slice_deliveries_max),
             half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
@@ -286,15 +315,21 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// round. After an error it can be called again; nothing is lost by it.
     pub async fn step(&mut self) -> Result<Step, FanoutError> {
         self.store.check(self.partition)?;
+        let flusher = Arc::clone(&self.flusher);
+        let preparing = flusher.prepare(self.partition);
         let mut worked = false;
-        if self.queue.len() < self.settings.fanouts_max {
-            worked |= self.apply_batch().await?;
+        while self.has_room() {
+            let applied = self.apply_batch().await?;
+            worked |= applied != Applied::Nothing;
+            if self.next_offset > self.shown {
+                self.store.shown(self.partition, self.next_offset).await?;
+                self.shown = self.next_offset;
+            }
+            if applied != Applied::ToTheBrim {
+                break;
+            }
         }
-        if self.next_offset > self.shown {
-            self.store.shown(self.partition, self.next_offset).await?;
-            self.shown = self.next_offset;
-        }
-        worked |= self.deliver_round().await?;
+        worked |= self.deliver_round(preparing).await?;
         self.publish_progress();
         if self.delivered_offset() > self.delivered
             || self.untold_deliveries >= self.settings.round_deliveries_max
@@ -361,12 +396,22 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.metrics.queued(self.partition, self.queue.len());
     }
 
-    async fn apply_batch(&mut self) -> Result<bool, FanoutError> {
+    /// Whether more events may be taken from the log: what is under way does not fill a
+    /// round, if the next fan-outs reach as many as the last ones did.
+    fn has_room(&self) -> bool {
+        let (begun, reach) = self.last_round;
+        let expected = self.queue.fresh_len().saturating_mul(reach / begun.max(1));
+        self.queue.len() < self.settings.fanouts_max
+            && expected < self.settings.round_deliveries_max
+    }
+
+    async fn apply_batch(&mut self) -> Result<Applied, FanoutError> {
         let first_offset = self.next_offset;
         let records = self.read_batch().await?;
         if records.is_empty() {
-            return Ok(false);
+            return Ok(Applied::Nothing);
         }
+        let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
         let events: Arc<[Event]> = records
             .iter()
             .map(|record| {
@@ -395,7 +440,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
-        Ok(true)
+        let is_full = bytes >= self.settings.batch_bytes_max / 2;
+        Ok(if is_full { Applied::ToTheBrim } else { Applied::All })
     }
 
     /// The next events. Those that may have been applied in part come all at once, so

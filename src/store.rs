@@ -38,9 +38,9 @@ impl<S: Ledger + Homes + Lookups> Store for S {}
 
 /// How a store refers to the accounts that it knows.
 pub trait Accounts: Send + Sync + 'static {
-    /// The store's own handle of an account: cheap to copy, and in an order in
-    /// which timelines are cheap to write one after the other.
-    type Account: Copy + Ord + Hash + Debug + Send + Sync + 'static;
+    /// The store's own handle of an account: cheap to copy, and in an order, that of
+    /// its number, in which timelines are cheap to write one after the other.
+    type Account: Copy + Ord + Hash + Debug + Into<u64> + Send + Sync + 'static;
 
     /// The handles of accounts, in the same places. `None` where a store numbers
     /// its accounts and no event has named this one.

@@ -38,7 +38,7 @@ const DELAY_SECONDS: &[f64] = &[
 ];
 const VALUES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const DELIVERIES: &[f64] =
-    &[1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0];
+    &[1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
 
 /// Metrics that are registered together: a handle, whose fields say what they mean.
 macro_rules! metrics {
@@ -80,7 +80,7 @@ metrics! {
         deliveries: Counter = Counter::default(),
         /// Ids not written since their readers sleep.
         skipped_deliveries: Counter = Counter::default(),
-        /// Live timelines written to, once for each round that wrote to them.
+        /// Live timelines written to, once for each flush that wrote to them.
         pushes: Counter = Counter::default(),
         /// Timelines written to with a look first, since they may have had it already.
         checked_pushes: Counter = Counter::default(),
@@ -88,8 +88,12 @@ metrics! {
         events: Counter = Counter::default(),
         /// Ids in one push to one reader, awake or not.
         push_values: Histogram = Histogram::new(VALUES),
-        /// Timelines that one round writes to, awake or not, each post counted: what is
-        /// flushed at once.
+        /// Deliveries that were written at once, those of all partitions together.
+        flush_deliveries: Histogram = Histogram::new(DELIVERIES),
+        /// How long a flush took, from its first push to the last answer.
+        flush_seconds: Histogram = Histogram::new(CALL_SECONDS),
+        /// Timelines that one round of a partition writes to, awake or not, each post
+        /// counted: its part of a flush.
         round_deliveries: Histogram = Histogram::new(DELIVERIES),
         /// How long a round took, from asking for followers to the last answer.
         round_seconds: Histogram = Histogram::new(CALL_SECONDS),

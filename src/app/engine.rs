@@ -164,13 +164,13 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         let worker_threads = WorkerThreads::start(settings.worker_threads)?;
         let stop = CancellationToken::new();
         let workers = settings.roles.worker.then(|| {
-            let pool = WorkerPool {
-                log: Arc::clone(&log),
-                store: Arc::clone(&store),
-                progress: Arc::clone(&progress),
-                metrics: Arc::clone(&metrics.fanout),
-                settings: fanout::Settings::default(),
-            };
+            let pool = WorkerPool::new(
+                Arc::clone(&log),
+                Arc::clone(&store),
+                Arc::clone(&progress),
+                Arc::clone(&metrics.fanout),
+                fanout::Settings::default(),
+            );
             worker_threads.handle.spawn(pool.run(stop.clone()))
         });
         let beside = settings.metrics_listen.map(|_| {

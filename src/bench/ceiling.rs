@@ -16,11 +16,10 @@ use super::{
     redis::BenchRedis,
     rivals,
     roost::micros_each,
-    town::{Town, TownPost},
+    town::Town,
 };
 use crate::{
     domain::{PostId, UserId},
-    event_log::partition_of,
     fanout::combine,
     store::redis::{
         resp::{HomeKey, pack_push},
@@ -42,8 +41,8 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let readers = town.readers();
     rivals::wake(&ground.redis, &readers).await?;
     let work = &drained.drained.work;
-    let round_deliveries = work.deliveries / work.rounds.max(1);
-    let packed = Packed::of(&town, drained.partitions, round_deliveries);
+    let flush_deliveries = work.deliveries / work.flushes.max(1);
+    let packed = Packed::of(&town, flush_deliveries);
     let (deliveries, pushes) = (packed.deliveries, packed.pushes);
     let sent = packed.send(&ground.redis, node.clone()).await?;
     let rate = deliveries as f64 / sent.elapsed.as_secs_f64();
@@ -81,24 +80,17 @@ struct Sent {
 }
 
 impl Packed {
-    /// The pushes of a town as workers combine them: partition by partition, in rounds
-    /// of so many deliveries.
-    fn of(town: &Town, partitions: u32, round_deliveries: u64) -> Self {
-        let mut posts = vec![Vec::<TownPost>::new(); partitions as usize];
-        for post in town.posts() {
-            posts[partition_of(town.author(*post), partitions) as usize].push(*post);
-        }
+    /// The pushes of a town as they are combined, in flushes of so many deliveries.
+    fn of(town: &Town, flush_deliveries: u64) -> Self {
         let mut packed = Self { bytes: Vec::new(), pushes: 0, deliveries: 0 };
-        for posts in posts {
-            let mut round = Vec::new();
-            for post in posts {
-                round.extend(town.deliveries(&[post]));
-                if round.len() as u64 >= round_deliveries {
-                    packed.add(std::mem::take(&mut round));
-                }
+        let mut flush = Vec::new();
+        for post in town.posts() {
+            flush.extend(town.deliveries(&[*post]));
+            if flush.len() as u64 >= flush_deliveries {
+                packed.add(std::mem::take(&mut flush));
             }
-            packed.add(round);
         }
+        packed.add(flush);
         packed
     }
 

@@ -11,12 +11,9 @@ use super::{
     roost::{Drained, Roost, Work, micros_each},
     town::Town,
 };
-use crate::{
-    event_log::EventLog,
-    store::{
-        embedded::{self as embedded_store, EmbeddedStore},
-        redis::RedisStore,
-    },
+use crate::store::{
+    embedded::{self as embedded_store, EmbeddedStore},
+    redis::RedisStore,
 };
 
 pub(super) const RATE: &str = "deliveries";
@@ -29,8 +26,6 @@ pub(super) const REDIS_CPU: &str = "Redis CPU a delivery";
 pub(super) struct DrainedRedis {
     pub(super) drained: Drained,
     pub(super) redis_cpu: Duration,
-    /// How many partitions there were.
-    pub(super) partitions: u32,
 }
 
 impl DrainedRedis {
@@ -91,7 +86,7 @@ pub(super) async fn drain_prepared(
     let before = ground.redis.usage().await?;
     let drained = roost.drain(town).await?;
     let redis_cpu = ground.redis.usage().await?.cpu_since(&before);
-    Ok(DrainedRedis { drained, redis_cpu, partitions: roost.log.partitions() })
+    Ok(DrainedRedis { drained, redis_cpu })
 }
 
 async fn embedded(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
@@ -135,7 +130,7 @@ pub(super) fn row_of(name: &str, work: &Work) -> Row {
     Row::new(name)
         .with(RATE, work.rate(), "/s")
         .with(VALUES, work.values_a_push(), "")
-        .with("deliveries a round", work.deliveries as f64 / work.rounds.max(1) as f64, "")
+        .with("deliveries a flush", work.deliveries as f64 / work.flushes.max(1) as f64, "")
         .with(OWN_CPU, micros_each(work.own_cpu, work.deliveries), "µs")
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Work {
     pub(super) skipped: u64,
     /// Writes that carried them.
     pub(super) pushes: u64,
-    pub(super) rounds: u64,
+    pub(super) flushes: u64,
 }
 
 /// A backlog that has become timelines.
@@ -72,7 +72,7 @@ pub(super) struct Moment {
     deliveries: u64,
     skipped: u64,
     pushes: u64,
-    rounds: u64,
+    flushes: u64,
 }
 
 impl<S: Store> Roost<S> {
@@ -92,13 +92,13 @@ impl<S: Store> Roost<S> {
         let metrics = Arc::<FanoutMetrics>::default();
         let threads = WorkerThreads::start(worker_threads_default())?;
         let stop = CancellationToken::new();
-        let pool = WorkerPool {
-            log: Arc::clone(&log),
-            store: Arc::clone(&store),
-            progress: Arc::clone(&progress),
-            metrics: Arc::clone(&metrics),
-            settings: fanout::Settings::default(),
-        };
+        let pool = WorkerPool::new(
+            Arc::clone(&log),
+            Arc::clone(&store),
+            Arc::clone(&progress),
+            Arc::clone(&metrics),
+            fanout::Settings::default(),
+        );
         let workers = threads.handle.spawn(pool.run(stop.clone()));
         Ok(Self { log, store, progress, metrics, stop, workers, _threads: threads })
     }
@@ -219,7 +219,7 @@ impl<S: Store> Roost<S> {
             deliveries: self.metrics.deliveries.get(),
             skipped: self.metrics.skipped_deliveries.get(),
             pushes: self.metrics.pushes.get(),
-            rounds: self.metrics.round_deliveries.count(),
+            flushes: self.metrics.flush_deliveries.count(),
         }
     }
 
@@ -241,7 +241,7 @@ impl Moment {
             deliveries: self.deliveries - before.deliveries,
             skipped: self.skipped - before.skipped,
             pushes: self.pushes - before.pushes,
-            rounds: self.rounds - before.rounds,
+            flushes: self.flushes - before.flushes,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The workers of this process: one for each partition that is its own now.
+//! The workers of this process: one for each partition that is its own now, and the one
+//! who writes what they deliver.
 //!
 //! ```text
 //!  given ──► resume a worker ──► it works ──► withdrawn: drain, commit, release
@@ -13,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{FanoutError, Progress, Settings, Worker, wait_to_retry};
+use super::{FanoutError, Progress, Settings, Worker, flush::Flusher, wait_to_retry};
 use crate::{
     event_log::{Assignment, EventLog},
     store::Store,
@@ -21,17 +22,13 @@ use crate::{
 };
 
 /// What every worker of a process works with.
-pub struct WorkerPool<L, S> {
-    /// What they read.
-    pub log: Arc<L>,
-    /// What they write.
-    pub store: Arc<S>,
-    /// Where they say how far they have come.
-    pub progress: Arc<Progress>,
-    /// Where they count what they do.
-    pub metrics: Arc<FanoutMetrics>,
-    /// How they work.
-    pub settings: Settings,
+pub struct WorkerPool<L, S: Store> {
+    log: Arc<L>,
+    store: Arc<S>,
+    progress: Arc<Progress>,
+    metrics: Arc<FanoutMetrics>,
+    settings: Settings,
+    flusher: Arc<Flusher<S::Account>>,
 }
 
 /// A worker at work.
@@ -48,6 +45,19 @@ struct Running {
 type Ended = Result<(Id, Result<(), FanoutError>), JoinError>;
 
 impl<L: EventLog, S: Store> WorkerPool<L, S> {
+    /// Workers that read `log` and write `store`, say in `progress` how far they have
+    /// come, and count in `metrics` what they do.
+    pub fn new(
+        log: Arc<L>,
+        store: Arc<S>,
+        progress: Arc<Progress>,
+        metrics: Arc<FanoutMetrics>,
+        settings: Settings,
+    ) -> Self {
+        let flusher = Arc::new(Flusher::new(settings.flush));
+        Self { log, store, progress, metrics, settings, flusher }
+    }
+
     /// Runs workers until it is told to stop, and commits what they have delivered.
     /// Once one of them cannot go on, the others are stopped too.
     ///
@@ -55,6 +65,8 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
     ///
     /// Where a worker does.
     pub async fn run(self, stop: CancellationToken) -> Result<(), FanoutError> {
+        let mut writer = JoinSet::new();
+        writer.spawn(self.write());
         let mut assignments = self.log.join();
         let mut joined = true;
         let mut tasks = JoinSet::new();
@@ -65,7 +77,9 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = tasks.join_next_with_id() => match self.end(&mut running, ended) {
+                Some(ended) = writer.join_next() => panic_again(ended),
+                Some(ended) = tasks.join_next_with_id() => match self.end(&mut running, ended).await
+                {
                     Ok(None) => {}
                     Ok(Some(partition)) => self.give(partition, &mut tasks, &mut running, &stop),
                     Err(error) => {
@@ -82,7 +96,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         running.values().for_each(|worker| worker.stop.cancel());
         while let Some(ended) = tasks.join_next_with_id().await {
             // What failed first says most.
-            result = result.and(self.end(&mut running, ended).map(drop));
+            result = result.and(self.end(&mut running, ended).await.map(drop));
         }
         result
     }
@@ -133,6 +147,13 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         running.insert(worker.abort.id(), worker);
     }
 
+    /// Writes what the workers deliver, until it is aborted.
+    fn write(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (flusher, store) = (Arc::clone(&self.flusher), Arc::clone(&self.store));
+        let metrics = Arc::clone(&self.metrics);
+        async move { flusher.run(&*store, &metrics).await }
+    }
+
     fn work(
         &self,
         partition: u32,
@@ -140,12 +161,14 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
     ) -> impl Future<Output = Result<(), FanoutError>> + Send + 'static {
         let (log, store) = (Arc::clone(&self.log), Arc::clone(&self.store));
         let (progress, metrics) = (Arc::clone(&self.progress), Arc::clone(&self.metrics));
-        let settings = self.settings;
+        let (flusher, settings) = (Arc::clone(&self.flusher), self.settings);
         async move {
             while !stop.is_cancelled() {
                 let (log, store) = (Arc::clone(&log), Arc::clone(&store));
                 let (progress, counted) = (Arc::clone(&progress), Arc::clone(&metrics));
-                let worker = Worker::resume(log, store, progress, counted, partition, settings);
+                let flusher = Arc::clone(&flusher);
+                let worker =
+                    Worker::resume(log, store, progress, counted, flusher, partition, settings);
                 let ended = match worker.await {
                     Ok(worker) => {
                         metrics.worker_resumes.inc();
@@ -166,7 +189,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
 
     /// Takes note that a worker has ended, and tells who waits for it. Returns its
     /// partition if that needs another one.
-    fn end(
+    async fn end(
         &self,
         running: &mut HashMap<Id, Running>,
         ended: Ended,
@@ -177,12 +200,23 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let Some(worker) = running.remove(&id) else { return result.map(|()| None) };
+        // Whoever takes the partition over must find that nothing of it is under way.
+        self.flusher.left(worker.partition).await;
         self.store.abandon(worker.partition);
         if let Some(released) = worker.released {
             // Whoever waited may have gone.
             let _ = released.send(());
         }
         result.map(|()| worker.given_again.then_some(worker.partition))
+    }
+}
+
+/// Passes on the panic of a task that ends in no other way.
+fn panic_again(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 
@@ -270,13 +304,13 @@ mod tests {
             let assignments = std::sync::Mutex::new(Some(Assignments::new(assignments)));
             let log = Arc::new(Shared { log, assignments });
             let progress = Arc::new(Progress::new(log.partitions()));
-            let pool = WorkerPool {
-                log: Arc::clone(&log),
-                store: Arc::new(store),
-                progress: Arc::clone(&progress),
-                metrics: Arc::default(),
-                settings: Settings::default(),
-            };
+            let pool = WorkerPool::new(
+                Arc::clone(&log),
+                Arc::new(store),
+                Arc::clone(&progress),
+                Arc::default(),
+                Settings::default(),
+            );
             let stop = CancellationToken::new();
             let pool = tokio::spawn(pool.run(stop.clone()));
             Self { log, progress, changes, stop, pool, _dir: dir }

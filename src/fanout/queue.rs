@@ -145,6 +145,11 @@ impl<A: Copy + Ord + Hash> FanoutQueue<A> {
         }
     }
 
+    /// How many fan-outs have not begun.
+    pub(super) fn fresh_len(&self) -> usize {
+        self.fresh.len()
+    }
+
     /// How many fan-outs are under way.
     pub(super) fn len(&self) -> usize {
         self.len

@@ -1,7 +1,7 @@
 //! One round of deliveries: slices of fan-outs, written together.
 //!
 //! ```text
-//!  queue ──► slices: followers, asked for now ──► combine ──► push, remove ──► queue, or done
+//!  queue ──► slices: followers, asked for now ──► flush, remove ──► queue, or done
 //! ```
 //!
 //! What a round fails to write stays in the queue, and is written with a look from
@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use super::{FanoutError, Worker, combine::combine, queue::Job};
+use super::{FanoutError, Worker, combine::combine, flush::Preparing, queue::Job};
 use crate::{
     domain::PostId,
     event_log::EventLog,
@@ -41,14 +41,17 @@ impl<A> Default for Round<A> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
-    pub(super) async fn deliver_round(&mut self) -> Result<bool, FanoutError> {
+    pub(super) async fn deliver_round(
+        &mut self,
+        preparing: Preparing<'_, S::Account>,
+    ) -> Result<bool, FanoutError> {
         let begun = Instant::now();
         let mut round = Round::default();
         let mut taken = Vec::new();
         let mut result = self.gather(&mut round, &mut taken).await;
         let size = round.size;
         if result.is_ok() {
-            result = self.write(round, &taken).await;
+            result = self.write(preparing, round, &taken).await;
         }
         let worked = !taken.is_empty();
         if worked {
@@ -80,6 +83,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let Some(job) = self.queue.next_fresh() else { break };
             taken.push(Slice { job, reached: None });
             self.gather_slice(round, taken).await?;
+        }
+        if !taken.is_empty() {
+            self.last_round = (taken.len(), round.size);
         }
         for _ in 0..self.settings.round_long_slices_max {
             let Some(job) = self.queue.next_long() else { break };
@@ -124,12 +130,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
 
     async fn write(
         &self,
+        preparing: Preparing<'_, S::Account>,
         round: Round<S::Account>,
         taken: &[Slice<S::Account>],
     ) -> Result<(), FanoutError> {
-        let pushes = combine(round.deliveries);
-        if !pushes.is_empty() {
-            self.metrics.pushed(&pushes, self.store.push(&pushes).await?);
+        if round.deliveries.is_empty() {
+            drop(preparing);
+        } else {
+            preparing.flush(round.deliveries).await?;
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {

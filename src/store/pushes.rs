@@ -61,6 +61,11 @@ impl<A: Copy> Pushes<A> {
         self.readers.len()
     }
 
+    /// How many ids there are, those of all readers together.
+    pub fn id_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.readers.is_empty()

@@ -235,14 +235,18 @@ impl Simulation {
             fanouts_max: self.faults.pick(1..5) as usize,
             commit_interval: Duration::from_millis(self.faults.pick(0..3)),
             retry_delay: Duration::from_millis(1),
+            flush: fanout::FlushSettings {
+                deliveries_max: self.faults.pick(1..20) as usize,
+                wait_max: Duration::from_millis(self.faults.pick(0..20)),
+            },
         };
-        let pool = WorkerPool {
-            log: Arc::clone(&self.log),
-            store: Arc::clone(&engine.store),
-            progress: Arc::clone(&engine.progress),
-            metrics: Arc::clone(&self.metrics),
+        let pool = WorkerPool::new(
+            Arc::clone(&self.log),
+            Arc::clone(&engine.store),
+            Arc::clone(&engine.progress),
+            Arc::clone(&self.metrics),
             settings,
-        };
+        );
         tasks.spawn(async move {
             // It ends only with the runtime, or when an event is unreadable.
             pool.run(CancellationToken::new()).await.expect("all events are readable");
