@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
 use self::{engine::Engine, server::Server};
+pub(crate) use self::{engine::WorkerThreads, server::transport};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
@@ -90,7 +91,6 @@ impl Default for Roles {
 impl Settings {
     /// The defaults, for this data directory and address.
     pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
-        let worker_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             backend: Backend::Embedded { data_dir, partitions: None },
             roles: Roles::default(),
@@ -98,10 +98,15 @@ impl Settings {
             metrics_listen: None,
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
-            worker_threads,
+            worker_threads: worker_threads_default(),
             drain_max: Duration::from_secs(10),
         }
     }
+}
+
+/// As many threads for the workers as the machine has.
+pub(crate) fn worker_threads_default() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Why a Roost did not start, or stopped by itself.

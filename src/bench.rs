@@ -14,15 +14,22 @@
 //! engine's parts, and the load generator.
 
 mod args;
+mod audience;
 mod ceiling;
+mod closed_loop;
 mod drain;
 mod error;
 mod html;
 mod machine;
+mod mixed;
+mod publish;
+mod read;
 mod redis;
 mod report;
 mod rivals;
+mod roost;
 mod scenarios;
+mod serving;
 mod throughput;
 mod town;
 

@@ -270,14 +270,14 @@ impl<L: EventLog, S: Store> Parts<L, S> {
 
 /// Threads for the workers alone, whose rounds are long: calls do not wait for
 /// them. Dropping it ends them without waiting.
-struct WorkerThreads {
-    handle: Handle,
+pub(crate) struct WorkerThreads {
+    pub(crate) handle: Handle,
     /// Taken by `drop` only.
     runtime: Option<Runtime>,
 }
 
 impl WorkerThreads {
-    fn start(count: usize) -> Result<Self, AppError> {
+    pub(crate) fn start(count: usize) -> Result<Self, AppError> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(count)
             .thread_name("roost-fanout")

@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -52,6 +53,9 @@ pub struct BenchArgs {
     /// A Redis that runs and holds nothing: it is emptied again and again
     #[arg(long, value_name = "URL,…", env = "ROOST_BENCH_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
+    /// Kafka's brokers, for what is published into it, in topics of the bench's own
+    #[arg(long, value_name = "HOST:PORT,…", env = "ROOST_BENCH_KAFKA")]
+    pub kafka: Option<String>,
     /// Measure with 2,000 accounts and 500 posts: to see that it works
     #[arg(long, conflicts_with_all = ["users", "graph", "trace", "posts"])]
     pub smoke: bool,
@@ -118,6 +122,9 @@ impl From<BenchArgs> for Settings {
             scenarios: scenarios.filter(|one| all || args.scenarios.contains(one)).collect(),
             load,
             redis: args.redis,
+            turn: Duration::from_millis(if args.smoke { 20 } else { 1_000 }),
+            kafka: args.kafka,
+            publish_posts: if args.smoke { 2_000 } else { 200_000 },
         }
     }
 }

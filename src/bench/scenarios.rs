@@ -1,11 +1,14 @@
 //! What can be measured, and the order in which it is.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{BenchError, Machine, Report, Section, redis::BenchRedis, throughput, town::Town};
+use super::{
+    BenchError, Machine, Report, Section, mixed, publish, read, redis::BenchRedis, roost,
+    throughput, town::Town,
+};
 use crate::{
     client::progress::Reporter,
     load::{self, Workload},
@@ -22,11 +25,18 @@ pub enum Scenario {
     Naive,
     /// The same commands, packed beforehand, with nothing else
     Ceiling,
+    /// Home timeline pages over gRPC, beside a bare call that returns the same bytes
+    Read,
+    /// Reads of home timelines and of authors, and posts, as DeathStarBench mixes them
+    Mixed,
+    /// Posts by streams into Kafka, beside a bare producer; needs --kafka
+    Publish,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 3] = [Self::Drain, Self::Naive, Self::Ceiling];
+    pub const ALL: [Self; 6] =
+        [Self::Drain, Self::Naive, Self::Ceiling, Self::Read, Self::Mixed, Self::Publish];
 }
 
 /// What to measure, and on what.
@@ -38,6 +48,12 @@ pub struct Settings {
     pub load: load::Settings,
     /// An empty Redis. `None`: one is started.
     pub redis: Option<String>,
+    /// *read* and *mixed*: for how long one of those who are measured in turns is called.
+    pub turn: Duration,
+    /// *publish*: some of the brokers, as `host:port,host:port`. `None`: it is left out.
+    pub kafka: Option<String>,
+    /// *publish*: posts that are published at a stretch.
+    pub publish_posts: usize,
 }
 
 /// Measures one scenario after the other; `on_section` is told each as it comes.
@@ -69,10 +85,34 @@ pub async fn run(
         on_section(&section);
         sections.push(section);
     };
-    reporter.begin("draining, embedded", None);
-    add(throughput::embedded(&town).await?);
-    reporter.begin("draining, Redis", None);
-    add(throughput::redis(&town, &redis, &settings.scenarios).await?);
+    if settings.scenarios.contains(&Scenario::Drain) {
+        reporter.begin("draining, embedded", None);
+        add(throughput::embedded(&town).await?);
+        reporter.begin("draining, Redis", None);
+        add(throughput::redis(&town, &redis, &settings.scenarios).await?);
+        reporter.end();
+    }
+    if settings.scenarios.contains(&Scenario::Read) {
+        reporter.begin("reading, embedded", None);
+        let roost = roost::embedded()?;
+        add(read::of_store("embedded", roost, None, &town, settings.turn).await?);
+        reporter.begin("reading, Redis", None);
+        let roost = roost::redis(&redis).await?;
+        add(read::of_store("Redis", roost, Some(&redis), &town, settings.turn).await?);
+    }
+    if settings.scenarios.contains(&Scenario::Mixed) {
+        reporter.begin("reading and posting, embedded", None);
+        add(mixed::of_store("embedded", roost::embedded()?, &town, settings.turn).await?);
+        reporter.begin("reading and posting, Redis", None);
+        let roost = roost::redis(&redis).await?;
+        add(mixed::of_store("Redis", roost, &town, settings.turn).await?);
+    }
+    if settings.scenarios.contains(&Scenario::Publish)
+        && let Some(kafka) = &settings.kafka
+    {
+        reporter.begin("publishing, Kafka", None);
+        add(publish::on_kafka(kafka, &redis, &town, settings.publish_posts).await?);
+    }
     reporter.end();
     redis.empty().await?;
     Ok(Report {

@@ -59,6 +59,14 @@ impl Town {
         &self.posts
     }
 
+    /// Its posts, and then others by the same authors in the same order, without end.
+    pub(super) fn posts_for_ever(&self) -> impl Iterator<Item = TownPost> {
+        let ids = PostIds::new(0, None);
+        self.posts.iter().cycle().map_while(move |post| {
+            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + 1)?, author: post.author })
+        })
+    }
+
     /// How many timelines these posts reach, each post counted.
     pub(super) fn delivery_count(&self) -> u64 {
         self.posts.iter().map(|post| self.authors[post.author].readers.len() as u64).sum()
