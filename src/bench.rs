@@ -2,11 +2,17 @@
 //! and beside the ways in which others write timelines, all in one run.
 //!
 //! ```text
-//!  settings ─► town: posts and readers ─┬─► drain: log ─► workers ─► store
-//!                                       ├─► rivals: the same deliveries, written as others do
-//!                                       └─► ceiling: the same commands, packed beforehand
-//!                                                  │
-//!                          report (JSON, page) ◄───┘
+//!  settings ─► ground: Redis, logs, town (posts and readers)
+//!                │
+//!                ├─► drain     a backlog ─► workers ─► store
+//!                ├─► ceiling   the same commands, packed beforehand
+//!                ├─► naive     the same deliveries, written as others do (rivals)
+//!                ├─► sustain   posts at a rate ─► writes ─► log ─► workers ─► store: seen?
+//!                ├─► celebrity, sleepers, scale
+//!                ├─► read, mixed: callers ─► gRPC ─► store, beside a bare service
+//!                ├─► publish   streams ─► gRPC ─► Kafka, beside a bare producer
+//!                ▼
+//!          report: JSON, page (html, plot)
 //! ```
 //!
 //! What is measured beside each other is measured in the same process, one after the
@@ -16,27 +22,36 @@
 mod args;
 mod audience;
 mod ceiling;
+mod celebrity;
 mod closed_loop;
 mod drain;
 mod error;
+mod ground;
 mod html;
+mod kafka;
+mod log;
 mod machine;
 mod mixed;
+mod naive;
+mod open_loop;
+mod plot;
 mod publish;
 mod read;
 mod redis;
 mod report;
 mod rivals;
 mod roost;
+mod scale;
 mod scenarios;
 mod serving;
-mod throughput;
+mod sleepers;
+mod sustain;
 mod town;
 
 pub use self::{
     args::BenchArgs,
     error::BenchError,
     machine::Machine,
-    report::{Figure, Goal, Ratio, Report, Row, Section},
-    scenarios::{Scenario, Settings, run},
+    report::{Axis, Figure, Goal, Plot, Ratio, Report, Row, Scale, Section, Series},
+    scenarios::{LogPlace, Scenario, Settings, run},
 };

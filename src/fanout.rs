@@ -537,9 +537,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             self.store.remove(&readers, post).await?;
         }
         self.metrics.delivered(taken);
-        for slice in taken {
-            if let (Work::Remove(post), None) = (&slice.job.work, slice.reached) {
-                self.store.forget_deleted(*post).await?;
+        for slice in taken.iter().filter(|slice| slice.reached.is_none()) {
+            match &slice.job.work {
+                Work::Deliver(posts) => self.progress.reached_all(posts),
+                Work::Remove(post) => self.store.forget_deleted(*post).await?,
             }
         }
         Ok(())

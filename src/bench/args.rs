@@ -8,22 +8,24 @@ use std::{
 
 use clap::Args;
 
-use super::{BenchError, Report, Scenario, Settings, html, run};
+use super::{BenchError, LogPlace, Report, Scenario, Settings, html, run};
 use crate::{
     client::progress::TerminalReporter,
     load::{self, Source},
 };
 
-/// A graph that most machines hold, in minutes.
-const USERS_DEFAULT: u32 = 100_000;
-const POSTS_DEFAULT: u32 = 20_000;
+pub(super) const POSTS_DEFAULT: u32 = 20_000;
 /// As Red Planet Labs' demonstration of their Mastodon has it.
-const FOLLOWERS_PER_POST: f64 = 403.0;
+pub(super) const FOLLOWERS_PER_POST_DEFAULT: f64 = 403.0;
+/// Where `deploy/services` keeps Kafka's jars unless told otherwise.
+const JARS_DEFAULT: &str = "target/services/jars";
 
 /// Measures Roost on this machine: how fast it delivers and how it answers, beside what
 /// the machine could do at the best and beside what other ways of writing timelines do.
 ///
-/// Everything runs on data of its own. Without --redis a redis-server is started for it.
+/// Everything runs on data of its own. Without --redis a redis-server is started for it;
+/// without --kafka a Kafka is, if its jars are there, and else the event log is embedded,
+/// which the report says.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     /// What to measure [default: everything]
@@ -45,7 +47,7 @@ pub struct BenchArgs {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub posts: Option<u32>,
     /// Followers of a post, on average
-    #[arg(long, value_name = "N", default_value_t = FOLLOWERS_PER_POST, conflicts_with = "trace")]
+    #[arg(long, value_name = "N", default_value_t = FOLLOWERS_PER_POST_DEFAULT, conflicts_with = "trace")]
     pub followers_per_post: f64,
     /// Seed of the population and the authors
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -53,10 +55,49 @@ pub struct BenchArgs {
     /// A Redis that runs and holds nothing: it is emptied again and again
     #[arg(long, value_name = "URL,…", env = "ROOST_BENCH_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
-    /// Kafka's brokers, for what is published into it, in topics of the bench's own
-    #[arg(long, value_name = "HOST:PORT,…", env = "ROOST_BENCH_KAFKA")]
+    /// Some brokers of a Kafka that runs: each log is a topic of its own, which is dropped
+    /// in the end
+    #[arg(long, value_name = "HOST:PORT,…", env = "ROOST_BENCH_KAFKA",
+          conflicts_with_all = ["kafka_jars", "embedded_log"])]
     pub kafka: Option<String>,
-    /// Measure with 2,000 accounts and 500 posts: to see that it works
+    /// The folder of the jars of the Kafka to start [default: those that deploy/services
+    /// has fetched]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ROOST_BENCH_KAFKA_JARS",
+        conflicts_with = "embedded_log"
+    )]
+    pub kafka_jars: Option<PathBuf>,
+    /// Measure on the embedded event log, whatever is there
+    #[arg(long)]
+    pub embedded_log: bool,
+    /// Partitions of each event log [default: 4 embedded, 16 in Kafka]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub partitions: Option<u32>,
+    /// sustain, celebrity: for how many seconds a rate is held [default: 20]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub window: Option<Duration>,
+    /// sustain: how many seconds 99 of 100 posts may take until all readers see them
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "5")]
+    pub visible_within: Duration,
+    /// sustain: posts a second to begin the search with [default: half of what the drain
+    /// has taken, or 500]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// celebrity: followers of the one who has very many [default: 1000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=50_000_000))]
+    pub celebrity_followers: Option<u32>,
+    /// sleepers, celebrity: the share of the readers who are awake, beside all of them
+    #[arg(long, value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub awake: u8,
+    /// scale: how many accounts, one after the other [default: 100000,1000000]
+    #[arg(long, value_name = "N,…", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
+    pub scale_users: Vec<u32>,
+    /// Measure everything small, on the embedded log unless another is given: to see that
+    /// it works
     #[arg(long, conflicts_with_all = ["users", "graph", "trace", "posts"])]
     pub smoke: bool,
     /// Where bench.json and bench.html are written
@@ -86,6 +127,33 @@ impl BenchArgs {
     }
 }
 
+impl BenchArgs {
+    fn log_place(&self) -> LogPlace {
+        if let Some(brokers) = self.kafka.clone() {
+            return LogPlace::Kafka { brokers };
+        }
+        if let Some(jars) = self.kafka_jars.clone() {
+            return LogPlace::OwnKafka { jars };
+        }
+        if self.embedded_log || self.smoke {
+            return LogPlace::Embedded;
+        }
+        fetched_jars().map_or(LogPlace::Embedded, |jars| LogPlace::OwnKafka { jars })
+    }
+}
+
+/// The folder of Kafka's jars that `deploy/services` has fetched, if it has.
+fn fetched_jars() -> Option<PathBuf> {
+    let dir = std::env::var_os("ROOST_SERVICES_JARS").unwrap_or_else(|| JARS_DEFAULT.into());
+    let folders = std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("kafka-") && !name.ends_with(".part") && path.is_dir()
+        })
+        .max()
+}
+
 fn json_of(report: &Report) -> String {
     serde_json::to_string_pretty(report).unwrap_or_default()
 }
@@ -95,13 +163,21 @@ fn write(path: &Path, text: &str) -> Result<(), BenchError> {
         .map_err(|source| BenchError::Report { path: path.to_owned(), source })
 }
 
+/// A positive number of seconds, at most an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
+    if !(seconds > 0.0 && seconds <= 3_600.0) {
+        return Err("it must be above 0 and at most 3600 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 impl From<BenchArgs> for Settings {
     fn from(args: BenchArgs) -> Self {
-        let (users, posts) = if args.smoke {
-            (2_000, Some(500))
-        } else {
-            (args.users.unwrap_or(USERS_DEFAULT), args.posts.or(Some(POSTS_DEFAULT)))
-        };
+        let log = args.log_place();
+        let size = if args.smoke { &SMOKE } else { &FULL };
+        let (users, posts) =
+            (args.users.unwrap_or(size.users), Some(args.posts.unwrap_or(size.posts)));
         let (source, followers_per_post) = match (args.trace, args.graph) {
             (Some(file), _) => (Source::Trace { file, speed: None }, None),
             (None, Some(file)) => {
@@ -116,15 +192,64 @@ impl From<BenchArgs> for Settings {
             seed: args.seed,
             ..load::Settings::synthetic(crate::client::Target::new(""), 2)
         };
+        let mut scale_users = args.scale_users;
+        scale_users.sort_unstable();
+        scale_users.dedup();
+        if scale_users.is_empty() {
+            scale_users = size.scale_users.to_vec();
+        }
         let all = args.scenarios.is_empty();
-        let scenarios = Scenario::ALL.into_iter();
         Self {
-            scenarios: scenarios.filter(|one| all || args.scenarios.contains(one)).collect(),
+            scenarios: Scenario::all().filter(|one| all || args.scenarios.contains(one)).collect(),
             load,
             redis: args.redis,
-            turn: Duration::from_millis(if args.smoke { 20 } else { 1_000 }),
-            kafka: args.kafka,
-            publish_posts: if args.smoke { 2_000 } else { 200_000 },
+            log,
+            partitions: args.partitions,
+            window: args.window.unwrap_or(size.window),
+            visible_max: args.visible_within,
+            rate_first: args.rate.map(f64::from),
+            rates_max: size.rates_max,
+            celebrity_followers: args.celebrity_followers.unwrap_or(size.celebrity_followers),
+            awake_percent: args.awake,
+            scale_users,
+            turn: size.turn,
+            turn_posts: size.turn_posts,
         }
     }
 }
+
+/// What is not said otherwise.
+struct Size {
+    users: u32,
+    posts: u32,
+    window: Duration,
+    rates_max: usize,
+    celebrity_followers: u32,
+    scale_users: [u32; 2],
+    turn: Duration,
+    turn_posts: usize,
+}
+
+/// A graph that most machines hold, in minutes.
+const FULL: Size = Size {
+    users: 100_000,
+    posts: POSTS_DEFAULT,
+    window: Duration::from_secs(20),
+    rates_max: 12,
+    celebrity_followers: 1_000_000,
+    scale_users: [100_000, 1_000_000],
+    turn: Duration::from_secs(1),
+    turn_posts: 200_000,
+};
+
+/// Enough to see that it works.
+const SMOKE: Size = Size {
+    users: 2_000,
+    posts: 500,
+    window: Duration::from_millis(500),
+    rates_max: 2,
+    celebrity_followers: 1_000,
+    scale_users: [1_000, 2_000],
+    turn: Duration::from_millis(10),
+    turn_posts: 1_000,
+};

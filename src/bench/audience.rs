@@ -11,8 +11,10 @@ use crate::{
 
 /// So many have a live timeline; the others sleep.
 const READERS_MAX: usize = 10_000;
-/// So many posts are made at the most to fill timelines, or the town's own.
-const FILL_POSTS_MAX: usize = 300_000;
+/// Those whom all of them follow, and who fill the timelines.
+const FILLERS: usize = 16;
+/// A tenth more than the cap, so that timelines are as long as they mostly are.
+const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 /// The exponent of Zipf's law, as YCSB has it.
 const ZIPF_EXPONENT: f64 = 0.99;
 /// How many draws there are before they come again.
@@ -43,26 +45,24 @@ impl Audience {
         Self { readers, draws }
     }
 
-    /// Fills their timelines, as far as the town's authors do with so many posts, and
-    /// wakes them. Returns the posts that come after those.
+    /// Lets them follow whom the town's readers follow, fills their timelines to the cap
+    /// and wakes them.
     ///
-    /// The posts are there before anybody follows their authors, so that none need be
-    /// delivered.
-    pub(super) async fn seat<'a, S: Store>(
+    /// The posts that fill them are there before anybody follows their authors, so that
+    /// none need be delivered.
+    pub(super) async fn seat<S: Store>(
         &self,
         roost: &mut Roost<S>,
-        town: &'a Town,
-    ) -> Result<impl Iterator<Item = crate::domain::Event> + use<'a, S>, BenchError> {
-        let entries_each = (town.delivery_count() / town.readers().len().max(1) as u64).max(1);
-        let times = (HOME_TIMELINE_CAP_DEFAULT as u64 * 5 / 4).div_ceil(entries_each) as usize;
-        let own = town.posts().len();
-        let count = (own * times).min(FILL_POSTS_MAX).max(own);
-        let mut posts = town.posts_for_ever().map(|post| town.event(post));
-        roost.append(posts.by_ref().take(count)).await?;
+        town: &Town,
+    ) -> Result<(), BenchError> {
+        let mut readers = self.readers.clone();
+        readers.sort_unstable();
+        let filler = Town::filler(&readers, FILLERS, FILLED);
+        roost.append(filler.events()).await?;
+        roost.append(filler.follows()).await?;
         roost.append(town.follows()).await?;
         roost.settle().await?;
-        roost.wake(self.readers.clone()).await?;
-        Ok(posts)
+        roost.wake(&readers).await
     }
 
     /// Who reads next.

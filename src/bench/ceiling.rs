@@ -10,8 +10,12 @@ use std::{
 };
 
 use super::{
-    BenchError,
+    BenchError, Goal, Ratio, Row, Section, drain,
+    drain::{RATE, REDIS_CPU, VALUES},
+    ground::Ground,
     redis::BenchRedis,
+    rivals,
+    roost::micros_each,
     town::{Town, TownPost},
 };
 use crate::{
@@ -26,24 +30,60 @@ use crate::{
 
 const READ_BYTES: usize = 256 << 10;
 
+/// Roost, and the machine's limit for the same commands. Nothing on a Cluster, whose
+/// nodes one connection cannot reach.
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let map = ground.redis.router().map().await?;
+    let [node] = map.nodes() else { return Ok(Vec::new()) };
+    let town = ground.town().await?;
+    let drained = drain::drained(ground).await?;
+    ground.say("the machine's limit");
+    // Onto lists that are there, as in a drain.
+    let readers = town.readers();
+    rivals::wake(&ground.redis, &readers).await?;
+    let work = &drained.drained.work;
+    let round_deliveries = work.deliveries / work.rounds.max(1);
+    let packed = Packed::of(&town, drained.partitions, round_deliveries);
+    let (deliveries, pushes) = (packed.deliveries, packed.pushes);
+    let sent = packed.send(&ground.redis, node.clone()).await?;
+    let rate = deliveries as f64 / sent.elapsed.as_secs_f64();
+    let ceiling = Row::new("ceiling")
+        .with(RATE, rate, "/s")
+        .with(VALUES, deliveries as f64 / pushes as f64, "")
+        .with(REDIS_CPU, micros_each(sent.redis_cpu, deliveries), "µs");
+    Ok(vec![Section {
+        name: "ceiling".to_owned(),
+        about: "The commands of the drain into Redis, packed beforehand and sent over one \
+                connection by a thread that does nothing else, onto the same readers' lists."
+            .to_owned(),
+        rows: vec![drained.row("roost"), ceiling],
+        ratios: vec![Ratio {
+            name: "deliveries/s, Roost ÷ ceiling".to_owned(),
+            value: work.rate() / rate,
+            goal: Some(Goal::AtLeast(0.8)),
+        }],
+        ..Section::default()
+    }])
+}
+
 /// Push commands, packed.
-pub(super) struct Packed {
+struct Packed {
     bytes: Vec<u8>,
-    pub(super) pushes: u64,
-    pub(super) deliveries: u64,
+    pushes: u64,
+    deliveries: u64,
 }
 
 /// What sending them took.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    pub(super) elapsed: Duration,
-    pub(super) redis_cpu: Duration,
+struct Sent {
+    elapsed: Duration,
+    redis_cpu: Duration,
 }
 
 impl Packed {
     /// The pushes of a town as workers combine them: partition by partition, in rounds
     /// of so many deliveries.
-    pub(super) fn of(town: &Town, partitions: u32, round_deliveries: u64) -> Self {
+    fn of(town: &Town, partitions: u32, round_deliveries: u64) -> Self {
         let mut posts = vec![Vec::<TownPost>::new(); partitions as usize];
         for post in town.posts() {
             posts[partition_of(town.author(*post), partitions) as usize].push(*post);
@@ -72,11 +112,7 @@ impl Packed {
     }
 
     /// Sends them over one connection, as fast as it takes them.
-    pub(super) async fn send(
-        self,
-        redis: &BenchRedis,
-        to: NodeAddress,
-    ) -> Result<Sent, BenchError> {
+    async fn send(self, redis: &BenchRedis, to: NodeAddress) -> Result<Sent, BenchError> {
         let before = redis.usage().await?;
         let sent = tokio::task::spawn_blocking(move || send_all(&self, &to));
         let elapsed = sent.await.map_err(|_| BenchError::Panicked)?.map_err(BenchError::Ceiling)?;

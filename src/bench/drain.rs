@@ -1,129 +1,148 @@
 //! *drain*: a prepared backlog in the log, and the workers as fast as they go.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{
+    Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
+    ground::Ground,
+    roost::{Drained, Roost, Work, micros_each},
+    town::Town,
 };
+use crate::{event_log::EventLog, store::redis::RedisStore};
 
-use futures::{StreamExt, TryStreamExt, future};
-use tokio_util::sync::CancellationToken;
+pub(super) const RATE: &str = "deliveries";
+pub(super) const VALUES: &str = "values a push";
+pub(super) const OWN_CPU: &str = "own CPU a delivery";
+pub(super) const REDIS_CPU: &str = "Redis CPU a delivery";
 
-use super::{BenchError, machine::own_cpu, town::Town};
-use crate::{
-    domain::{Event, UserId},
-    event_log::{EventLog, codec, partition_of},
-    fanout::{self, Progress, WorkerPool},
-    home_timeline::HomeTimelines,
-    store::Store,
-    telemetry::FanoutMetrics,
-};
-
-/// First reads under way at once.
-const WAKES_AT_ONCE: usize = 64;
-/// Events appended at once.
-const APPEND_EVENTS: usize = 500;
-
-/// A log and a store, with all that stands between them but the workers.
-pub(super) struct Drain<L, S> {
-    log: Arc<L>,
-    store: Arc<S>,
-    progress: Arc<Progress>,
-    metrics: Arc<FanoutMetrics>,
+/// What a drain into Redis took, for those who stand beside it.
+#[derive(Clone, Debug)]
+pub(super) struct DrainedRedis {
+    pub(super) drained: Drained,
+    pub(super) redis_cpu: Duration,
+    /// How many partitions there were.
+    pub(super) partitions: u32,
 }
 
-/// What a drain took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Drained {
-    pub(super) elapsed: Duration,
-    /// Of this process.
-    pub(super) own_cpu: Duration,
-    /// Ids written to live timelines.
-    pub(super) deliveries: u64,
-    /// Writes that carried them.
-    pub(super) pushes: u64,
-    pub(super) rounds: u64,
+impl DrainedRedis {
+    /// What Redis used for a delivery, in microseconds.
+    pub(super) fn redis_micros(&self) -> f64 {
+        micros_each(self.redis_cpu, self.drained.work.deliveries)
+    }
+
+    /// What this process used for a delivery, in microseconds.
+    pub(super) fn own_micros(&self) -> f64 {
+        micros_each(self.drained.work.own_cpu, self.drained.work.deliveries)
+    }
+
+    /// Both together.
+    pub(super) fn micros(&self) -> f64 {
+        self.own_micros() + self.redis_micros()
+    }
+
+    pub(super) fn row(&self, name: &str) -> Row {
+        row_of(name, &self.drained.work).with(REDIS_CPU, self.redis_micros(), "µs")
+    }
 }
 
-impl<L: EventLog, S: Store> Drain<L, S> {
-    /// The log and the store must be empty.
-    pub(super) fn new(log: Arc<L>, store: Arc<S>) -> Self {
-        let progress = Arc::new(Progress::new(log.partitions()));
-        Self { log, store, progress, metrics: Arc::default() }
-    }
+/// The embedded store, then Redis.
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    Ok(vec![embedded(ground).await?, redis(ground).await?])
+}
 
-    /// Lets the readers follow the authors, and wakes them.
-    pub(super) async fn prepare(&self, town: &Town) -> Result<(), BenchError> {
-        self.append(town.follows()).await?;
-        self.drain().await?;
-        self.wake(town.readers()).await
+/// Drains the load's posts into Redis, unless that was done before.
+pub(super) async fn drained(ground: &mut Ground<'_>) -> Result<DrainedRedis, BenchError> {
+    if let Some(drained) = &ground.drained {
+        return Ok(drained.clone());
     }
+    let town = ground.town().await?;
+    ground.say("draining, Redis");
+    let drained = drain(ground, &town).await?;
+    Ok(ground.drained.insert(drained).clone())
+}
 
-    /// Puts the posts into the log, and then measures how they become timelines.
-    pub(super) async fn measure(&mut self, town: &Town) -> Result<Drained, BenchError> {
-        self.append(town.posts().iter().map(|post| town.event(*post))).await?;
-        self.metrics = Arc::default();
-        let (cpu_before, begun) = (own_cpu(), Instant::now());
-        self.drain().await?;
-        Ok(Drained {
-            elapsed: begun.elapsed(),
-            own_cpu: own_cpu().saturating_sub(cpu_before),
-            deliveries: self.metrics.deliveries.get(),
-            pushes: self.metrics.pushes.get(),
-            rounds: self.metrics.round_deliveries.count(),
-        })
-    }
+/// Drains a town's posts into an empty Redis, all its readers awake.
+pub(super) async fn drain(
+    ground: &mut Ground<'_>,
+    town: &Town,
+) -> Result<DrainedRedis, BenchError> {
+    let mut roost = ground.roost().await?;
+    roost.prepare(town).await?;
+    let drained = drain_prepared(ground, &mut roost, town).await?;
+    roost.stop().await?;
+    Ok(drained)
+}
 
-    async fn append(&self, events: impl Iterator<Item = Event>) -> Result<(), BenchError> {
-        let partitions = self.log.partitions();
-        let mut waiting = vec![Vec::new(); partitions as usize];
-        for event in events {
-            let partition = partition_of(event.key(), partitions);
-            let payloads = &mut waiting[partition as usize];
-            payloads.push(codec::encode(&event));
-            if payloads.len() == APPEND_EVENTS {
-                self.log.append(partition, std::mem::take(payloads)).await?;
-            }
-        }
-        for (partition, payloads) in (0..).zip(waiting) {
-            if !payloads.is_empty() {
-                self.log.append(partition, payloads).await?;
-            }
-        }
-        Ok(())
-    }
+/// Drains a town's posts into the Redis of a Roost that knows its readers.
+pub(super) async fn drain_prepared(
+    ground: &Ground<'_>,
+    roost: &mut Roost<RedisStore>,
+    town: &Town,
+) -> Result<DrainedRedis, BenchError> {
+    let before = ground.redis.usage().await?;
+    let drained = roost.drain(town).await?;
+    let redis_cpu = ground.redis.usage().await?.cpu_since(&before);
+    Ok(DrainedRedis { drained, redis_cpu, partitions: roost.log.partitions() })
+}
 
-    async fn wake(&self, readers: Vec<UserId>) -> Result<(), BenchError> {
-        let homes = HomeTimelines::new(Arc::clone(&self.store));
-        futures::stream::iter(readers)
-            .map(|reader| homes.read(reader, None, 1))
-            .buffer_unordered(WAKES_AT_ONCE)
-            .try_for_each(|_| future::ready(Ok(())))
-            .await?;
-        Ok(())
-    }
+async fn embedded(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
+    let town = ground.town().await?;
+    ground.say("draining, embedded");
+    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let mut roost = Roost::embedded(&dir, ground.settings.partitions)?;
+    roost.prepare(&town).await?;
+    let drained = roost.drain(&town).await?;
+    roost.stop().await?;
+    Ok(Section {
+        name: "drain, embedded".to_owned(),
+        about: about(&town, "the embedded log", "the embedded store"),
+        rows: vec![row_of("roost", &drained.work)],
+        ratios: vec![Ratio {
+            name: "deliveries/s".to_owned(),
+            value: drained.work.rate(),
+            goal: Some(Goal::AtLeast(5e6)),
+        }],
+        plots: vec![over_time(drained.rates)],
+    })
+}
 
-    /// Works until everything in the log is delivered.
-    async fn drain(&self) -> Result<(), BenchError> {
-        let stop = CancellationToken::new();
-        let _stop = stop.clone().drop_guard();
-        let pool = WorkerPool {
-            log: Arc::clone(&self.log),
-            store: Arc::clone(&self.store),
-            progress: Arc::clone(&self.progress),
-            metrics: Arc::clone(&self.metrics),
-            settings: fanout::Settings::default(),
-        };
-        let mut workers = tokio::spawn(pool.run(stop.clone()));
-        let ends = self.log.ends().await?;
-        let delivered = future::join_all(
-            (0..).zip(ends).map(|(partition, end)| self.progress.wait_delivered(partition, end)),
-        );
-        tokio::select! {
-            ended = &mut workers => return Err(BenchError::of_workers(ended)),
-            _ = delivered => {}
-        }
-        stop.cancel();
-        workers.await.map_err(|_| BenchError::Panicked)??;
-        Ok(())
+async fn redis(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
+    let town = ground.town().await?;
+    let drained = drained(ground).await?;
+    Ok(Section {
+        name: "drain, Redis".to_owned(),
+        about: about(&town, ground.logs.name(), "Redis"),
+        rows: vec![drained.row("roost")],
+        plots: vec![over_time(drained.drained.rates)],
+        ..Section::default()
+    })
+}
+
+/// What is said of every drain.
+pub(super) fn row_of(name: &str, work: &Work) -> Row {
+    Row::new(name)
+        .with(RATE, work.rate(), "/s")
+        .with(VALUES, work.values_a_push(), "")
+        .with("deliveries a round", work.deliveries as f64 / work.rounds.max(1) as f64, "")
+        .with(OWN_CPU, micros_each(work.own_cpu, work.deliveries), "µs")
+}
+
+fn over_time(rates: Vec<(f64, f64)>) -> Plot {
+    Plot {
+        title: "Throughput over time".to_owned(),
+        x: Axis { name: "time", unit: "s", scale: Scale::Linear },
+        y: Axis { name: RATE, unit: "/s", scale: Scale::Linear },
+        series: vec![Series::new("roost", rates)],
     }
+}
+
+fn about(town: &Town, log: &str, store: &str) -> String {
+    let (posts, deliveries) = (town.posts().len(), town.delivery_count());
+    format!(
+        "{posts} posts wait in {log}, {:.0} readers each, all of them awake; then the workers \
+         begin, and write into {store}. Own CPU is that of the whole process.",
+        deliveries as f64 / posts as f64
+    )
 }

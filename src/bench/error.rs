@@ -15,6 +15,7 @@ use crate::{
         StoreError,
         redis::{config::RedisConfigError, error::NodeError},
     },
+    writes::WriteError,
 };
 
 /// Why a bench ended without its figures.
@@ -29,6 +30,13 @@ pub enum BenchError {
          that runs and is empty with --redis"
     )]
     NoRedis(io::Error),
+    /// No broker could be started.
+    #[error(
+        "Kafka cannot be started: {0}; it needs Java 17 and Kafka's jars (`deploy/services up \
+         kafka` fetches them); or give one that runs with --kafka, or measure on the embedded \
+         log with --embedded-log"
+    )]
+    NoKafka(io::Error),
     /// The Redis that was given holds something.
     #[error("this Redis holds keys, and the bench empties what it measures; give it an empty one")]
     RedisInUse,
@@ -53,6 +61,9 @@ pub enum BenchError {
     /// A part of a Roost in this process did not start, or failed.
     #[error(transparent)]
     App(#[from] AppError),
+    /// A post could not be published.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// Nothing can be listened on.
     #[error("nothing can listen on loopback: {0}")]
     Listen(io::Error),

@@ -1,9 +1,12 @@
-//! The report as a page that needs nothing else: a table for every section, and the
-//! whole report as JSON in it.
+//! The report as a page that needs nothing else: a table and plots for every section,
+//! and the whole report as JSON in it.
 
 use std::fmt::Write;
 
-use super::report::{Figure, Ratio, Report, Row, Section, number};
+use super::{
+    plot,
+    report::{Figure, Ratio, Report, Row, Section, number},
+};
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}\
@@ -11,13 +14,18 @@ table{border-collapse:collapse;display:block;overflow-x:auto;margin:1rem 0}\
 th,td{border-bottom:1px solid #8886;padding:.3rem .8rem;text-align:left}\
 td.number{text-align:right;font-variant-numeric:tabular-nums}\
 .missed{font-weight:bold;color:#d55e00}\
+svg{width:100%;max-width:42rem;height:auto;display:block;margin:1rem 0;\
+font:12px system-ui,sans-serif;fill:currentColor}\
+svg .title{font-size:14px;font-weight:bold}\
+svg .grid{stroke:#8884;fill:none}\
 @media(prefers-color-scheme:dark){body{background:#111;color:#ddd}}";
 
 /// The page.
 pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let about = format!(
-        "Roost {}: roost {}. {}, {} threads, {:.0} GiB, Linux {}, Redis {}. It took {:.0} s.",
+        "Roost {}: roost {}. {}, {} threads, {:.0} GiB, Linux {}, Redis {}; the event log: {}. It took \
+         {:.0} s.",
         report.version,
         report.command,
         machine.processor,
@@ -25,6 +33,7 @@ pub(super) fn page(report: &Report) -> String {
         machine.memory_bytes as f64 / f64::from(1 << 30),
         machine.kernel,
         machine.redis,
+        machine.log,
         report.seconds,
     );
     let sections: String = report.sections.iter().map(section).collect();
@@ -66,6 +75,7 @@ fn section(section: &Section) -> String {
     html.push_str("</table>\n<ul>\n");
     html.extend(section.ratios.iter().map(ratio));
     html.push_str("</ul>\n");
+    html.extend(section.plots.iter().map(plot::svg));
     html
 }
 
@@ -95,7 +105,7 @@ fn ratio(ratio: &Ratio) -> String {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -118,6 +128,7 @@ mod tests {
                 value: 0.5,
                 goal: Some(Goal::AtLeast(1.0)),
             }],
+            plots: Vec::new(),
         };
         let report = Report {
             version: "1",

@@ -20,6 +20,8 @@ pub struct Machine {
     pub kernel: String,
     /// The version of the Redis that was measured.
     pub redis: String,
+    /// Where the event log was, where a scenario does not say otherwise.
+    pub log: &'static str,
 }
 
 impl Machine {
@@ -39,6 +41,7 @@ impl Machine {
             memory_bytes: memory_kb * 1_024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             redis: String::new(),
+            log: "",
         }
     }
 }

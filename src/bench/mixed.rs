@@ -9,12 +9,14 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
+use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
     BenchError, Row, Section,
     audience::Audience,
     closed_loop::{self, Answered, Calls, Turn},
+    ground::Ground,
     roost::Roost,
     serving::Serving,
     town::Town,
@@ -44,15 +46,27 @@ const POST: usize = 2;
 /// What one caller does, again and again; each begins elsewhere.
 const SHARES: [usize; 10] = [HOME, AUTHOR, HOME, HOME, POST, HOME, AUTHOR, HOME, AUTHOR, HOME];
 
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let (town, turn) = (ground.town().await?, ground.settings.turn);
+    ground.say("reading and posting, embedded");
+    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let roost = Roost::embedded(&dir, ground.settings.partitions)?;
+    let embedded = of_store("embedded", roost, &town, turn).await?;
+    ground.say("reading and posting, Redis");
+    let roost = ground.roost().await?;
+    let redis = of_store("Redis", roost, &town, turn).await?;
+    Ok(vec![embedded, redis])
+}
+
 /// Measures a Roost with an empty log and store.
-pub(super) async fn of_store<S: Store>(
+async fn of_store<S: Store>(
     name: &str,
     mut roost: Roost<S>,
     town: &Town,
     turn: Duration,
 ) -> Result<Section, BenchError> {
     let audience = Arc::new(Audience::of(town));
-    drop(audience.seat(&mut roost, town).await?);
+    audience.seat(&mut roost, town).await?;
     let authors: Arc<[UserId]> = town.posts().iter().map(|post| town.author(*post)).collect();
     let serving = Serving::roost(roost.api()).await?;
     let channels = serving.connect().await?;

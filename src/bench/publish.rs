@@ -30,7 +30,7 @@ use rdkafka::{
 };
 use tonic::transport::Channel;
 
-use super::{BenchError, Goal, Ratio, Row, Section, redis::BenchRedis, town::Town};
+use super::{BenchError, Goal, Ratio, Row, Section, ground::Ground, redis::BenchRedis, town::Town};
 use crate::{
     app::{self, App, Backend, Roles},
     client::{ClientError, Target},
@@ -55,18 +55,18 @@ const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// How long the bare producer waits when its queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(1);
 
-/// Measures on these brokers, with so many posts a turn; the API looks into `redis`.
-pub(super) async fn on_kafka(
-    brokers: &str,
-    redis: &BenchRedis,
-    town: &Town,
-    turn_posts: usize,
-) -> Result<Section, BenchError> {
+/// Nothing, where the logs are embedded.
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let (Some(roost), Some(bare)) = (ground.logs.new_topic(), ground.logs.new_topic()) else {
+        return Ok(Vec::new());
+    };
+    let (town, turn_posts) = (ground.town().await?, ground.settings.turn_posts);
+    ground.say("publishing, Kafka");
+    let redis = &ground.redis;
     redis.empty().await?;
     let authors: Arc<[UserId]> =
         town.posts_for_ever().take(turn_posts).map(|post| town.author(post)).collect();
-    let (roost, bare) = (topic_of(brokers), topic_of(brokers));
-    let mut bare = Bare::open(bare, town, turn_posts).await?;
+    let mut bare = Bare::open(bare, &town, turn_posts).await?;
     let mut api = RunningApi::start(roost, redis).await?;
     let (mut plain, mut named, mut ratios) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
     for round in 0..=ROUNDS {
@@ -83,7 +83,7 @@ pub(super) async fn on_kafka(
     api.stop().await?;
     redis.empty().await?;
     let row = |name: &str, rates: Vec<f64>| Row::new(name).with("posts", median(rates), "/s");
-    Ok(Section {
+    Ok(vec![Section {
         name: "publish, Kafka".to_owned(),
         about: format!(
             "{turn_posts} posts a turn over {STREAMS} streams until all are acknowledged, and in \
@@ -107,24 +107,14 @@ pub(super) async fn on_kafka(
                 goal: None,
             },
         ],
-    })
+        ..Section::default()
+    }])
 }
 
 /// The middle one.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-/// A topic that nobody else has.
-fn topic_of(brokers: &str) -> kafka::Settings {
-    let name = format!("roost-bench-{:016x}", rand::random::<u64>());
-    kafka::Settings {
-        brokers: brokers.to_owned(),
-        topic: name.clone(),
-        group: name,
-        ..kafka::Settings::default()
-    }
 }
 
 /// An API without workers.

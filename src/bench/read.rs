@@ -7,12 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
+use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
     BenchError, Goal, Ratio, Section,
     audience::Audience,
     closed_loop::{self, Answered, Calls, Turn},
+    ground::Ground,
     redis::BenchRedis,
     roost::Roost,
     serving::Serving,
@@ -66,9 +68,21 @@ impl Page {
     }
 }
 
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let (town, turn) = (ground.town().await?, ground.settings.turn);
+    ground.say("reading, embedded");
+    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let roost = Roost::embedded(&dir, ground.settings.partitions)?;
+    let embedded = of_store("embedded", roost, None, &town, turn).await?;
+    ground.say("reading, Redis");
+    let roost = ground.roost().await?;
+    let redis = of_store("Redis", roost, Some(&ground.redis), &town, turn).await?;
+    Ok(vec![embedded, redis])
+}
+
 /// Measures the reads of a Roost with an empty log and store; each turn of either lasts
 /// `turn`. With `redis`, what a read costs Redis too.
-pub(super) async fn of_store<S: Store>(
+async fn of_store<S: Store>(
     name: &str,
     mut roost: Roost<S>,
     redis: Option<&BenchRedis>,
@@ -76,7 +90,8 @@ pub(super) async fn of_store<S: Store>(
     turn: Duration,
 ) -> Result<Section, BenchError> {
     let audience = Arc::new(Audience::of(town));
-    let mut posts = audience.seat(&mut roost, town).await?;
+    audience.seat(&mut roost, town).await?;
+    let mut posts = town.posts_for_ever().map(|post| town.event(post));
     let serving = Serving::roost(roost.api()).await?;
     let channels = serving.connect().await?;
     let mut section = Section {

@@ -35,6 +35,8 @@ pub struct Section {
     pub rows: Vec<Row>,
     /// What the figures come to beside each other.
     pub ratios: Vec<Ratio>,
+    /// What is better seen than told.
+    pub plots: Vec<Plot>,
 }
 
 /// The figures of one thing that was measured.
@@ -76,6 +78,58 @@ pub enum Goal {
     AtLeast(f64),
     /// This or less.
     AtMost(f64),
+}
+
+/// Lines over a pair of axes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plot {
+    /// What it shows.
+    pub title: String,
+    /// What goes to the right.
+    pub x: Axis,
+    /// What goes up.
+    pub y: Axis,
+    /// One line each.
+    pub series: Vec<Series>,
+}
+
+/// One axis of a plot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Axis {
+    /// What it measures.
+    pub name: &'static str,
+    /// Its unit, empty for a plain number.
+    pub unit: &'static str,
+    /// Where its values stand.
+    pub scale: Scale,
+}
+
+/// Where values stand on an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// From 0, as far apart as they differ.
+    Linear,
+    /// Each power of ten as far from the next; only what is above 0 shows.
+    Log,
+    /// Shares from 0 up to 1, each nine as far from the next, as for latencies.
+    Nines,
+}
+
+/// One line of a plot.
+#[derive(Clone, Debug, Serialize)]
+pub struct Series {
+    /// Whose line it is.
+    pub name: String,
+    /// In the order in which they are joined.
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    /// A line through these points.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points }
+    }
 }
 
 impl Row {

@@ -1,4 +1,4 @@
-//! *naive*: the same deliveries in the ways in which others write them, by the same
+//! What *naive* measures: the same deliveries in the ways in which others write them, by the same
 //! client: pipelines packed by hand, as many commands in flight.
 //!
 //! | strategy | a delivery |
@@ -106,10 +106,9 @@ impl Strategy {
 
     /// Empties Redis, and gives these readers what the strategy needs of them.
     async fn prepare(self, redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
-        redis.empty().await?;
         match self {
-            Self::PushAndTrim => run(redis, &Commands::Wake(readers)).await,
-            Self::Misskey | Self::Mastodon | Self::DeathStarBench => Ok(()),
+            Self::PushAndTrim => wake(redis, readers).await,
+            Self::Misskey | Self::Mastodon | Self::DeathStarBench => redis.empty().await,
         }
     }
 
@@ -152,6 +151,12 @@ impl Strategy {
             Self::DeathStarBench => false,
         }
     }
+}
+
+/// Empties Redis, and gives these readers a list of one entry.
+pub(super) async fn wake(redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
+    redis.empty().await?;
+    run(redis, &Commands::Wake(readers)).await
 }
 
 async fn run(redis: &BenchRedis, commands: &Commands<'_>) -> Result<(), BenchError> {

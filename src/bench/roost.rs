@@ -1,24 +1,21 @@
-//! A Roost in this process: a log, a store, and the workers between them.
+//! A Roost in this process: a log, a store, the workers between them, and the write path
+//! of the API; with what the workers count.
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{StreamExt, TryStreamExt, future};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchError, redis::BenchRedis};
+use super::{BenchError, log::BenchLog, machine::own_cpu, town::Town};
 use crate::{
     app::{WorkerThreads, worker_threads_default},
-    domain::{Event, UserId},
-    event_log::{
-        EventLog, codec,
-        embedded::{self as embedded_log, EmbeddedLog},
-        partition_of,
-    },
+    domain::{Event, PostId, UserId},
+    event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{Api, Limits},
     home_timeline::HomeTimelines,
@@ -26,7 +23,6 @@ use crate::{
     store::{
         HOME_TIMELINE_CAP_DEFAULT, Store,
         embedded::{self as embedded_store, EmbeddedStore},
-        redis::{self as redis_store, RedisStore},
     },
     telemetry::FanoutMetrics,
     writes::{self, Memory, TEXT_CHARS_MAX_DEFAULT, Writes},
@@ -34,52 +30,79 @@ use crate::{
 
 /// First reads under way at once.
 const WAKES_AT_ONCE: usize = 64;
+/// How often a drain is looked at.
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of events appended at once.
 const APPEND_BYTES: usize = 256 << 10;
 
-/// The log of a Roost that is read.
-pub(super) type BenchLog = EmbeddedLog;
-
 /// A Roost that works. Dropping it ends its workers where they stand.
 pub(super) struct Roost<S> {
-    log: Arc<BenchLog>,
-    store: Arc<S>,
+    pub(super) log: Arc<BenchLog>,
+    pub(super) store: Arc<S>,
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
     stop: CancellationToken,
     workers: JoinHandle<Result<(), FanoutError>>,
     _threads: WorkerThreads,
-    _dir: TempDir,
 }
 
-/// One with an empty embedded store.
-pub(super) fn embedded() -> Result<Roost<EmbeddedStore>, BenchError> {
-    let (log, dir) = new_log()?;
-    let settings = embedded_store::Settings::default();
-    let store = EmbeddedStore::open(&dir.path().join("store"), settings)?;
-    Roost::start(log, store, dir)
+/// What the workers have done, and what this process has used for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    pub(super) elapsed: Duration,
+    /// Of this whole process.
+    pub(super) own_cpu: Duration,
+    /// Ids written to live timelines.
+    pub(super) deliveries: u64,
+    /// Ids not written since their readers sleep.
+    pub(super) skipped: u64,
+    /// Writes that carried them.
+    pub(super) pushes: u64,
+    pub(super) rounds: u64,
 }
 
-/// One with a Redis, which is emptied.
-pub(super) async fn redis(redis: &BenchRedis) -> Result<Roost<RedisStore>, BenchError> {
-    redis.empty().await?;
-    let (log, dir) = new_log()?;
-    let settings = redis_store::Settings::new(redis.config(), "bench".to_owned(), log.partitions());
-    Roost::start(log, RedisStore::open(settings).await?, dir)
+/// A backlog that has become timelines.
+#[derive(Clone, Debug)]
+pub(super) struct Drained {
+    pub(super) work: Work,
+    /// Seconds since it began, and the deliveries a second up to there.
+    pub(super) rates: Vec<(f64, f64)>,
 }
 
-fn new_log() -> Result<(BenchLog, TempDir), BenchError> {
-    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
-    let log = EmbeddedLog::open(&dir.path().join("log"), embedded_log::Settings::default())?;
-    Ok((log, dir))
+/// The counts at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    at: Instant,
+    own_cpu: Duration,
+    deliveries: u64,
+    skipped: u64,
+    pushes: u64,
+    rounds: u64,
+}
+
+impl Roost<EmbeddedStore> {
+    /// One with an embedded log and store, both empty, in `dir`.
+    pub(super) fn embedded(dir: &TempDir, partitions: Option<u32>) -> Result<Self, BenchError> {
+        let settings = embedded_store::Settings::default();
+        let store = EmbeddedStore::open(&dir.path().join("store"), settings)?;
+        Self::start(Arc::new(BenchLog::embedded(partitions)?), Arc::new(store))
+    }
 }
 
 impl<S: Store> Roost<S> {
     /// Starts the workers, on as many threads of their own as `roost serve` has. The log
-    /// and the store must be empty, and are in `dir`.
-    fn start(log: BenchLog, store: S, dir: TempDir) -> Result<Self, BenchError> {
-        let (log, store) = (Arc::new(log), Arc::new(store));
-        let progress = Arc::new(Progress::new(log.partitions()));
+    /// and the store must be empty.
+    pub(super) fn start(log: Arc<BenchLog>, store: Arc<S>) -> Result<Self, BenchError> {
+        Self::start_watched(log, store, |_| {})
+    }
+
+    /// The same, and tells of posts that have reached every reader.
+    pub(super) fn start_watched(
+        log: Arc<BenchLog>,
+        store: Arc<S>,
+        on_delivered: impl Fn(&[PostId]) + Send + Sync + 'static,
+    ) -> Result<Self, BenchError> {
+        let progress = Arc::new(Progress::watched(log.partitions(), on_delivered));
         let metrics = Arc::<FanoutMetrics>::default();
         let threads = WorkerThreads::start(worker_threads_default())?;
         let stop = CancellationToken::new();
@@ -91,16 +114,16 @@ impl<S: Store> Roost<S> {
             settings: fanout::Settings::default(),
         };
         let workers = threads.handle.spawn(pool.run(stop.clone()));
-        Ok(Self { log, store, progress, metrics, stop, workers, _threads: threads, _dir: dir })
+        Ok(Self { log, store, progress, metrics, stop, workers, _threads: threads })
     }
 
-    /// What its API answers from. Post ids go on from now.
-    pub(super) fn api(&self) -> Api<BenchLog, S> {
+    /// The write path of its API, whose ids go on from now.
+    pub(super) fn writes(&self) -> Writes<BenchLog, S> {
         let clock = || {
             let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             since_1970.as_millis() as u64
         };
-        let writes = Writes::new(
+        Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
@@ -108,9 +131,13 @@ impl<S: Store> Roost<S> {
             Arc::new(PostIds::new(0, None)),
             Arc::new(clock),
             writes::Settings::default(),
-        );
+        )
+    }
+
+    /// What its API answers from.
+    pub(super) fn api(&self) -> Api<BenchLog, S> {
         Api {
-            writes,
+            writes: self.writes(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
@@ -121,6 +148,28 @@ impl<S: Store> Roost<S> {
                 text_chars_max: TEXT_CHARS_MAX_DEFAULT,
             },
         }
+    }
+
+    /// Lets the readers follow the authors, and wakes all of them.
+    pub(super) async fn prepare(&mut self, town: &Town) -> Result<(), BenchError> {
+        self.append(town.follows()).await?;
+        self.settle().await?;
+        self.wake(&town.readers()).await
+    }
+
+    /// Puts the posts into the log while the workers are held back, lets them go, and
+    /// measures how the posts become timelines.
+    pub(super) async fn drain(&mut self, town: &Town) -> Result<Drained, BenchError> {
+        self.log.hold();
+        let appended = self.append(town.events()).await;
+        let before = self.moment();
+        self.log.release();
+        appended?;
+        let mut samples = vec![(0.0, 0)];
+        self.settle_watched(&before, &mut samples).await?;
+        let work = self.moment().since(&before);
+        samples.push((work.elapsed.as_secs_f64(), work.deliveries));
+        Ok(Drained { work, rates: rates(&samples) })
     }
 
     /// Writes events into the log, in their order.
@@ -150,10 +199,10 @@ impl<S: Store> Roost<S> {
     }
 
     /// Lets these read their timelines, which makes them live.
-    pub(super) async fn wake(&self, readers: Vec<UserId>) -> Result<(), BenchError> {
+    pub(super) async fn wake(&self, readers: &[UserId]) -> Result<(), BenchError> {
         let homes = HomeTimelines::new(Arc::clone(&self.store));
         futures::stream::iter(readers)
-            .map(|reader| homes.read(reader, None, 1))
+            .map(|reader| homes.read(*reader, None, 1))
             .buffer_unordered(WAKES_AT_ONCE)
             .try_for_each(|_| future::ready(Ok(())))
             .await?;
@@ -172,6 +221,38 @@ impl<S: Store> Roost<S> {
         }
     }
 
+    /// The same, and samples the deliveries since `before`.
+    async fn settle_watched(
+        &mut self,
+        before: &Moment,
+        samples: &mut Vec<(f64, u64)>,
+    ) -> Result<(), BenchError> {
+        let metrics = Arc::clone(&self.metrics);
+        let settled = self.settle();
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                settled = &mut settled => return settled,
+                () = sleep(SAMPLE_EVERY) => {
+                    let done = metrics.deliveries.get() - before.deliveries;
+                    samples.push((before.at.elapsed().as_secs_f64(), done));
+                }
+            }
+        }
+    }
+
+    /// What the workers have done so far.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            at: Instant::now(),
+            own_cpu: own_cpu(),
+            deliveries: self.metrics.deliveries.get(),
+            skipped: self.metrics.skipped_deliveries.get(),
+            pushes: self.metrics.pushes.get(),
+            rounds: self.metrics.round_deliveries.count(),
+        }
+    }
+
     /// Ends the workers, and closes the log.
     pub(super) async fn stop(self) -> Result<(), BenchError> {
         self.stop.cancel();
@@ -179,4 +260,43 @@ impl<S: Store> Roost<S> {
         self.log.close().await;
         Ok(ended?)
     }
+}
+
+impl Moment {
+    /// What was done since an earlier one.
+    pub(super) fn since(&self, before: &Self) -> Work {
+        Work {
+            elapsed: self.at - before.at,
+            own_cpu: self.own_cpu.saturating_sub(before.own_cpu),
+            deliveries: self.deliveries - before.deliveries,
+            skipped: self.skipped - before.skipped,
+            pushes: self.pushes - before.pushes,
+            rounds: self.rounds - before.rounds,
+        }
+    }
+}
+
+impl Work {
+    /// Deliveries a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.deliveries as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Ids that one write carried, on average.
+    pub(super) fn values_a_push(&self) -> f64 {
+        self.deliveries as f64 / self.pushes.max(1) as f64
+    }
+}
+
+/// From counts at times: at the end of each stretch, how many a second came in it.
+pub(super) fn rates(samples: &[(f64, u64)]) -> Vec<(f64, f64)> {
+    let stretches = samples.windows(2).filter(|pair| pair[1].0 > pair[0].0);
+    stretches
+        .map(|pair| (pair[1].0, (pair[1].1 - pair[0].1) as f64 / (pair[1].0 - pair[0].0)))
+        .collect()
+}
+
+/// A time for each of so many, in microseconds.
+pub(super) fn micros_each(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / count.max(1) as f64
 }

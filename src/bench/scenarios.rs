@@ -1,4 +1,7 @@
 //! What can be measured, and the order in which it is.
+//!
+//! A scenario is a variant here, the line that carries it out, and a file of its own
+//! with a function from the [`Ground`] to the report's sections.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,37 +9,57 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
-    BenchError, Machine, Report, Section, mixed, publish, read, redis::BenchRedis, roost,
-    throughput, town::Town,
+    BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground, mixed, naive,
+    publish, read, scale, sleepers, sustain,
 };
-use crate::{
-    client::progress::Reporter,
-    load::{self, Workload},
-    writes::TEXT_CHARS_MAX_DEFAULT,
-};
+use crate::{client::progress::Reporter, load};
 
-/// What can be measured.
+/// What can be measured, in the order in which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scenario {
     /// A backlog in the log becomes timelines, as fast as the workers go
     Drain,
-    /// The same deliveries in the ways in which others write them
-    Naive,
     /// The same commands, packed beforehand, with nothing else
     Ceiling,
+    /// The same deliveries in the ways in which others write them
+    Naive,
+    /// Posts at rising rates: the highest at which they show in time
+    Sustain,
+    /// A small author's posts, alone and beside those of one with very many followers
+    Celebrity,
+    /// The same posts with all readers awake, and with a tenth of them
+    Sleepers,
+    /// What a delivery costs in populations and of authors of several sizes
+    Scale,
     /// Home timeline pages over gRPC, beside a bare call that returns the same bytes
     Read,
     /// Reads of home timelines and of authors, and posts, as DeathStarBench mixes them
     Mixed,
-    /// Posts by streams into Kafka, beside a bare producer; needs --kafka
+    /// Posts by streams into Kafka, beside a bare producer
     Publish,
 }
 
 impl Scenario {
-    /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 6] =
-        [Self::Drain, Self::Naive, Self::Ceiling, Self::Read, Self::Mixed, Self::Publish];
+    /// Every one.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied()
+    }
+
+    async fn measure(self, ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+        match self {
+            Self::Drain => drain::measure(ground).await,
+            Self::Ceiling => ceiling::measure(ground).await,
+            Self::Naive => naive::measure(ground).await,
+            Self::Sustain => sustain::measure(ground).await,
+            Self::Celebrity => celebrity::measure(ground).await,
+            Self::Sleepers => sleepers::measure(ground).await,
+            Self::Scale => scale::measure(ground).await,
+            Self::Read => read::measure(ground).await,
+            Self::Mixed => mixed::measure(ground).await,
+            Self::Publish => publish::measure(ground).await,
+        }
+    }
 }
 
 /// What to measure, and on what.
@@ -48,73 +71,83 @@ pub struct Settings {
     pub load: load::Settings,
     /// An empty Redis. `None`: one is started.
     pub redis: Option<String>,
-    /// *read* and *mixed*: for how long one of those who are measured in turns is called.
+    /// Where the event log is kept.
+    pub log: LogPlace,
+    /// Partitions of the event log; `None` is as many as it has by default.
+    pub partitions: Option<u32>,
+    /// *sustain* and *celebrity*: for how long a rate is held.
+    pub window: Duration,
+    /// *sustain*: the longest that 99 of 100 posts may take until they show.
+    pub visible_max: Duration,
+    /// *sustain*: posts a second to begin with; `None` is what the drain suggests.
+    pub rate_first: Option<f64>,
+    /// *sustain*: how many rates are tried at most, at least 1.
+    pub rates_max: usize,
+    /// *celebrity*: followers of the one who has very many.
+    pub celebrity_followers: u32,
+    /// *sleepers*, *celebrity*: the share of the readers who are awake, beside all of them.
+    pub awake_percent: u8,
+    /// *scale*: the populations, ascending.
+    pub scale_users: Vec<u32>,
+    /// *read* and *mixed*: for how long those who are called in turns are called at a
+    /// stretch.
     pub turn: Duration,
-    /// *publish*: some of the brokers, as `host:port,host:port`. `None`: it is left out.
-    pub kafka: Option<String>,
     /// *publish*: posts that are published at a stretch.
-    pub publish_posts: usize,
+    pub turn_posts: usize,
 }
 
-/// Measures one scenario after the other; `on_section` is told each as it comes.
+/// Where the event log of a bench is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// In topics of its own on these brokers, made and dropped by the bench.
+    Kafka {
+        /// Some of the brokers, as `host:port,host:port`.
+        brokers: String,
+    },
+    /// The same, on a broker that is started for it.
+    OwnKafka {
+        /// The folder of Kafka's jars.
+        jars: std::path::PathBuf,
+    },
+    /// On the local disk, embedded.
+    Embedded,
+}
+
+/// Measures one scenario after the other; `on_section` is told each section as it comes.
 ///
 /// # Errors
 /// If something could not be measured.
 pub async fn run(
     settings: Settings,
-    reporter: &mut impl Reporter,
+    reporter: &mut dyn Reporter,
     mut on_section: impl FnMut(&Section),
 ) -> Result<Report, BenchError> {
     settings.load.check()?;
     let (begun, began_at) = (Instant::now(), SystemTime::now());
-    let redis = match &settings.redis {
-        Some(urls) => BenchRedis::given(urls).await?,
-        None => BenchRedis::start().await?,
-    };
-    let load = settings.load.clone();
-    let planning = tokio::task::spawn_blocking(move || {
-        Workload::plan(&load, TEXT_CHARS_MAX_DEFAULT, |_| Ok(())).map(|load| Town::of(&load))
-    });
-    reporter.begin("planning the posts", None);
-    let town = planning.await.map_err(|_| BenchError::Panicked)??;
-    reporter.end();
-    let machine = Machine { redis: redis.version().await?, ..Machine::this() };
-
+    let mut ground = Ground::prepare(&settings, reporter).await?;
     let mut sections = Vec::new();
-    let mut add = |section: Section| {
-        on_section(&section);
-        sections.push(section);
+    let mut result = Ok(());
+    for scenario in &settings.scenarios {
+        match scenario.measure(&mut ground).await {
+            Ok(measured) => {
+                measured.iter().for_each(&mut on_section);
+                sections.extend(measured);
+            }
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    let machine = Machine {
+        redis: ground.redis.version().await?,
+        log: ground.logs.name(),
+        ..Machine::this()
     };
-    if settings.scenarios.contains(&Scenario::Drain) {
-        reporter.begin("draining, embedded", None);
-        add(throughput::embedded(&town).await?);
-        reporter.begin("draining, Redis", None);
-        add(throughput::redis(&town, &redis, &settings.scenarios).await?);
-        reporter.end();
-    }
-    if settings.scenarios.contains(&Scenario::Read) {
-        reporter.begin("reading, embedded", None);
-        let roost = roost::embedded()?;
-        add(read::of_store("embedded", roost, None, &town, settings.turn).await?);
-        reporter.begin("reading, Redis", None);
-        let roost = roost::redis(&redis).await?;
-        add(read::of_store("Redis", roost, Some(&redis), &town, settings.turn).await?);
-    }
-    if settings.scenarios.contains(&Scenario::Mixed) {
-        reporter.begin("reading and posting, embedded", None);
-        add(mixed::of_store("embedded", roost::embedded()?, &town, settings.turn).await?);
-        reporter.begin("reading and posting, Redis", None);
-        let roost = roost::redis(&redis).await?;
-        add(mixed::of_store("Redis", roost, &town, settings.turn).await?);
-    }
-    if settings.scenarios.contains(&Scenario::Publish)
-        && let Some(kafka) = &settings.kafka
-    {
-        reporter.begin("publishing, Kafka", None);
-        add(publish::on_kafka(kafka, &redis, &town, settings.publish_posts).await?);
-    }
-    reporter.end();
-    redis.empty().await?;
+    // What was made is dropped even where something went wrong, which says more than
+    // what goes wrong here.
+    let cleared = ground.clear().await;
+    result.and(cleared)?;
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),

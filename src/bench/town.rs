@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
+use rand::{SeedableRng, rngs::StdRng, seq::index};
 
 use crate::{
     domain::{Event, Origin, Post, PostId, UserId},
-    load::{UserIndex, Workload},
+    load::{Graph, UserIndex, Workload},
     post_id::PostIds,
-    writes::{EVENT_FOLLOWERS_MAX, TEXT_CHARS_MAX_DEFAULT},
+    writes::{Draft, EVENT_FOLLOWERS_MAX, TEXT_CHARS_MAX_DEFAULT},
 };
+
+/// When posts begin, in milliseconds of their ids, and when those that fill timelines
+/// beforehand do: some seconds before.
+const POSTS_MS: u64 = 10_000;
+const FILLER_MS: u64 = 1;
 
 /// The posts of a load, with the follows that matter to them: those of their authors.
 pub(super) struct Town {
@@ -30,28 +36,70 @@ pub(super) struct TownPost {
     author: usize,
 }
 
+/// Authors to draw followers for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drawn {
+    /// How many.
+    pub(super) authors: usize,
+    /// The others' ids follow it.
+    pub(super) first_id: u64,
+    /// Of each of them.
+    pub(super) followers: u32,
+}
+
+impl Author {
+    fn new(id: UserId, mut readers: Vec<UserId>) -> Self {
+        readers.push(id);
+        readers.sort_unstable();
+        readers.dedup();
+        Self { id, readers }
+    }
+}
+
 impl Town {
+    /// The posts of a load, by its authors.
     pub(super) fn of(workload: &Workload) -> Self {
         let graph = &workload.graph;
-        let ids = PostIds::new(0, None);
         let mut places = BTreeMap::<UserIndex, usize>::new();
         let mut authors = Vec::new();
         let mut readers = Vec::new();
-        let posts = (0..workload.post_count())
-            .map_while(|number| {
-                let author = workload.author(number);
-                let author = *places.entry(author).or_insert_with(|| {
-                    graph.followers_into(author, &mut readers);
-                    readers.insert(readers.partition_point(|reader| *reader < author), author);
-                    let readers = readers.iter().map(|user| graph.id(*user)).collect();
-                    authors.push(Author { id: graph.id(author), readers });
-                    authors.len() - 1
-                });
-                // A clock that stands still gives out ids without end.
-                Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + 1)?, author })
+        let by = (0..workload.post_count()).map(|number| {
+            let author = workload.author(number);
+            *places.entry(author).or_insert_with(|| {
+                graph.followers_into(author, &mut readers);
+                let readers = readers.iter().map(|user| graph.id(*user)).collect();
+                authors.push(Author::new(graph.id(author), readers));
+                authors.len() - 1
             })
-            .collect();
+        });
+        let posts = posts(POSTS_MS, by);
         Self { authors, posts }
+    }
+
+    /// Authors whose followers are drawn from the accounts 1 to `users`, and who post in
+    /// turn.
+    pub(super) fn drawn(seed: u64, users: u32, drawn: Drawn, post_count: usize) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let followers = drawn.followers.min(users) as usize;
+        let authors = (drawn.first_id..).take(drawn.authors).map(|id| {
+            let places = index::sample(&mut random, users as usize, followers);
+            let readers = places.into_iter().map(|place| UserId(place as u64 + 1)).collect();
+            Author::new(UserId(id), readers)
+        });
+        Self {
+            authors: authors.collect(),
+            posts: posts(POSTS_MS, in_turn(post_count, drawn.authors)),
+        }
+    }
+
+    /// Authors whom all of `readers` follow, and who post in turn; before the others.
+    pub(super) fn filler(readers: &[UserId], authors: usize, post_count: usize) -> Self {
+        let first_id = readers.last().map_or(0, |last| last.0) + 1;
+        let authors_of = |id| Author::new(UserId(id), readers.to_vec());
+        Self {
+            authors: (first_id..).take(authors).map(authors_of).collect(),
+            posts: posts(FILLER_MS, in_turn(post_count, authors)),
+        }
     }
 
     /// Its posts, in their order.
@@ -63,7 +111,7 @@ impl Town {
     pub(super) fn posts_for_ever(&self) -> impl Iterator<Item = TownPost> {
         let ids = PostIds::new(0, None);
         self.posts.iter().cycle().map_while(move |post| {
-            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + 1)?, author: post.author })
+            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS)?, author: post.author })
         })
     }
 
@@ -91,18 +139,37 @@ impl Town {
         })
     }
 
-    /// What publishing a post writes into the log.
+    /// What publishing its posts writes into the log.
+    pub(super) fn events(&self) -> impl Iterator<Item = Event> {
+        self.posts.iter().map(|post| self.event(*post))
+    }
+
+    /// What publishing one of its posts writes into the log.
     pub(super) fn event(&self, post: TownPost) -> Event {
         let post = Post {
             id: post.id,
-            author: self.authors[post.author].id,
-            text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
+            author: self.author(post),
+            text: text(),
             origin: Origin::Shared,
             link: None,
             reply_to: None,
             repost_of: None,
         };
         Event::PostPublished { post, request_id: None }
+    }
+
+    /// What a client asks for to publish a post.
+    pub(super) fn draft(&self, post: TownPost) -> Draft {
+        Draft {
+            author: self.author(post),
+            text: text(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+            request_id: None,
+            is_retry: false,
+        }
     }
 
     /// The author of a post.
@@ -118,5 +185,101 @@ impl Town {
                 self.authors[post.author].readers.iter().map(|reader| (*reader, post.id))
             })
             .collect()
+    }
+}
+
+/// Who follows whom, all of a graph, followee by followee.
+pub(super) fn all_follows(graph: &Graph) -> impl Iterator<Item = Event> {
+    let mut followers = Vec::new();
+    (0..graph.user_count()).flat_map(move |followee| {
+        graph.followers_into(followee, &mut followers);
+        let pieces = followers.chunks(EVENT_FOLLOWERS_MAX).map(|piece| Event::Followed {
+            followee: graph.id(followee),
+            followers: piece.iter().map(|user| graph.id(*user)).collect(),
+        });
+        pieces.collect::<Vec<_>>()
+    })
+}
+
+/// A share of the readers, in percent, and always the same ones.
+pub(super) fn share_of(readers: &[UserId], percent: u8) -> Vec<UserId> {
+    // By a hash, so that they are spread over whatever readers are sorted by.
+    let hash = |reader: &UserId| reader.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let is_in = |reader: &&UserId| hash(reader) % 100 < u64::from(percent);
+    readers.iter().filter(is_in).copied().collect()
+}
+
+/// Posts of these authors, with ids from that millisecond on.
+fn posts(ms: u64, authors: impl Iterator<Item = usize>) -> Vec<TownPost> {
+    let ids = PostIds::new(0, None);
+    authors
+        // A clock that stands still gives out ids without end.
+        .map_while(|author| Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + ms)?, author }))
+        .collect()
+}
+
+fn in_turn(post_count: usize, authors: usize) -> impl Iterator<Item = usize> {
+    (0..post_count).map(move |number| number % authors)
+}
+
+/// As long as a post may be.
+fn text() -> String {
+    "x".repeat(TEXT_CHARS_MAX_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Population;
+
+    #[test]
+    fn drawn_authors_have_as_many_readers_as_asked_for_and_post_in_turn() {
+        let drawn = Drawn { authors: 3, first_id: 1_001, followers: 40 };
+        let town = Town::drawn(1, 1_000, drawn, 7);
+        assert_eq!(town.delivery_count(), 7 * 41);
+        let authors: Vec<u64> = town.posts().iter().map(|post| town.author(*post).0).collect();
+        assert_eq!(authors, [1_001, 1_002, 1_003, 1_001, 1_002, 1_003, 1_001]);
+        for author in &town.authors {
+            assert!(author.readers.is_sorted_by(|a, b| a < b));
+            assert!(author.readers.contains(&author.id));
+        }
+        // Nobody has more followers than there are accounts.
+        assert_eq!(Town::drawn(1, 10, drawn, 1).delivery_count(), 11);
+    }
+
+    #[test]
+    fn what_fills_timelines_has_other_and_older_ids() {
+        let readers: Vec<UserId> = (1..=5).map(UserId).collect();
+        let filler = Town::filler(&readers, 2, 900);
+        let drawn = Drawn { authors: 1, first_id: 9, followers: 1 };
+        let others = Town::drawn(1, 5, drawn, 900);
+        assert!(filler.posts().iter().map(|post| post.id).max() < Some(others.posts()[0].id));
+        assert_eq!(filler.delivery_count(), 900 * 6);
+    }
+
+    #[test]
+    fn a_share_of_the_readers_is_about_that_large() {
+        let readers: Vec<UserId> = (1..=10_000).map(UserId).collect();
+        assert_eq!(share_of(&readers, 100), readers);
+        let tenth = share_of(&readers, 10);
+        assert!((900..1_100).contains(&tenth.len()), "{}", tenth.len());
+        assert!(share_of(&readers, 0).is_empty());
+    }
+
+    #[test]
+    fn all_follows_of_a_graph_are_there_once() {
+        let population = Population::new(3, 500);
+        let graph = Graph::Synthetic(population.clone());
+        let listed: usize = all_follows(&graph)
+            .map(|event| match event {
+                Event::Followed { followee, followers } => {
+                    assert_eq!(followers, population.followers_of(followee));
+                    followers.len()
+                }
+                event => panic!("{event:?}"),
+            })
+            .sum();
+        let all: usize = (1..=500).map(|user| population.followers_of(UserId(user)).len()).sum();
+        assert_eq!(listed, all);
     }
 }

@@ -229,6 +229,20 @@ impl KafkaLog {
         })
     }
 
+    /// Drops the topic and the group of a log that nobody has open, with all that is in
+    /// it. Where there is none, that is as good.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open).
+    pub async fn remove(settings: Settings) -> Result<(), LogError> {
+        let remove = tokio::task::spawn_blocking(move || {
+            let trouble = Arc::new(Trouble::new(Arc::clone(&settings.metrics)));
+            topic::remove(&settings, &trouble, Instant::now() + settings.request_timeout)
+        });
+        remove.await.map_err(|_| LogError::Closed)?
+    }
+
     fn check_open(&self) -> Result<(), LogError> {
         if self.closed.load(Ordering::Relaxed) { Err(LogError::Closed) } else { Ok(()) }
     }

@@ -1,10 +1,13 @@
 //! How far the workers have come, for all who wait for them.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 use tokio::sync::Notify;
 
-use crate::store::Resume;
+use crate::{domain::PostId, store::Resume};
 
 /// The positions of all partitions.
 ///
@@ -13,7 +16,11 @@ use crate::store::Resume;
 #[derive(Debug)]
 pub struct Progress {
     partitions: Vec<Partition>,
+    watcher: Watcher,
 }
+
+/// Is told of posts that have reached every timeline they must reach.
+struct Watcher(Option<Box<dyn Fn(&[PostId]) + Send + Sync>>);
 
 #[derive(Debug, Default)]
 struct Partition {
@@ -41,7 +48,13 @@ impl Progress {
     /// The positions before anything has been done.
     pub fn new(partitions: u32) -> Self {
         let partitions = (0..partitions).map(|_| Partition::default()).collect();
-        Self { partitions }
+        Self { partitions, watcher: Watcher(None) }
+    }
+
+    /// The same, and tells `watcher` of posts as soon as each has reached every timeline
+    /// it must reach: for who measures that moment. Workers wait while it is told.
+    pub fn watched(partitions: u32, watcher: impl Fn(&[PostId]) + Send + Sync + 'static) -> Self {
+        Self { watcher: Watcher(Some(Box::new(watcher))), ..Self::new(partitions) }
     }
 
     /// How far a partition has come.
@@ -73,6 +86,13 @@ impl Progress {
         self.publish(partition, position);
     }
 
+    /// These posts have reached every timeline they must reach.
+    pub(super) fn reached_all(&self, posts: &[PostId]) {
+        if let Watcher(Some(watcher)) = &self.watcher {
+            watcher(posts);
+        }
+    }
+
     pub(super) fn publish(&self, partition: u32, position: Position) {
         self.change(partition, |_| position);
     }
@@ -87,6 +107,12 @@ impl Progress {
         if changed {
             partition.changed.notify_waiters();
         }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watcher").field(&self.0.is_some()).finish()
     }
 }
 

@@ -65,6 +65,25 @@ pub fn open(
     }
 }
 
+/// Drops the topic and all that is in it, if it is there, and its group. Blocks, no
+/// longer than until `deadline`.
+pub fn remove(
+    settings: &Settings,
+    trouble: &Arc<Trouble>,
+    deadline: Instant,
+) -> Result<(), LogError> {
+    let admin = admin(settings, trouble)?;
+    let what = format!("the topic {} could not be dropped", settings.topic);
+    let removed = block_on(admin.delete_topics(&[&settings.topic], &options(deadline)));
+    match removed.map_err(|error| trouble.explain(&what, &error))?.pop() {
+        Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) | Some(Ok(_)) | None => {}
+        Some(Err((_, code))) => return Err(trouble.unavailable(&format!("{what}: {code}"))),
+    }
+    // One that stays is idle, and the brokers forget those.
+    let _ = block_on(admin.delete_groups(&[&settings.group], &options(deadline)));
+    Ok(())
+}
+
 /// What is known of the topic.
 enum Partitions {
     Missing,
@@ -202,16 +221,23 @@ impl Brokers<'_> {
     }
 
     fn admin(&self) -> Result<AdminClient<Observer>, LogError> {
-        let observer = Observer::new("admin", self.trouble);
-        AdminClient::from_config_and_context(&client::config(self.settings), observer)
-            .map_err(|error| self.trouble.explain("no client for the topic", &error))
+        admin(self.settings, self.trouble)
     }
 
     fn options(&self) -> AdminOptions {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let left = left.max(QUESTION_TIMEOUT);
-        AdminOptions::new().request_timeout(Some(left)).operation_timeout(Some(left))
+        options(self.deadline)
     }
+}
+
+fn admin(settings: &Settings, trouble: &Arc<Trouble>) -> Result<AdminClient<Observer>, LogError> {
+    let observer = Observer::new("admin", trouble);
+    AdminClient::from_config_and_context(&client::config(settings), observer)
+        .map_err(|error| trouble.explain("no client for the topic", &error))
+}
+
+fn options(deadline: Instant) -> AdminOptions {
+    let left = deadline.saturating_duration_since(Instant::now()).max(QUESTION_TIMEOUT);
+    AdminOptions::new().request_timeout(Some(left)).operation_timeout(Some(left))
 }
 
 /// What a topic must be set to, whoever made it.

@@ -1,0 +1,109 @@
+//! A Kafka of the bench's own: one broker, from jars that are there.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use super::BenchError;
+
+const START_MAX: Duration = Duration::from_secs(60);
+const START_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Of the cluster that this broker is all of; any will do.
+const CLUSTER_ID: &str = "cm9vc3QtYmVuY2gtYnJva2U";
+
+/// A broker that ends with the bench, and what it kept with it.
+pub(super) struct OwnKafka {
+    port: u16,
+    _broker: Child,
+    _dir: TempDir,
+}
+
+impl OwnKafka {
+    /// Starts a broker on loopback, and waits until it answers.
+    ///
+    /// # Errors
+    /// If Java or the jars are missing, or it does not answer in time.
+    pub(super) async fn start(jars: &Path) -> Result<Self, BenchError> {
+        let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+        let (port, controller) = free_ports().map_err(BenchError::Dir)?;
+        let properties = dir.path().join("server.properties");
+        fs::write(&properties, self::properties(port, controller, &dir.path().join("data")))
+            .map_err(BenchError::Dir)?;
+        let log = || fs::File::create(dir.path().join("log")).map_err(BenchError::Dir);
+        let java = |heap: &str, main: &str| {
+            let mut java = Command::new("java");
+            let jars = jars.join("*");
+            java.arg(heap).arg("-cp").arg(jars).arg(main).stdin(Stdio::null()).kill_on_drop(true);
+            java.stdout(Stdio::null()).stderr(Stdio::null());
+            java
+        };
+        let formatted = java("-Xmx128m", "kafka.tools.StorageTool")
+            .args(["format", "--cluster-id", CLUSTER_ID, "--ignore-formatted", "--config"])
+            .arg(&properties)
+            .status()
+            .await
+            .map_err(BenchError::NoKafka)?;
+        if !formatted.success() {
+            return Err(BenchError::NoKafka(std::io::Error::other(format!(
+                "its directory could not be made with the jars in {}",
+                jars.display()
+            ))));
+        }
+        let broker = java("-Xmx1g", "kafka.Kafka")
+            .arg(&properties)
+            .stdout(log()?)
+            .spawn()
+            .map_err(BenchError::NoKafka)?;
+        let own = Self { port, _broker: broker, _dir: dir };
+        let deadline = Instant::now() + START_MAX;
+        // Whoever makes a topic waits until there are leaders, so that this is enough.
+        while let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            if Instant::now() >= deadline {
+                return Err(BenchError::NoKafka(error));
+            }
+            sleep(START_LOOK_EVERY).await;
+        }
+        Ok(own)
+    }
+
+    pub(super) fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// Broker and controller in one, of which there is one.
+fn properties(port: u16, controller: u16, data: &Path) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         controller.listener.names=CONTROLLER\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={}\n\
+         auto.create.topics.enable=false\n\
+         offsets.topic.replication.factor=1\n\
+         offsets.topic.num.partitions=4\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         group.initial.rebalance.delay.ms=0\n",
+        data.display()
+    )
+}
+
+/// Two that were free a moment ago.
+fn free_ports() -> std::io::Result<(u16, u16)> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let (one, other) = (listen()?, listen()?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+}

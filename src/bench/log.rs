@@ -1,0 +1,192 @@
+//! The event logs that are worked on: each scenario has an empty one, in Kafka or
+//! embedded, and may hold its readers back while a backlog is written.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::{BenchError, LogPlace, kafka::OwnKafka};
+use crate::event_log::{
+    Assignments, EventLog, LogError, Record,
+    embedded::{self, EmbeddedLog},
+    kafka::{self, KafkaLog},
+};
+
+/// A new topic of a broker that has just been started may take longer than usual.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// Makes logs, and drops them.
+pub(super) struct Logs {
+    place: Place,
+    partitions: Option<u32>,
+}
+
+enum Place {
+    Embedded,
+    Kafka {
+        brokers: String,
+        /// The settings of every log that was made and not dropped.
+        made: Vec<kafka::Settings>,
+        own: Option<OwnKafka>,
+    },
+}
+
+impl Logs {
+    pub(super) async fn open(
+        place: &LogPlace,
+        partitions: Option<u32>,
+    ) -> Result<Self, BenchError> {
+        let place = match place {
+            LogPlace::Embedded => Place::Embedded,
+            LogPlace::Kafka { brokers } => {
+                Place::Kafka { brokers: brokers.clone(), made: Vec::new(), own: None }
+            }
+            LogPlace::OwnKafka { jars } => {
+                let own = OwnKafka::start(jars).await?;
+                Place::Kafka { brokers: own.brokers(), made: Vec::new(), own: Some(own) }
+            }
+        };
+        Ok(Self { place, partitions })
+    }
+
+    /// What the report says of them.
+    pub(super) fn name(&self) -> &'static str {
+        match &self.place {
+            Place::Embedded => "the embedded log",
+            Place::Kafka { own: None, .. } => "Kafka, a broker that was given",
+            Place::Kafka { own: Some(_), .. } => "Kafka, one broker that the bench started",
+        }
+    }
+
+    /// An empty log.
+    pub(super) async fn new_log(&mut self) -> Result<BenchLog, BenchError> {
+        match self.new_topic() {
+            Some(settings) => Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?))),
+            None => BenchLog::embedded(self.partitions),
+        }
+    }
+
+    /// A log in Kafka that is not open yet; `None` where logs are embedded.
+    pub(super) fn new_topic(&mut self) -> Option<kafka::Settings> {
+        let Place::Kafka { brokers, made, .. } = &mut self.place else { return None };
+        let name = format!("roost-bench-{:016x}", rand::random::<u64>());
+        let settings = kafka::Settings {
+            brokers: brokers.clone(),
+            topic: name.clone(),
+            group: name,
+            partitions: self.partitions,
+            open_timeout: OPEN_MAX,
+            ..kafka::Settings::default()
+        };
+        made.push(settings.clone());
+        Some(settings)
+    }
+
+    /// Drops every log that was made; nobody may work on one any more.
+    pub(super) async fn drop_all(self) -> Result<(), BenchError> {
+        if let Place::Kafka { made, own: None, .. } = self.place {
+            for settings in made {
+                KafkaLog::remove(settings).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A log whose readers can be held back.
+pub(super) struct BenchLog {
+    kind: Kind,
+    held: watch::Sender<bool>,
+}
+
+enum Kind {
+    Kafka(KafkaLog),
+    Embedded { log: EmbeddedLog, _dir: TempDir },
+}
+
+/// Does the same with the log of either kind.
+macro_rules! on {
+    ($self:ident, $log:ident => $do:expr) => {
+        match &$self.kind {
+            Kind::Kafka($log) => $do,
+            Kind::Embedded { log: $log, .. } => $do,
+        }
+    };
+}
+
+impl BenchLog {
+    fn new(kind: Kind) -> Self {
+        Self { kind, held: watch::Sender::new(false) }
+    }
+
+    /// An empty one on the local disk.
+    pub(super) fn embedded(partitions: Option<u32>) -> Result<Self, BenchError> {
+        let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+        let settings = embedded::Settings { partitions, ..embedded::Settings::default() };
+        let log = EmbeddedLog::open(&dir.path().join("log"), settings)?;
+        Ok(Self::new(Kind::Embedded { log, _dir: dir }))
+    }
+
+    /// From now on nobody reads anything of it, until it is released.
+    pub(super) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(super) fn release(&self) {
+        self.held.send_replace(false);
+    }
+}
+
+impl EventLog for BenchLog {
+    fn partitions(&self) -> u32 {
+        on!(self, log => log.partitions())
+    }
+
+    async fn append(&self, partition: u32, payloads: Vec<Bytes>) -> Result<Vec<u64>, LogError> {
+        on!(self, log => log.append(partition, payloads).await)
+    }
+
+    async fn read(
+        &self,
+        partition: u32,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, LogError> {
+        if *self.held.borrow() {
+            return Ok(Vec::new());
+        }
+        on!(self, log => log.read(partition, from, bytes_max).await)
+    }
+
+    async fn end(&self, partition: u32) -> Result<u64, LogError> {
+        on!(self, log => log.end(partition).await)
+    }
+
+    async fn ends(&self) -> Result<Vec<u64>, LogError> {
+        on!(self, log => log.ends().await)
+    }
+
+    async fn wait_past(&self, partition: u32, offset: u64) -> Result<(), LogError> {
+        // The sender is here.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+        on!(self, log => log.wait_past(partition, offset).await)
+    }
+
+    async fn committed(&self, partition: u32) -> Result<u64, LogError> {
+        on!(self, log => log.committed(partition).await)
+    }
+
+    async fn commit(&self, partition: u32, offset: u64) -> Result<(), LogError> {
+        on!(self, log => log.commit(partition, offset).await)
+    }
+
+    async fn close(&self) {
+        on!(self, log => log.close().await);
+    }
+
+    fn join(&self) -> Assignments {
+        on!(self, log => log.join())
+    }
+}
