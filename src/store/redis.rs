@@ -21,7 +21,9 @@ pub mod error;
 mod fence;
 mod fold;
 mod followers;
+mod followers_cache;
 mod homes;
+mod info;
 mod keys;
 mod ledger;
 mod lookups;
@@ -44,7 +46,6 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::{Weighter, sync::Cache};
 use redis::Value;
 use tokio::time::Instant;
 
@@ -52,7 +53,7 @@ use self::{
     config::RedisConfig,
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
-    followers::Followers,
+    followers_cache::{FollowersCache, followers_cache},
     node::ConnectionName,
     push::{PushSettings, Pusher},
     watermarks::Watermarks,
@@ -64,7 +65,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -115,7 +116,7 @@ struct Inner {
     limits: Limits,
     settings: Settings,
     claims: Claims,
-    followers: Cache<UserId, Arc<Followers>, FollowersWeighter>,
+    followers: FollowersCache,
     /// When the watermarks were looked at last.
     looked_at: tokio::sync::Mutex<Instant>,
 }
@@ -167,15 +168,6 @@ enum ClaimState {
     Lost,
 }
 
-#[derive(Clone)]
-struct FollowersWeighter;
-
-impl Weighter<UserId, Arc<Followers>> for FollowersWeighter {
-    fn weight(&self, _: &UserId, followers: &Arc<Followers>) -> u64 {
-        followers.size_bytes() as u64
-    }
-}
-
 impl RedisStore {
     /// Connects, and checks that Redis may be used: that it keeps what it is given,
     /// and that what it holds belongs to this log.
@@ -205,11 +197,7 @@ impl Inner {
         push_settings.metrics = Arc::clone(&settings.metrics);
         let pusher = Pusher::new(Arc::clone(&settings.config), push_settings);
         pusher.check().await?;
-        let followers = Cache::with_weighter(
-            (settings.followers_cache_bytes / 1_024).max(1) as usize,
-            settings.followers_cache_bytes,
-            FollowersWeighter,
-        );
+        let followers = followers_cache(settings.followers_cache_bytes);
         let looked_at = tokio::sync::Mutex::new(Instant::now());
         Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
     }
@@ -218,11 +206,8 @@ impl Inner {
     async fn check_policy(&self) -> Result<(), StoreError> {
         let reply = self.control.one(Call::of("INFO", &[b"memory"])).await?;
         for info in texts(reply) {
-            let field = |name: &str| {
-                info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
-            };
-            let maxmemory = field("maxmemory:").unwrap_or_default();
-            let policy = field("maxmemory_policy:").unwrap_or_default();
+            let maxmemory = info::field(&info, "maxmemory").unwrap_or_default();
+            let policy = info::field(&info, "maxmemory_policy").unwrap_or_default();
             if maxmemory != "0" && policy != "noeviction" {
                 let reason = format!(
                     "Redis has a memory limit and the policy {policy}, by which it would drop \
@@ -275,7 +260,7 @@ impl Inner {
             arguments.extend([field.as_bytes(), value.as_bytes()]);
         }
         let key = keys::partition(partition);
-        let reply = self.control.one(scripts::MARK.call(&[&key], &arguments)).await?;
+        let reply = self.control.one(scripts::MARK.call(&key, &arguments)).await?;
         if integer(&reply) == 1 {
             return Ok(());
         }

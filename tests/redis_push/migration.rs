@@ -1,18 +1,14 @@
 //! Slots that move between nodes while pushes go on.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use redis::aio::MultiplexedConnection;
 use roost::store::redis::{push::Pusher, slots::key_slot};
 
 use super::services::{self, Readers};
+use crate::external::slots::Slots;
 
 const READERS: u64 = 400;
 const TASKS: u64 = 3;
@@ -33,11 +29,11 @@ async fn slots_that_move_during_pushes_duplicate_and_lose_nothing() {
         })
         .collect();
 
-    let mut nodes = Nodes::of(&urls).await;
+    let mut cluster = Slots::of(&urls).await;
     let slots: Vec<u16> =
         readers.all().map(|reader| key_slot(format!("h:{reader}").as_bytes())).collect();
     for slot in slots.iter().cycle().take(MIGRATIONS) {
-        nodes.migrate(*slot).await;
+        cluster.migrate(*slot).await;
     }
     stop.store(true, Ordering::Relaxed);
     let (mut expected, mut redirected) = (Vec::new(), 0);
@@ -92,85 +88,4 @@ async fn push_until(
         }
     }
     (ids, redirected)
-}
-
-/// The primaries of the Cluster.
-struct Nodes {
-    nodes: Vec<Node>,
-    /// Each slot's place among them.
-    owners: BTreeMap<u16, usize>,
-}
-
-struct Node {
-    id: String,
-    host: String,
-    port: u16,
-    redis: MultiplexedConnection,
-}
-
-impl Nodes {
-    /// Reads `CLUSTER NODES`: `id host:port@… flags … … … … … slots…` a line.
-    async fn of(urls: &str) -> Self {
-        let mut first = services::look(urls.split(',').next().unwrap()).await;
-        let text: String =
-            redis::cmd("CLUSTER").arg("NODES").query_async(&mut first).await.unwrap();
-        let mut all = Self { nodes: Vec::new(), owners: BTreeMap::new() };
-        for line in text.lines() {
-            let words: Vec<&str> = line.split(' ').collect();
-            if words.len() <= 8 {
-                continue;
-            }
-            let (host, port) = words[1].split('@').next().unwrap().rsplit_once(':').unwrap();
-            for range in &words[8..] {
-                let (start, end) = range.split_once('-').unwrap_or((range, range));
-                for slot in start.parse().unwrap()..=end.parse().unwrap() {
-                    all.owners.insert(slot, all.nodes.len());
-                }
-            }
-            all.nodes.push(Node {
-                id: words[0].to_owned(),
-                host: host.to_owned(),
-                port: port.parse().unwrap(),
-                redis: services::look(&format!("redis://{host}:{port}")).await,
-            });
-        }
-        all
-    }
-
-    /// Moves a slot to the next node, a few keys at a time, as `redis-cli` does.
-    async fn migrate(&mut self, slot: u16) {
-        let from = self.owners[&slot];
-        let to = (from + 1) % self.nodes.len();
-        self.set_slot(to, slot, "IMPORTING", from).await;
-        self.set_slot(from, slot, "MIGRATING", to).await;
-        loop {
-            let keys: Vec<String> = redis::cmd("CLUSTER")
-                .arg("GETKEYSINSLOT")
-                .arg(slot)
-                .arg(2)
-                .query_async(&mut self.nodes[from].redis)
-                .await
-                .unwrap();
-            if keys.is_empty() {
-                break;
-            }
-            let (host, port) = (self.nodes[to].host.clone(), self.nodes[to].port);
-            let mut migrate = redis::cmd("MIGRATE");
-            migrate.arg(host).arg(port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
-            migrate.exec_async(&mut self.nodes[from].redis).await.unwrap();
-        }
-        // Time for some pushes to be asked elsewhere.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        for at in [to, from].into_iter().chain(0..self.nodes.len()) {
-            self.set_slot(at, slot, "NODE", to).await;
-        }
-        self.owners.insert(slot, to);
-    }
-
-    async fn set_slot(&mut self, at: usize, slot: u16, state: &str, node: usize) {
-        let id = self.nodes[node].id.clone();
-        let mut set = redis::cmd("CLUSTER");
-        set.arg("SETSLOT").arg(slot).arg(state).arg(id);
-        set.exec_async(&mut self.nodes[at].redis).await.unwrap();
-    }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod proxy;
+pub mod slots;
 
 use roost::{event_log::kafka::Settings, store::redis::config::RedisConfig};
 

@@ -29,6 +29,7 @@ on_every_backend! {
     a_replay_brings_nothing_back_for_a_moment
     followers_are_paged_by_handle
     follows_are_listed_by_user_id
+    many_followers_are_paged
     follows_are_counted_once
     the_greatest_post_is_remembered
     a_remembered_post_is_known_until_it_is_gone
@@ -226,6 +227,27 @@ async fn followers_are_paged_by_handle(backend: impl Backend) {
     assert_eq!(after_stranger, expected);
     let lonely = world.account(followers[0]).await;
     assert_eq!(world.store.followers_after(lonely, None, 10).await.unwrap(), []);
+}
+
+/// More than what a store may keep in one piece.
+async fn many_followers_are_paged(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let all: Vec<UserId> = (1..=5_000).map(|number| UserId(number * 3)).collect();
+    world.apply(&[followed(ANN, &all)]).await;
+    // Some of the pieces are nearly empty.
+    let gone = 1_000..2_400;
+    world
+        .apply(&all[gone.clone()].iter().map(|user| unfollowed(ANN, *user)).collect::<Vec<_>>())
+        .await;
+    let ann = world.account(ANN).await;
+    let left: Vec<UserId> = [&all[..gone.start], &all[gone.end..]].concat();
+    for count_max in [1, 300, 1_700] {
+        for after in (0..16_000).step_by(997).map(UserId) {
+            let page = world.store.list_follows(ann, FollowSide::Followers, Some(after), count_max);
+            let expected = left.iter().copied().filter(|user| *user > after).take(count_max);
+            assert_eq!(page.await.unwrap(), expected.collect::<Vec<_>>(), "after {after}");
+        }
+    }
 }
 
 async fn follows_are_listed_by_user_id(backend: impl Backend) {

@@ -11,9 +11,11 @@ mod redis;
 mod seed;
 #[path = "../services/mod.rs"]
 mod services;
+mod slots;
 
 use std::{future::Future, sync::Arc};
 
+use ::redis::{cluster::ClusterClient, cluster_async::ClusterConnection};
 use roost::store::{
     Store,
     embedded::{EmbeddedStore, Settings},
@@ -76,6 +78,12 @@ impl Redis {
         let turn = self.turn.lock().await;
         services::empty_redis(&self.config).await;
         turn
+    }
+
+    /// A connection to look with, to a Cluster.
+    async fn connect(&self) -> ClusterConnection {
+        let nodes = self.config.connection_infos().to_vec();
+        ClusterClient::new(nodes).unwrap().get_async_connection().await.unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{AsyncCommands, cluster::ClusterClient, cluster_async::ClusterConnection};
+use redis::AsyncCommands;
 use roost::{
     domain::{Event, PostId},
     store::{ClaimedPost, Homes, Ledger, Lookups, StoreError, redis::RedisStore},
@@ -102,7 +102,7 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
 async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(backend: Redis) {
     let world = three_events(backend).await;
     let one = watermarks(&world).await.swap_remove(0);
-    let mut redis = connect(&world).await;
+    let mut redis = world.backend.connect().await;
     let _: () = redis.del(one).await.unwrap();
     assert_lost(&world.store).await;
     let resume = world.store.resume(PARTITION, 9).await.unwrap();
@@ -147,11 +147,6 @@ async fn watermarks(world: &World<Redis>) -> Vec<String> {
 }
 
 async fn set(world: &World<Redis>, watermark: &str, value: &str) {
-    let mut redis = connect(world).await;
+    let mut redis = world.backend.connect().await;
     let _: () = redis.hset(watermark, PARTITION, value).await.unwrap();
-}
-
-async fn connect(world: &World<Redis>) -> ClusterConnection {
-    let nodes = world.backend.config.connection_infos().to_vec();
-    ClusterClient::new(nodes).unwrap().get_async_connection().await.unwrap()
 }

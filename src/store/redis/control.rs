@@ -60,10 +60,11 @@ impl Script {
         Self { text, hash: LazyLock::new(hash) }
     }
 
-    /// A call with these keys, all in one slot, and these arguments.
-    pub(super) fn call(&'static self, keys: &[&[u8]], arguments: &[&[u8]]) -> Call {
+    /// A call with this key and these arguments. There is one key and no more: with
+    /// several, some of which do not exist, it would be refused while their slot moves.
+    pub(super) fn call(&'static self, key: &[u8], arguments: &[&[u8]]) -> Call {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.hash.as_str()).arg(keys.len()).arg(keys).arg(arguments);
+        command.arg(self.hash.as_str()).arg(1).arg(key).arg(arguments);
         Call { command, script: Some(self), first: None }
     }
 }

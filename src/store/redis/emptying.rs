@@ -83,7 +83,7 @@ impl Inner {
         let mut owners = BTreeSet::new();
         for partition in 0..self.settings.partitions {
             let key = keys::partition(partition);
-            let reply = self.control.one(scripts::SHUT.call(&[&key], &[worker])).await?;
+            let reply = self.control.one(scripts::SHUT.call(&key, &[worker])).await?;
             owners.extend(elements(reply).into_iter().filter_map(bytes));
         }
         for owner in owners {
@@ -97,7 +97,7 @@ impl Inner {
         let worker = self.settings.worker.as_bytes();
         for partition in 0..self.settings.partitions {
             let key = keys::partition(partition);
-            let freed = self.control.one(scripts::FREE.call(&[&key], &[worker])).await?;
+            let freed = self.control.one(scripts::FREE.call(&key, &[worker])).await?;
             if integer(&freed) == 0 {
                 let reason = "another `roost rebuild` empties this Redis too: let it finish, or \
                               stop it and begin again"

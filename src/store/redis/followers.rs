@@ -12,6 +12,9 @@ use crate::domain::UserId;
 /// A block with more members is cut in two.
 const BLOCK_LEN_MAX: usize = 512;
 
+/// Blocks that are read at once, at the most: a megabyte.
+const BLOCKS_READ_MAX: usize = 256;
+
 /// The followers of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Followers {
@@ -106,6 +109,18 @@ impl Followers {
     }
 }
 
+/// The place among the names of blocks, which ascend, of the first one that can hold an
+/// id greater than `after`.
+pub(super) fn first_block(names: &[u64], after: Option<UserId>) -> usize {
+    let after = after.map_or(0, |after| after.0);
+    names.partition_point(|name| *name <= after).saturating_sub(1)
+}
+
+/// How many blocks to read for so many followers: enough, if they are at least half full.
+pub(super) fn blocks_for(count: usize) -> usize {
+    (1 + count / (BLOCK_LEN_MAX / 2)).min(BLOCKS_READ_MAX)
+}
+
 fn decode(name: u64, bytes: &[u8]) -> Option<Vec<u64>> {
     let (ids, rest) = bytes.as_chunks::<8>();
     let ids: Vec<u64> = ids.iter().map(|id| u64::from_be_bytes(*id)).collect();
@@ -151,6 +166,16 @@ mod tests {
                 .collect();
             prop_assert_eq!(read.after(after, count_max), page);
         }
+    }
+
+    #[test]
+    fn a_page_is_read_from_the_block_that_it_begins_in() {
+        let names = [0, 100, 200];
+        let first = |after: u64| first_block(&names, Some(UserId(after)));
+        assert_eq!((first_block(&names, None), first(99), first(100)), (0, 0, 1));
+        assert_eq!((first(199), first(200), first(u64::MAX)), (1, 2, 2));
+        assert_eq!(first_block(&[], Some(UserId(7))), 0);
+        assert_eq!((blocks_for(0), blocks_for(1_001), blocks_for(usize::MAX)), (1, 4, 256));
     }
 
     /// Writes may be lost up to some moment; what was written later is there.

@@ -18,8 +18,9 @@ use crate::{
     },
 };
 
-/// Ids taken away that one rebuild remembers, at the most.
-const TAKEN_MAX: &[u8] = b"65536";
+/// Ids taken away that one rebuild remembers, at the most. They are in one entry of the
+/// list, which is written anew with each of them.
+const TAKEN_MAX: &[u8] = b"8192";
 const MARKER_BYTES: usize = 17;
 
 impl Homes for RedisStore {
@@ -68,11 +69,11 @@ impl Homes for RedisStore {
         let list = self.inner.control.run(calls).await?.into_iter().next().unwrap_or(Value::Nil);
         let mut entries = elements(list).into_iter().filter_map(bytes);
         let Some(marker) = entries.next() else { return Ok(HomeRead::Asleep) };
+        if marker.first() == Some(&b'R') {
+            return Ok(HomeRead::Asleep);
+        }
         if marker.len() != MARKER_BYTES {
             return Err(damaged("the marker of a home timeline"));
-        }
-        if marker[0] != b'L' {
-            return Ok(HomeRead::Asleep);
         }
         let floor = post_id(&marker[1..9]).unwrap_or(PostId(0));
         let mut ids: Vec<PostId> = Vec::new();
@@ -90,8 +91,7 @@ impl Homes for RedisStore {
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
         let ticket = rand::random::<u64>().to_be_bytes();
         let ttl = self.inner.ttl();
-        let call = scripts::BEGIN_REBUILD
-            .call(&[&keys::home(reader), &keys::taken(reader)], &[&ticket, ttl.as_bytes()]);
+        let call = scripts::BEGIN_REBUILD.call(&keys::home(reader), &[&ticket, ttl.as_bytes()]);
         let reply = self.inner.control.one(call).await?;
         let ticket = bytes(reply).and_then(|bytes| bytes.try_into().ok());
         let ticket = ticket.ok_or_else(|| damaged("the marker of a home timeline"))?;
@@ -110,8 +110,7 @@ impl Homes for RedisStore {
         let kept = self.inner.limits.kept.to_string();
         let ttl = self.inner.ttl();
         let arguments = with_ids([&ticket, &floor, kept.as_bytes(), ttl.as_bytes()], &ids);
-        let call =
-            scripts::FINISH_REBUILD.call(&[&keys::home(reader), &keys::taken(reader)], &arguments);
+        let call = scripts::FINISH_REBUILD.call(&keys::home(reader), &arguments);
         Ok(integer(&self.inner.control.one(call).await?) == 1)
     }
 
@@ -142,7 +141,7 @@ impl Inner {
             let calls = report
                 .over_full
                 .iter()
-                .map(|list| scripts::TRIM.call(&[&keys::home(list.reader)], &[kept.as_bytes()]))
+                .map(|list| scripts::TRIM.call(&keys::home(list.reader), &[kept.as_bytes()]))
                 .collect();
             self.write(calls).await?;
         }
@@ -170,7 +169,7 @@ impl Inner {
         let ids = id_bytes(ids);
         let (kept, ttl) = (self.limits.kept.to_string(), self.ttl());
         let arguments = with_ids([&floor, kept.as_bytes(), ttl.as_bytes()], &ids);
-        scripts::MERGE.call(&[&keys::home(reader)], &arguments)
+        scripts::MERGE.call(&keys::home(reader), &arguments)
     }
 
     /// Cuts a page out of all the ids above the floor, newest first.
@@ -246,5 +245,5 @@ fn take(reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
     let floor = floor_bytes(floor);
     let ids = id_bytes(ids);
     let arguments = with_ids([&floor, TAKEN_MAX], &ids);
-    scripts::TAKE.call(&[&keys::home(reader), &keys::taken(reader)], &arguments)
+    scripts::TAKE.call(&keys::home(reader), &arguments)
 }

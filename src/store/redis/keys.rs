@@ -3,7 +3,6 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `h:<reader>` | list | a home timeline: a marker, then ids of 8 bytes |
-//! | `{h:<reader>}t` | set | ids taken away from it while it is rebuilt |
 //! | `a:<author>` | list | an author's posts, ascending |
 //! | `p:<post>` | string | a post |
 //! | `q:<author>:<request id>` | string | the post that a request made, and where its event is |
@@ -28,11 +27,6 @@ pub(super) const STORE: &[u8] = b"roost:store";
 
 pub(super) fn home(reader: UserId) -> Vec<u8> {
     HomeKey::of(reader).as_bytes().to_vec()
-}
-
-/// In the slot of the reader's home timeline.
-pub(super) fn taken(reader: UserId) -> Vec<u8> {
-    format!("{{h:{reader}}}t").into_bytes()
 }
 
 pub(super) fn author(author: UserId) -> Vec<u8> {
@@ -81,12 +75,10 @@ pub(super) fn is_derived(key: &[u8]) -> bool {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let of = |start: &str| key.strip_prefix(start.as_bytes());
     let plain = ["h:", "a:", "p:", "fr:", "fg:", "k:"];
-    let taken = of("{h:").and_then(|rest| rest.strip_suffix(b"}t"));
     let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
         || of("roost:watermark:").is_some()
         || plain.into_iter().filter_map(of).any(is_number)
-        || taken.is_some_and(is_number)
         || request.is_some_and(is_number)
 }
 
@@ -98,7 +90,6 @@ mod tests {
     fn what_is_made_from_the_log_is_known_by_its_key_and_nothing_else_is() {
         let derived = [
             home(UserId(7)),
-            taken(UserId(7)),
             author(UserId(7)),
             post(PostId(7)),
             request(UserId(7), "a:b c"),
@@ -112,7 +103,7 @@ mod tests {
             assert!(is_derived(&key), "{}", String::from_utf8_lossy(&key));
         }
         let others = [node(1), partition(1), STORE.to_vec(), b"h:abc".to_vec(), b"p:".to_vec()];
-        for key in others.into_iter().chain([b"session:7".to_vec(), b"{h:7}x".to_vec()]) {
+        for key in others.into_iter().chain([b"session:7".to_vec(), b"{h:7}t".to_vec()]) {
             assert!(!is_derived(&key), "{}", String::from_utf8_lossy(&key));
         }
     }

@@ -70,7 +70,7 @@ impl Ledger for RedisStore {
         let worker = inner.settings.worker.as_str();
         let key = keys::partition(partition);
         let epoch = format!("{worker} {:016x}", rand::random::<u64>()).into_bytes();
-        let call = scripts::CLAIM.call(&[&key], &[&epoch]);
+        let call = scripts::CLAIM.call(&key, &[&epoch]);
         let before = fields(inner.control.one(call).await?);
         let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
         let released = before.get(b"released".as_slice()).is_some_and(|value| value == b"1");
@@ -280,7 +280,7 @@ impl Inner {
         for (author, posts) in &mut by_author {
             posts.sort_unstable();
             let (key, ids) = (keys::author(*author), id_bytes(posts));
-            let insert = scripts::INSERT_POSTS.call(&[&key], &with_ids([], &ids));
+            let insert = scripts::INSERT_POSTS.call(&key, &with_ids([], &ids));
             if newest.is_some_and(|newest| posts.first() > Some(&newest)) {
                 appended.push((*author, posts.len() as i64));
                 calls.push(insert.at_first(Call::of("RPUSH", &with_ids([&key], &ids))));

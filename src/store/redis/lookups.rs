@@ -7,9 +7,11 @@ use redis::Value;
 use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
-    damaged, fields, keys,
+    damaged, fields,
+    followers::{self, Followers},
+    keys,
     ledger::{COUNT, Made, post_id, resume_of},
-    number,
+    number, scripts,
 };
 use crate::{
     domain::{Post, PostId, UserId},
@@ -22,6 +24,8 @@ use crate::{
 
 /// Ids of an author's list that are read at once.
 const AUTHOR_PIECE: i64 = 1_000;
+/// How often a page of followers is begun again while their blocks change.
+const PAGE_TRIES_MAX: usize = 3;
 /// Seconds for which a request that was not carried out keeps the id it was given.
 const CLAIM_SECS: &[u8] = b"3600";
 
@@ -156,9 +160,7 @@ impl Lookups for RedisStore {
         count_max: usize,
     ) -> Result<Vec<UserId>, StoreError> {
         match side {
-            FollowSide::Followers => {
-                Ok(self.inner.read_followers(account).await?.after(after, count_max))
-            }
+            FollowSide::Followers => self.inner.followers_page(account, after, count_max).await,
             FollowSide::Following => {
                 let mut users = self.following(account).await?;
                 users.retain(|user| after.is_none_or(|after| *user > after));
@@ -199,6 +201,59 @@ impl Lookups for RedisStore {
 }
 
 impl Inner {
+    /// Reads only the blocks that it takes, of which the largest accounts have thousands.
+    async fn followers_page(
+        &self,
+        account: UserId,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Result<Vec<UserId>, StoreError> {
+        for _ in 0..PAGE_TRIES_MAX {
+            if let Some(page) = self.try_followers_page(account, after, count_max).await? {
+                return Ok(page);
+            }
+        }
+        Ok(self.read_followers(account).await?.after(after, count_max))
+    }
+
+    /// `None`: there are other blocks than there were at first.
+    async fn try_followers_page(
+        &self,
+        account: UserId,
+        after: Option<UserId>,
+        count_max: usize,
+    ) -> Result<Option<Vec<UserId>>, StoreError> {
+        let key = keys::followers(account);
+        let fields = elements(self.control.one(Call::of("HKEYS", &[&key])).await?);
+        let names = fields.iter().cloned().filter_map(bytes).filter(|name| name != COUNT);
+        let names: Option<Vec<u64>> =
+            names.map(|name| str::from_utf8(&name).ok()?.parse().ok()).collect();
+        let mut names = names.ok_or_else(|| damaged("a block of followers"))?;
+        names.sort_unstable();
+        let mut page = Vec::new();
+        let mut next = followers::first_block(&names, after);
+        while next < names.len() && page.len() < count_max {
+            let missing = count_max - page.len();
+            let end = names.len().min(next + followers::blocks_for(missing));
+            let texts: Vec<String> = names[next..end].iter().map(u64::to_string).collect();
+            let arguments: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+            let reply = self.control.one(scripts::READ_BLOCKS.call(&key, &arguments)).await?;
+            let mut reply = elements(reply).into_iter();
+            // Blocks are never taken away, so another one is one more.
+            if reply.next().map(|count| integer(&count)) != Some(fields.len() as i64) {
+                return Ok(None);
+            }
+            let blocks = names[next..end].iter().copied().zip(reply.filter_map(bytes));
+            // The last one ends where the next begins.
+            let beyond = names.get(end).map(|name| (*name, Vec::new()));
+            let followers = Followers::of_blocks(blocks.chain(beyond))
+                .map_err(|error| damaged(&format!("{error} of account {account}, which")))?;
+            page.extend(followers.after(after, missing));
+            next = end;
+        }
+        Ok(Some(page))
+    }
+
     /// The marks of every partition.
     async fn partition_marks(&self) -> Result<Vec<HashMap<Vec<u8>, Vec<u8>>>, StoreError> {
         let calls = (0..self.settings.partitions)

@@ -81,7 +81,7 @@ impl RedisStore {
         // Whoever has it next gives out ids of it at once.
         ids.set_valid_until(Instant::now());
         let key = keys::node(ids.node());
-        let call = scripts::GIVE_BACK_LEASE.call(&[&key], &[self.inner.settings.worker.as_bytes()]);
+        let call = scripts::GIVE_BACK_LEASE.call(&key, &[self.inner.settings.worker.as_bytes()]);
         if let Err(error) = self.inner.control.one(call).await {
             tracing::warn!(%error, "the node number was not given back and stays taken for a while");
         }
@@ -91,7 +91,7 @@ impl RedisStore {
         let key = keys::node(node);
         let millis = LEASE.as_millis().to_string();
         let worker = self.inner.settings.worker.as_bytes();
-        let call = scripts::RENEW_LEASE.call(&[&key], &[worker, millis.as_bytes()]);
+        let call = scripts::RENEW_LEASE.call(&key, &[worker, millis.as_bytes()]);
         let reply = self.inner.control.one(call).await?;
         Ok(integer(&reply) == 1)
     }

@@ -1,14 +1,22 @@
 //! The scripts: what must happen to one key at once.
 //!
 //! A home list begins with a marker and goes on with ids, the last one pushed at
-//! its end. Ids are 8 bytes, big-endian; the marker is 17:
+//! its end. Ids are 8 bytes, big-endian; the marker is 17, and more during a rebuild:
 //!
 //! ```text
 //!  0       1                 9                17
-//!  ┌───────┬─────────────────┬─────────────────┐
-//!  │ L / R │ floor           │ ticket          │   L: live, R: a rebuild is under way
-//!  └───────┴─────────────────┴─────────────────┘
+//!  ┌───────┬─────────────────┬─────────────────┬─────────┬──
+//!  │ L / R │ floor           │ ticket          │ taken   │ …   L: live, R: a rebuild is
+//!  └───────┴─────────────────┴─────────────────┴─────────┴──   under way
 //! ```
+//!
+//! `taken` are the ids that were taken away since the rebuild began.
+//!
+//! A slot may be on its way to another node, and stay so for long. What its old node has
+//! not is looked for on the new one, at the start of a script as well as in the middle
+//! of it, where nothing is undone. So a script has one key: with two, of which one does
+//! not exist, it would be refused all the while. And it never drops its key to make it
+//! again: a list is written anew behind what it was, which is cut off then.
 //!
 //! Lua compares strings as the server's locale says, and its numbers have 53 bits,
 //! so ids are compared as two numbers of 32 bits.
@@ -70,11 +78,12 @@ local function rewrite(home, marker, floor, ids, max, ttl)
     if less(floor, kept[first]) then floor = kept[first] end
     first = first + 1
   end
-  redis.call('DEL', home)
-  redis.call('RPUSH', home, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10, 17))
+  local outdated = redis.call('LLEN', home)
+  redis.call('RPUSH', home, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10))
   for from = first, #kept, 1000 do
     redis.call('RPUSH', home, unpack(kept, from, math.min(from + 999, #kept)))
   end
+  redis.call('LTRIM', home, outdated, -1)
   redis.call('EXPIRE', home, ttl)
 end
 ",
@@ -108,22 +117,22 @@ return 1
     )
 );
 
-// Announces a rebuild, or joins the one under way. KEYS: home, taken. ARGV:
-// ticket, seconds to live. Returns the ticket.
+// Announces a rebuild, or joins the one under way. KEYS: home. ARGV: ticket, seconds
+// to live. Returns the ticket.
 script!(
     BEGIN_REBUILD,
     r"
 local marker = redis.call('LINDEX', KEYS[1], 0)
 if marker and string.sub(marker, 1, 1) == 'R' then return string.sub(marker, 10, 17) end
-redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('RPUSH', KEYS[1], 'R' .. string.rep('\0', 8) .. ARGV[1])
+redis.call('LTRIM', KEYS[1], -1, -1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return ARGV[1]
 "
 );
 
-// Ends a rebuild. KEYS: home, taken. ARGV: ticket, floor, entries at most, seconds
-// to live, ids. Returns whether the list is live.
+// Ends a rebuild. KEYS: home. ARGV: ticket, floor, entries at most, seconds to live,
+// ids. Returns whether the list is live.
 script!(
     FINISH_REBUILD,
     with_rewrite!(
@@ -134,7 +143,7 @@ if string.sub(marker, 1, 1) == 'L' then return 1 end
 local floor = string.sub(marker, 2, 9)
 if less(floor, ARGV[2]) then floor = ARGV[2] end
 local taken = {}
-for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do taken[id] = true end
+for at = 18, #marker, 8 do taken[string.sub(marker, at, at + 7)] = true end
 local ids, seen = {}, {}
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
   if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
@@ -143,7 +152,6 @@ for place = 5, #ARGV do
   local id = ARGV[place]
   if not seen[id] and not taken[id] then seen[id] = true; ids[#ids + 1] = id end
 end
-redis.call('DEL', KEYS[2])
 rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 17), floor, ids, tonumber(ARGV[3]), ARGV[4])
 return 1
 "
@@ -188,28 +196,27 @@ return new
     )
 );
 
-// Takes ids out, and whatever is at or below a floor. KEYS: home, taken. ARGV:
-// floor, ids a rebuild may take away at most, ids.
+// Takes ids out, and whatever is at or below a floor. KEYS: home. ARGV: floor, ids a
+// rebuild may take away at most, ids.
 script!(
     TAKE,
     with_less!(
         r"
-local marker = redis.call('LINDEX', KEYS[1], 0)
-if not marker then return 0 end
+local before = redis.call('LINDEX', KEYS[1], 0)
+if not before then return 0 end
+local marker = before
 if less(string.sub(marker, 2, 9), ARGV[1]) then
-  marker = string.sub(marker, 1, 1) .. ARGV[1] .. string.sub(marker, 10, 17)
-  redis.call('LSET', KEYS[1], 0, marker)
+  marker = string.sub(marker, 1, 1) .. ARGV[1] .. string.sub(marker, 10)
 end
 for place = 3, #ARGV do redis.call('LREM', KEYS[1], 0, ARGV[place]) end
-if string.sub(marker, 1, 1) == 'R' and #ARGV > 2 then
-  for from = 3, #ARGV, 1000 do
-    redis.call('SADD', KEYS[2], unpack(ARGV, from, math.min(from + 999, #ARGV)))
-  end
-  redis.call('EXPIRE', KEYS[2], 86400)
-  if redis.call('SCARD', KEYS[2]) > tonumber(ARGV[2]) then
-    redis.call('DEL', KEYS[1], KEYS[2])
+if string.sub(marker, 1, 1) == 'R' then
+  marker = marker .. table.concat(ARGV, '', 3)
+  if #marker > 17 + 8 * tonumber(ARGV[2]) then
+    redis.call('DEL', KEYS[1])
+    return 1
   end
 end
+if marker ~= before then redis.call('LSET', KEYS[1], 0, marker) end
 return 1
 "
     )
@@ -230,10 +237,19 @@ for place = 2, #dropped do
   if less(floor, dropped[place]) then floor = dropped[place] end
 end
 redis.call('LTRIM', KEYS[1], drop, -1)
-redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10, 17))
+redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10))
 return drop
 "
     )
+);
+
+// Reads some blocks of an account's followers. KEYS: followers. ARGV: the blocks' names.
+// Returns how many fields there are, then the blocks.
+script!(
+    READ_BLOCKS,
+    r"
+return {redis.call('HLEN', KEYS[1]), unpack(redis.call('HMGET', KEYS[1], unpack(ARGV)))}
+"
 );
 
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
@@ -269,13 +285,14 @@ script!(
     SHUT,
     r"
 local before = redis.call('HMGET', KEYS[1], 'owner', 'released')
-redis.call('DEL', KEYS[1])
+local writers = {}
+if before[1] and before[2] ~= '1' then writers[1] = before[1] end
 redis.call('HSET', KEYS[1], 'emptying', ARGV[1])
-if before[1] and before[2] ~= '1' then
-  redis.call('HSET', KEYS[1], 'owner', before[1])
-  return {before[1]}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local stays = field == 'emptying' or (field == 'owner' and writers[1])
+  if not stays then redis.call('HDEL', KEYS[1], field) end
 end
-return {}
+return writers
 "
 );
 

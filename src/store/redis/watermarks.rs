@@ -30,7 +30,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Claim, ClaimState, Inner, error::NodeError, keys, resp::Value, scripts, slots::NodeAddress,
+    Claim, ClaimState, Inner, error::NodeError, info, keys, resp::Value, scripts,
+    slots::NodeAddress,
 };
 use crate::store::{Resume, StoreError};
 
@@ -275,7 +276,7 @@ impl Inner {
             let replies = self.pusher.router.on_node(node, &questions).await?;
             let [server, replication] = &replies[..] else { continue };
             // The slots of one that became a replica are elsewhere by now.
-            if map.nodes().len() > 1 && info_field(replication, "role:") != "master" {
+            if map.nodes().len() > 1 && info_field(replication, "role") != "master" {
                 let slot = map.first_slot(place).unwrap_or_default();
                 return Err(NodeError::Unsettled { node: node.clone(), slot });
             }
@@ -392,14 +393,13 @@ impl Inner {
 }
 
 fn run_id(info: &Value) -> String {
-    info_field(info, "run_id:")
+    info_field(info, "run_id")
 }
 
-fn info_field(info: &Value, name: &str) -> String {
-    let Value::Text(text) = info else { return String::new() };
+fn info_field(reply: &Value, name: &str) -> String {
+    let Value::Text(text) = reply else { return String::new() };
     let text = String::from_utf8_lossy(text);
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.unwrap_or_default().trim().to_owned()
+    info::field(&text, name).unwrap_or_default().to_owned()
 }
 
 fn read(value: &Value) -> Option<Watermark> {
