@@ -20,9 +20,9 @@ use futures::future;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::engine::WorkerThreads;
 pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
 use self::{engine::Engine, server::Server};
+pub(crate) use self::{engine::WorkerThreads, server::transport};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},

@@ -9,6 +9,8 @@
 //!                ├─► naive     the same deliveries, written as others do (rivals)
 //!                ├─► sustain   posts at a rate ─► writes ─► log ─► workers ─► store: seen?
 //!                ├─► celebrity, sleepers, scale
+//!                ├─► read, mixed: callers ─► gRPC ─► store, beside a bare service
+//!                ├─► publish   streams ─► gRPC ─► Kafka, beside a bare producer
 //!                ▼
 //!          report: JSON, page (html, plot)
 //! ```
@@ -18,8 +20,10 @@
 //! engine's parts, and the load generator.
 
 mod args;
+mod audience;
 mod ceiling;
 mod celebrity;
+mod closed_loop;
 mod drain;
 mod error;
 mod ground;
@@ -27,15 +31,19 @@ mod html;
 mod kafka;
 mod log;
 mod machine;
+mod mixed;
 mod naive;
 mod open_loop;
 mod plot;
+mod publish;
+mod read;
 mod redis;
 mod report;
 mod rivals;
 mod roost;
 mod scale;
 mod scenarios;
+mod serving;
 mod sleepers;
 mod sustain;
 mod town;

@@ -27,7 +27,7 @@
 //!   {event_log, store} → domain`. Only `app` names the backends; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
 //!   `event_log::kafka` rdkafka; tonic is seen by `grpc`, `client`, `load` and, to
-//!   start the server, by `app`.
+//!   start the server, by `app`. `bench` sees whatever it measures Roost beside.
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,

@@ -35,11 +35,7 @@ impl Server {
         };
         let (gate, routes) = Gate::new().await;
         let stop = CancellationToken::new();
-        let server = tonic::transport::Server::builder()
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(8 << 20)
-            .max_concurrent_streams(1_000)
-            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        let server = transport()
             .add_routes(Calls::new(Arc::clone(&metrics.calls)).measure(routes))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -82,6 +78,15 @@ impl Server {
         // That it was aborted is what was asked for.
         let _ = metrics.await;
     }
+}
+
+/// How the API is spoken, whatever stands behind it.
+pub(crate) fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(1_000)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
 }
 
 /// Listens on an address that `flag` sets, and says which it is.

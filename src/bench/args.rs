@@ -213,6 +213,8 @@ impl From<BenchArgs> for Settings {
             celebrity_followers: args.celebrity_followers.unwrap_or(size.celebrity_followers),
             awake_percent: args.awake,
             scale_users,
+            turn: size.turn,
+            turn_posts: size.turn_posts,
         }
     }
 }
@@ -226,6 +228,8 @@ struct Size {
     rates_max: usize,
     celebrity_followers: u32,
     scale_users: [u32; 2],
+    turn: Duration,
+    turn_posts: usize,
 }
 
 /// A graph that most machines hold, in minutes.
@@ -237,6 +241,8 @@ const FULL: Size = Size {
     rates_max: 12,
     celebrity_followers: 1_000_000,
     scale_users: [100_000, 1_000_000],
+    turn: Duration::from_secs(1),
+    turn_posts: 200_000,
 };
 
 /// Enough to see that it works, on the slowest machine too.
@@ -248,4 +254,6 @@ const SMOKE: Size = Size {
     rates_max: 2,
     celebrity_followers: 1_000,
     scale_users: [1_000, 2_000],
+    turn: Duration::from_millis(10),
+    turn_posts: 1_000,
 };

@@ -1,20 +1,16 @@
 //! *drain*: a prepared backlog in the log, and the workers as fast as they go.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::{
     Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
     ground::Ground,
-    log::BenchLog,
     roost::{Drained, Roost, Work, micros_each},
     town::Town,
 };
-use crate::store::{
-    embedded::{self as embedded_store, EmbeddedStore},
-    redis::RedisStore,
-};
+use crate::store::redis::RedisStore;
 
 pub(super) const RATE: &str = "deliveries";
 pub(super) const VALUES: &str = "values a push";
@@ -93,10 +89,7 @@ async fn embedded(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
     let town = ground.town().await?;
     ground.say("draining, embedded");
     let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
-    let settings = embedded_store::Settings::default();
-    let store = EmbeddedStore::open(&dir.path().join("store"), settings)?;
-    let log = BenchLog::embedded(ground.settings.partitions)?;
-    let mut roost = Roost::start(Arc::new(log), Arc::new(store))?;
+    let mut roost = Roost::embedded(&dir, ground.settings.partitions)?;
     roost.prepare(&town).await?;
     let drained = roost.drain(&town).await?;
     roost.stop().await?;

@@ -6,6 +6,7 @@ use tokio::task::JoinError;
 
 use crate::{
     app::AppError,
+    client::ClientError,
     event_log::LogError,
     fanout::FanoutError,
     home_timeline::ReadError,
@@ -57,12 +58,24 @@ pub enum BenchError {
     /// The event log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The workers' threads did not start.
+    /// A part of a Roost in this process did not start, or failed.
     #[error(transparent)]
     App(#[from] AppError),
     /// A post could not be published.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Nothing can be listened on.
+    #[error("nothing can listen on loopback: {0}")]
+    Listen(io::Error),
+    /// A call of an API in this process failed.
+    #[error(transparent)]
+    Call(#[from] ClientError),
+    /// The bare producer failed.
+    #[error("the bare producer failed: {0}; see the log of Kafka")]
+    Producer(rdkafka::error::KafkaError),
+    /// Some of what was published has no acknowledgement.
+    #[error("some posts were not acknowledged; see the log of Kafka, and run the bench again")]
+    Unacknowledged,
     /// A worker failed.
     #[error(transparent)]
     Fanout(#[from] FanoutError),

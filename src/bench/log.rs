@@ -54,7 +54,15 @@ impl Logs {
 
     /// An empty log.
     pub(super) async fn new_log(&mut self) -> Result<BenchLog, BenchError> {
-        let Some(brokers) = &self.brokers else { return BenchLog::embedded(self.partitions) };
+        match self.new_topic() {
+            Some(settings) => Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?))),
+            None => BenchLog::embedded(self.partitions),
+        }
+    }
+
+    /// A log in Kafka that is not open yet; `None` where logs are embedded.
+    pub(super) fn new_topic(&mut self) -> Option<kafka::Settings> {
+        let brokers = self.brokers.as_ref()?;
         let name = format!("roost-bench-{:016x}", rand::random::<u64>());
         let settings = kafka::Settings {
             brokers: brokers.clone(),
@@ -65,7 +73,7 @@ impl Logs {
             ..kafka::Settings::default()
         };
         self.made.push(settings.clone());
-        Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?)))
+        Some(settings)
     }
 
     /// Drops every log that was made; nobody may work on one any more.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, future};
+use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -16,11 +17,15 @@ use crate::{
     domain::{Event, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
+    grpc::{Api, Limits},
     home_timeline::HomeTimelines,
     post_id::PostIds,
-    store::Store,
+    store::{
+        HOME_TIMELINE_CAP_DEFAULT, Store,
+        embedded::{self as embedded_store, EmbeddedStore},
+    },
     telemetry::FanoutMetrics,
-    writes::{self, Memory, Writes},
+    writes::{self, Memory, TEXT_CHARS_MAX_DEFAULT, Writes},
 };
 
 /// First reads under way at once.
@@ -75,6 +80,15 @@ pub(super) struct Moment {
     flushes: u64,
 }
 
+impl Roost<EmbeddedStore> {
+    /// One with an embedded log and store, both empty, in `dir`.
+    pub(super) fn embedded(dir: &TempDir, partitions: Option<u32>) -> Result<Self, BenchError> {
+        let settings = embedded_store::Settings::default();
+        let store = EmbeddedStore::open(&dir.path().join("store"), settings)?;
+        Self::start(Arc::new(BenchLog::embedded(partitions)?), Arc::new(store))
+    }
+}
+
 impl<S: Store> Roost<S> {
     /// Starts the workers, on as many threads of their own as `roost serve` has. The log
     /// and the store must be empty.
@@ -118,6 +132,22 @@ impl<S: Store> Roost<S> {
             Arc::new(clock),
             writes::Settings::default(),
         )
+    }
+
+    /// What its API answers from.
+    pub(super) fn api(&self) -> Api<BenchLog, S> {
+        Api {
+            writes: self.writes(),
+            homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
+            store: Arc::clone(&self.store),
+            log: Arc::clone(&self.log),
+            progress: Arc::clone(&self.progress),
+            fanout: Arc::clone(&self.metrics),
+            limits: Limits {
+                home_timeline_cap: HOME_TIMELINE_CAP_DEFAULT,
+                text_chars_max: TEXT_CHARS_MAX_DEFAULT,
+            },
+        }
     }
 
     /// Lets the readers follow the authors, and wakes all of them.

@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
-    BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground, naive, scale,
-    sleepers, sustain,
+    BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground, mixed, naive,
+    publish, read, scale, sleepers, sustain,
 };
 use crate::{client::progress::Reporter, load};
 
@@ -32,6 +32,12 @@ pub enum Scenario {
     Sleepers,
     /// What a delivery costs in populations and of authors of several sizes
     Scale,
+    /// Home timeline pages over gRPC, beside a bare call that returns the same bytes
+    Read,
+    /// Reads of home timelines and of authors, and posts, as DeathStarBench mixes them
+    Mixed,
+    /// Posts by streams into Kafka, beside a bare producer
+    Publish,
 }
 
 impl Scenario {
@@ -49,6 +55,9 @@ impl Scenario {
             Self::Celebrity => celebrity::measure(ground).await,
             Self::Sleepers => sleepers::measure(ground).await,
             Self::Scale => scale::measure(ground).await,
+            Self::Read => read::measure(ground).await,
+            Self::Mixed => mixed::measure(ground).await,
+            Self::Publish => publish::measure(ground).await,
         }
     }
 }
@@ -80,6 +89,11 @@ pub struct Settings {
     pub awake_percent: u8,
     /// *scale*: the populations, ascending.
     pub scale_users: Vec<u32>,
+    /// *read* and *mixed*: for how long those who are called in turns are called at a
+    /// stretch.
+    pub turn: Duration,
+    /// *publish*: posts that are published at a stretch.
+    pub turn_posts: usize,
 }
 
 /// Where the event log of a bench is kept.

@@ -107,6 +107,14 @@ impl Town {
         &self.posts
     }
 
+    /// Its posts, and then others by the same authors in the same order, without end.
+    pub(super) fn posts_for_ever(&self) -> impl Iterator<Item = TownPost> {
+        let ids = PostIds::new(0, None);
+        self.posts.iter().cycle().map_while(move |post| {
+            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS)?, author: post.author })
+        })
+    }
+
     /// How many timelines these posts reach, each post counted.
     pub(super) fn delivery_count(&self) -> u64 {
         self.posts.iter().map(|post| self.authors[post.author].readers.len() as u64).sum()
@@ -133,18 +141,21 @@ impl Town {
 
     /// What publishing its posts writes into the log.
     pub(super) fn events(&self) -> impl Iterator<Item = Event> {
-        self.posts.iter().map(|post| {
-            let post = Post {
-                id: post.id,
-                author: self.author(*post),
-                text: text_of(post.id),
-                origin: Origin::Shared,
-                link: None,
-                reply_to: None,
-                repost_of: None,
-            };
-            Event::PostPublished { post, request_id: None }
-        })
+        self.posts.iter().map(|post| self.event(*post))
+    }
+
+    /// What publishing one of its posts writes into the log.
+    pub(super) fn event(&self, post: TownPost) -> Event {
+        let post = Post {
+            id: post.id,
+            author: self.author(post),
+            text: text_of(post.id),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        Event::PostPublished { post, request_id: None }
     }
 
     /// What a client asks for to publish a post.

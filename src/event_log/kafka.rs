@@ -116,6 +116,14 @@ impl Default for Settings {
     }
 }
 
+/// The properties of librdkafka with which events are appended: for whoever measures what
+/// a log adds to them.
+pub fn producer_properties(settings: &Settings) -> BTreeMap<String, String> {
+    let config = client::producer(settings);
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    config.config_map().into_iter().map(owned).collect()
+}
+
 impl Settings {
     /// Every field that is out of its range and every property that librdkafka does not
     /// take, and why.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What every scenario measures, in the order in which it stands in the report.
-const SECTIONS: [(&str, usize); 9] = [
+const SECTIONS: [(&str, usize); 13] = [
     ("drain, embedded", 1),
     ("drain, Redis", 1),
     ("ceiling", 2),
@@ -22,6 +22,10 @@ const SECTIONS: [(&str, usize); 9] = [
     ("sleepers", 2),
     ("scale", 2),
     ("followers", 3),
+    ("read, embedded", 16),
+    ("read, Redis", 16),
+    ("mixed, embedded", 4),
+    ("mixed, Redis", 4),
 ];
 /// What may be 0.
 const COUNTS: [&str; 2] = ["posts waiting, at most", "skipped, asleep"];

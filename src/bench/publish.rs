@@ -1,0 +1,279 @@
+//! *publish*: posts over `StreamPublishPosts` into Kafka, beside a bare producer of
+//! librdkafka with the same settings, the same payloads and a topic of the same shape.
+//!
+//! ```text
+//!  streams ──► API ──► producer ──► topic          in turns with
+//!              payloads ──► producer ──► other topic
+//! ```
+//!
+//! No worker runs: they would take the posts from the processors as well.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{future, stream};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::FromClientConfigAndContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{
+        BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
+        ThreadedProducer,
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{BenchError, Goal, Ratio, Row, Section, ground::Ground, redis::BenchRedis, town::Town};
+use crate::{
+    app::{self, App, Backend, Roles},
+    client::{ClientError, Target},
+    domain::UserId,
+    event_log::{
+        EventLog, codec,
+        kafka::{self, KafkaLog},
+        partition_of,
+    },
+    proto::v1::{
+        PublishPostRequest, post_service_client::PostServiceClient,
+        stream_publish_posts_response::Result as Answer,
+    },
+    writes::TEXT_CHARS_MAX_DEFAULT,
+};
+
+/// Streams at once, each on a connection of its own.
+const STREAMS: usize = 4;
+/// So often each takes a turn, after one to warm up.
+const ROUNDS: usize = 7;
+const FLUSH_MAX: Duration = Duration::from_secs(60);
+/// How long the bare producer waits when its queue is full.
+const FULL_WAIT: Duration = Duration::from_millis(1);
+
+/// Nothing, where the logs are embedded.
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let (Some(roost), Some(bare)) = (ground.logs.new_topic(), ground.logs.new_topic()) else {
+        return Ok(Vec::new());
+    };
+    let (town, turn_posts) = (ground.town().await?, ground.settings.turn_posts);
+    ground.say("publishing, Kafka");
+    let redis = &ground.redis;
+    redis.empty().await?;
+    let authors: Arc<[UserId]> =
+        town.posts_for_ever().take(turn_posts).map(|post| town.author(post)).collect();
+    let mut bare = Bare::open(bare, &town, turn_posts).await?;
+    let mut api = RunningApi::start(roost, redis).await?;
+    let (mut plain, mut named, mut ratios) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
+    for round in 0..=ROUNDS {
+        let bare = bare.turn().await?;
+        let without = api.turn(&authors, None).await?;
+        let with = api.turn(&authors, Some(round)).await?;
+        if round > 0 {
+            ratios.0.push(without / bare);
+            ratios.1.push(with / bare);
+            plain.push((without, bare));
+            named.push(with);
+        }
+    }
+    api.stop().await?;
+    redis.empty().await?;
+    let row = |name: &str, rates: Vec<f64>| Row::new(name).with("posts", median(rates), "/s");
+    Ok(vec![Section {
+        name: "publish, Kafka".to_owned(),
+        about: format!(
+            "{turn_posts} posts a turn over {STREAMS} streams until all are acknowledged, and in \
+             turns with them a bare producer that sends as many of the same payloads and waits \
+             for the last acknowledgement. Medians of {ROUNDS} turns."
+        ),
+        rows: vec![
+            row("roost", plain.iter().map(|(roost, _)| *roost).collect()),
+            row("roost, request ids", named),
+            row("bare producer", plain.iter().map(|(_, bare)| *bare).collect()),
+        ],
+        ratios: vec![
+            Ratio {
+                name: "posts/s, Roost ÷ bare producer".to_owned(),
+                value: median(ratios.0),
+                goal: Some(Goal::AtLeast(0.8)),
+            },
+            Ratio {
+                name: "posts/s, Roost with request ids ÷ bare producer".to_owned(),
+                value: median(ratios.1),
+                goal: None,
+            },
+        ],
+        ..Section::default()
+    }])
+}
+
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// An API without workers.
+struct RunningApi {
+    app: App,
+    channels: Vec<Channel>,
+    _dir: tempfile::TempDir,
+}
+
+impl RunningApi {
+    async fn start(kafka: kafka::Settings, redis: &BenchRedis) -> Result<Self, BenchError> {
+        let dir = tempfile::TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = app::Settings {
+            backend: Backend::Shared { kafka: Box::new(kafka), redis: redis.config() },
+            roles: Roles { api: true, worker: false },
+            ..app::Settings::new(dir.path().to_owned(), listen)
+        };
+        let app = App::start(settings, &CancellationToken::new()).await?;
+        let target = Target::new(format!("http://{}", app.address()));
+        let mut channels = Vec::new();
+        for _ in 0..STREAMS {
+            channels.push(target.connect().await?);
+        }
+        Ok(Self { app, channels, _dir: dir })
+    }
+
+    /// Publishes a post of each author, and returns posts a second. With `round` each has
+    /// a request id, which no other round has.
+    async fn turn(
+        &mut self,
+        authors: &Arc<[UserId]>,
+        round: Option<usize>,
+    ) -> Result<f64, BenchError> {
+        let begun = Instant::now();
+        let streams = self.channels.iter().enumerate().map(|(lane, channel)| {
+            let authors = Arc::clone(authors);
+            let posts =
+                (lane..authors.len()).step_by(STREAMS).map(move |place| PublishPostRequest {
+                    author_id: authors[place].0,
+                    text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
+                    request_id: round.map_or_else(String::new, |at| format!("{at}-{place}")),
+                    ..Default::default()
+                });
+            tokio::spawn(publish(channel.clone(), posts))
+        });
+        let mut posts = 0;
+        for done in future::join_all(streams).await {
+            posts += done.map_err(|_| BenchError::Panicked)??;
+        }
+        if posts != authors.len() {
+            return Err(BenchError::Unacknowledged);
+        }
+        Ok(posts as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    async fn stop(self) -> Result<(), BenchError> {
+        drop(self.channels);
+        Ok(self.app.stop().await?)
+    }
+}
+
+/// Publishes on one stream, and returns how many posts have an id.
+async fn publish(
+    channel: Channel,
+    posts: impl Iterator<Item = PublishPostRequest> + Send + 'static,
+) -> Result<usize, ClientError> {
+    let mut client = PostServiceClient::new(channel);
+    let mut answers = client.stream_publish_posts(stream::iter(posts)).await?.into_inner();
+    let mut made = 0;
+    while let Some(answer) = answers.message().await? {
+        made += usize::from(matches!(answer.result, Some(Answer::PostId(_))));
+    }
+    Ok(made)
+}
+
+/// A producer with nothing around it.
+struct Bare {
+    producer: Arc<ThreadedProducer<Acknowledged>>,
+    topic: String,
+    /// With the partition of each.
+    payloads: Arc<[(i32, Bytes)]>,
+    /// What has been acknowledged, of all turns.
+    acknowledged: Arc<AtomicU64>,
+}
+
+/// Counts what the brokers have acknowledged.
+struct Acknowledged(Arc<AtomicU64>);
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext<NoCustomPartitioner> for Acknowledged {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, report: &DeliveryResult<'_>, (): ()) {
+        if report.is_ok() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Bare {
+    async fn open(
+        settings: kafka::Settings,
+        town: &Town,
+        turn_posts: usize,
+    ) -> Result<Self, BenchError> {
+        let config: ClientConfig = kafka::producer_properties(&settings).into_iter().collect();
+        let topic = settings.topic.clone();
+        // The topic is made as a log is.
+        let log = KafkaLog::open(settings).await?;
+        let partitions = log.partitions();
+        log.close().await;
+        let payloads = town.posts_for_ever().take(turn_posts).map(|post| {
+            (partition_of(town.author(post), partitions) as i32, codec::encode(&town.event(post)))
+        });
+        let acknowledged = Arc::<AtomicU64>::default();
+        let context = Acknowledged(Arc::clone(&acknowledged));
+        let producer = ThreadedProducer::from_config_and_context(&config, context)
+            .map_err(BenchError::Producer)?;
+        Ok(Self { producer: Arc::new(producer), topic, payloads: payloads.collect(), acknowledged })
+    }
+
+    /// Sends all payloads, and returns how many a second were acknowledged.
+    async fn turn(&mut self) -> Result<f64, BenchError> {
+        let (producer, payloads) = (Arc::clone(&self.producer), Arc::clone(&self.payloads));
+        let topic = self.topic.clone();
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        let begun = Instant::now();
+        let sent = tokio::task::spawn_blocking(move || {
+            payloads.iter().try_for_each(|(partition, payload)| {
+                send(&producer, &topic, *partition, payload)
+            })?;
+            producer.flush(FLUSH_MAX)
+        });
+        sent.await.map_err(|_| BenchError::Panicked)?.map_err(BenchError::Producer)?;
+        let elapsed = begun.elapsed();
+        if self.acknowledged.load(Ordering::Relaxed) - before != self.payloads.len() as u64 {
+            return Err(BenchError::Unacknowledged);
+        }
+        Ok(self.payloads.len() as f64 / elapsed.as_secs_f64())
+    }
+}
+
+/// Sends one message, once there is room for it.
+fn send(
+    producer: &ThreadedProducer<Acknowledged>,
+    topic: &str,
+    partition: i32,
+    payload: &[u8],
+) -> Result<(), KafkaError> {
+    loop {
+        let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(payload);
+        match producer.send(record) {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                std::thread::sleep(FULL_WAIT);
+            }
+            sent => return sent.map_err(|(error, _)| error),
+        }
+    }
+}

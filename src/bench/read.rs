@@ -1,0 +1,254 @@
+//! *read*: pages of home timelines over gRPC, alone and while a fan-out runs, beside a
+//! bare call that returns the same bytes.
+//!
+//! Both are called by the same clients in turns, so that what else happens on the machine
+//! slows both.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use super::{
+    BenchError, Goal, Ratio, Section,
+    audience::Audience,
+    closed_loop::{self, Answered, Calls, Turn},
+    ground::Ground,
+    redis::BenchRedis,
+    roost::Roost,
+    serving::Serving,
+    town::Town,
+};
+use crate::{
+    client::ClientError,
+    domain::Event,
+    proto::v1::{
+        ListHomeTimelineRequest, ListHomeTimelineResponse,
+        timeline_service_client::TimelineServiceClient,
+    },
+    store::Store,
+};
+
+/// Calls under way at once.
+const CALLERS: usize = 64;
+/// So often both take a turn.
+const ROUNDS: usize = 7;
+/// Posts that are fanned out at once while reads are measured beside them.
+const FANOUT_POSTS: usize = 1_000;
+/// Pages that are looked at to find one of the usual size.
+const SAMPLE_PAGES: usize = 100;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    size: i32,
+    ids_only: bool,
+}
+
+const PAGES: [Page; 4] = [
+    Page { size: 20, ids_only: true },
+    Page { size: 100, ids_only: true },
+    Page { size: 20, ids_only: false },
+    Page { size: 100, ids_only: false },
+];
+
+impl Page {
+    fn name(self) -> String {
+        format!("{} {}", self.size, if self.ids_only { "ids" } else { "posts" })
+    }
+
+    fn request(self, audience: &Audience, turn: Turn) -> ListHomeTimelineRequest {
+        ListHomeTimelineRequest {
+            user_id: audience.reader(turn).0,
+            page_size: self.size,
+            page_token: String::new(),
+            ids_only: self.ids_only,
+        }
+    }
+}
+
+pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
+    let (town, turn) = (ground.town().await?, ground.settings.turn);
+    ground.say("reading, embedded");
+    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let roost = Roost::embedded(&dir, ground.settings.partitions)?;
+    let embedded = of_store("embedded", roost, None, &town, turn).await?;
+    ground.say("reading, Redis");
+    let roost = ground.roost().await?;
+    let redis = of_store("Redis", roost, Some(&ground.redis), &town, turn).await?;
+    Ok(vec![embedded, redis])
+}
+
+/// Measures the reads of a Roost with an empty log and store; each turn of either lasts
+/// `turn`. With `redis`, what a read costs Redis too.
+async fn of_store<S: Store>(
+    name: &str,
+    mut roost: Roost<S>,
+    redis: Option<&BenchRedis>,
+    town: &Town,
+    turn: Duration,
+) -> Result<Section, BenchError> {
+    let audience = Arc::new(Audience::of(town));
+    audience.seat(&mut roost, town).await?;
+    let mut posts = town.posts_for_ever().map(|post| town.event(post));
+    let serving = Serving::roost(roost.api()).await?;
+    let channels = serving.connect().await?;
+    let mut section = Section {
+        name: format!("read, {name}"),
+        about: format!(
+            "{CALLERS} calls under way at once on loopback, by {} readers with full timelines \
+             whom Zipf's law has draw; beside each, in turns, a bare tonic call that answers \
+             with the same bytes.",
+            audience.len()
+        ),
+        ..Section::default()
+    };
+    for beside_fanout in [false, true] {
+        for page in PAGES {
+            let pair = Pair::of(page, &audience, &channels).await?;
+            let before = usage(redis).await?;
+            let measured = if beside_fanout {
+                tokio::select! {
+                    measured = pair.measure(turn) => measured?,
+                    failed = keep_busy(&mut roost, &mut posts) => return Err(failed),
+                }
+            } else {
+                pair.measure(turn).await?
+            };
+            let cpu = usage(redis).await?.saturating_sub(before);
+            pair.stop().await?;
+            measured.add_to(&mut section, page, beside_fanout, redis.map(|_| cpu));
+            if beside_fanout {
+                roost.settle().await?;
+            }
+        }
+    }
+    drop(channels);
+    serving.stop().await?;
+    roost.stop().await?;
+    Ok(section)
+}
+
+/// The CPU time that Redis has used.
+async fn usage(redis: Option<&BenchRedis>) -> Result<Duration, BenchError> {
+    match redis {
+        Some(redis) => Ok(redis.usage().await?.cpu),
+        None => Ok(Duration::ZERO),
+    }
+}
+
+/// Publishes for ever, and returns what has gone wrong.
+async fn keep_busy<S: Store>(
+    roost: &mut Roost<S>,
+    posts: &mut impl Iterator<Item = Event>,
+) -> BenchError {
+    loop {
+        if let Err(error) = roost.append(posts.take(FANOUT_POSTS)).await {
+            return error;
+        }
+        if let Err(error) = roost.settle().await {
+            return error;
+        }
+    }
+}
+
+/// Roost and the bare service.
+struct Pair {
+    page: Page,
+    audience: Arc<Audience>,
+    roost: Vec<Channel>,
+    bare: Vec<Channel>,
+    serving: Serving,
+}
+
+/// What both did.
+struct Measured {
+    roost: Calls,
+    bare: Calls,
+    /// The one's calls a second by the other's, in each round.
+    ratios: Vec<f64>,
+}
+
+impl Pair {
+    /// Lets the bare service answer with one of Roost's pages of the usual size.
+    async fn of(
+        page: Page,
+        audience: &Arc<Audience>,
+        roost: &[Channel],
+    ) -> Result<Self, BenchError> {
+        let mut client = TimelineServiceClient::new(roost[0].clone());
+        let mut pages: Vec<ListHomeTimelineResponse> = Vec::new();
+        for number in 0..SAMPLE_PAGES {
+            let request = page.request(audience, Turn { caller: 0, number });
+            let answer = client.list_home_timeline(request).await.map_err(ClientError::from)?;
+            pages.push(answer.into_inner());
+        }
+        let bytes = pages.iter().map(Message::encoded_len).sum::<usize>() / SAMPLE_PAGES;
+        let usual = pages.into_iter().min_by_key(|page| page.encoded_len().abs_diff(bytes));
+        let serving = Serving::bare(usual.unwrap_or_default()).await?;
+        let bare = serving.connect().await?;
+        Ok(Self { page, audience: Arc::clone(audience), roost: roost.to_vec(), bare, serving })
+    }
+
+    async fn measure(&self, turn: Duration) -> Result<Measured, BenchError> {
+        let mut measured =
+            Measured { roost: Calls::none()?, bare: Calls::none()?, ratios: Vec::new() };
+        for _ in 0..ROUNDS {
+            let roost = self.call(&self.roost, turn).await?;
+            let bare = self.call(&self.bare, turn).await?;
+            measured.ratios.push(roost.rate() / bare.rate());
+            measured.roost.follow(&roost)?;
+            measured.bare.follow(&bare)?;
+        }
+        Ok(measured)
+    }
+
+    async fn call(&self, channels: &[Channel], time: Duration) -> Result<Calls, BenchError> {
+        let clients: Arc<[_]> = channels.iter().cloned().map(TimelineServiceClient::new).collect();
+        let (page, audience) = (self.page, Arc::clone(&self.audience));
+        let [calls] = closed_loop::run(CALLERS, time, move |turn| {
+            let mut client = clients[turn.caller % clients.len()].clone();
+            let request = page.request(&audience, turn);
+            async move {
+                let answer = client.list_home_timeline(request).await.map_err(ClientError::from)?;
+                Ok(Answered::<1> { kind: 0, bytes: answer.into_inner().encoded_len() })
+            }
+        })
+        .await?;
+        Ok(calls)
+    }
+
+    async fn stop(self) -> Result<(), BenchError> {
+        drop(self.bare);
+        self.serving.stop().await
+    }
+}
+
+impl Measured {
+    fn add_to(
+        mut self,
+        section: &mut Section,
+        page: Page,
+        beside_fanout: bool,
+        redis_cpu: Option<Duration>,
+    ) {
+        let name = match beside_fanout {
+            true => format!("{}, beside a fan-out", page.name()),
+            false => page.name(),
+        };
+        let mut row = self.roost.row(&name);
+        if let (Some(cpu), false) = (redis_cpu, beside_fanout) {
+            let each = cpu.as_secs_f64() * 1e6 / self.roost.count().max(1) as f64;
+            row = row.with("Redis CPU a call", each, "µs");
+        }
+        section.rows.extend([row, self.bare.row(format!("{name}: bare"))]);
+        self.ratios.sort_unstable_by(f64::total_cmp);
+        let is_goal = page.ids_only && !beside_fanout;
+        section.ratios.push(Ratio {
+            name: format!("reads/s ÷ bare calls/s, {name}"),
+            value: self.ratios[self.ratios.len() / 2],
+            goal: is_goal.then_some(Goal::AtLeast(0.7)),
+        });
+    }
+}

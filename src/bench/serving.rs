@@ -1,0 +1,107 @@
+//! Roost's API over gRPC on loopback, as `roost serve` answers it; and beside it a bare
+//! service of the same messages that answers every call with the same bytes: what gRPC
+//! itself costs.
+//!
+//! ```text
+//!  callers ──► connections ─┬─► gate ─► measured ─► API ─► store
+//!                           └─► constant answers
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    service::Routes,
+    transport::{self, Channel, server::TcpIncoming},
+};
+
+use super::BenchError;
+use crate::{
+    app,
+    client::Target,
+    event_log::EventLog,
+    grpc::{self, Api, Calls, Gate},
+    proto::v1::{
+        ListAuthorTimelineRequest, ListAuthorTimelineResponse, ListHomeTimelineRequest,
+        ListHomeTimelineResponse,
+        timeline_service_server::{TimelineService, TimelineServiceServer},
+    },
+    store::Store,
+};
+
+/// Connections of the clients: more than cores, so that none waits for another's bytes.
+const CONNECTIONS: usize = 8;
+
+/// A gRPC server on loopback. Dropping it ends it where it stands.
+pub(super) struct Serving {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), transport::Error>>,
+}
+
+impl Serving {
+    /// Roost, with all that stands before its services.
+    pub(super) async fn roost<L: EventLog, S: Store>(api: Api<L, S>) -> Result<Self, BenchError> {
+        let (gate, routes) = Gate::new().await;
+        gate.open(grpc::routes(api).map_err(app::AppError::from)?).await;
+        Self::start(Calls::new(Default::default()).measure(routes)).await
+    }
+
+    /// A service that answers every read of a home timeline with `page`.
+    pub(super) async fn bare(page: ListHomeTimelineResponse) -> Result<Self, BenchError> {
+        Self::start(Routes::new(TimelineServiceServer::new(Bare { page }))).await
+    }
+
+    async fn start(routes: Routes) -> Result<Self, BenchError> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(BenchError::Listen)?;
+        let address = listener.local_addr().map_err(BenchError::Listen)?;
+        let stop = CancellationToken::new();
+        let server = app::transport().add_routes(routes).serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
+        Ok(Self { address, stop, task: tokio::spawn(server) })
+    }
+
+    /// Connections to it, those of Roost's own clients.
+    pub(super) async fn connect(&self) -> Result<Vec<Channel>, BenchError> {
+        let target = Target::new(format!("http://{}", self.address));
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            channels.push(target.connect().await?);
+        }
+        Ok(channels)
+    }
+
+    /// Ends it. Nobody may be calling any more, or be connected.
+    pub(super) async fn stop(self) -> Result<(), BenchError> {
+        self.stop.cancel();
+        self.task.await.map_err(|_| BenchError::Panicked)?.map_err(app::AppError::from)?;
+        Ok(())
+    }
+}
+
+/// Answers without looking at anything.
+struct Bare {
+    page: ListHomeTimelineResponse,
+}
+
+#[tonic::async_trait]
+impl TimelineService for Bare {
+    async fn list_home_timeline(
+        &self,
+        _: Request<ListHomeTimelineRequest>,
+    ) -> Result<Response<ListHomeTimelineResponse>, Status> {
+        Ok(Response::new(self.page.clone()))
+    }
+
+    async fn list_author_timeline(
+        &self,
+        _: Request<ListAuthorTimelineRequest>,
+    ) -> Result<Response<ListAuthorTimelineResponse>, Status> {
+        Err(Status::unimplemented("the bare service has home timelines only"))
+    }
+}
