@@ -3,6 +3,7 @@
 //! replies.
 
 use std::{
+    collections::HashMap,
     io::{Read, Write},
     net::TcpStream,
     thread,
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::{
     domain::{PostId, UserId},
-    event_log::partition_of,
-    fanout::combine,
+    event_log::{codec, partition_of},
+    fanout::{self, combine},
     store::redis::{
         resp::{HomeKey, pack_push},
         slots::NodeAddress,
@@ -42,8 +43,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let readers = town.readers();
     rivals::wake(&ground.redis, &readers).await?;
     let work = &drained.drained.work;
-    let round_deliveries = work.deliveries / work.rounds.max(1);
-    let packed = Packed::of(&town, drained.partitions, round_deliveries);
+    let packed = Packed::of(&town, drained.partitions);
     let (deliveries, pushes) = (packed.deliveries, packed.pushes);
     let sent = packed.send(&ground.redis, node.clone()).await?;
     let rate = deliveries as f64 / sent.elapsed.as_secs_f64();
@@ -53,8 +53,9 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
         .with(REDIS_CPU, micros_each(sent.redis_cpu, deliveries), "µs");
     Ok(vec![Section {
         name: "ceiling".to_owned(),
-        about: "The commands of the drain into Redis, packed beforehand and sent over one \
-                connection by a thread that does nothing else, onto the same readers' lists."
+        about: "The commands of the drain into Redis, combined as workers do, packed \
+                beforehand, and sent over one connection by a thread that does nothing else, \
+                onto the same readers' lists."
             .to_owned(),
         rows: vec![drained.row("roost"), ceiling],
         ratios: vec![Ratio {
@@ -81,19 +82,19 @@ struct Sent {
 }
 
 impl Packed {
-    /// The pushes of a town as workers combine them: partition by partition, in rounds
-    /// of so many deliveries.
-    fn of(town: &Town, partitions: u32, round_deliveries: u64) -> Self {
+    /// The pushes of a town as workers combine them, partition by partition.
+    fn of(town: &Town, partitions: u32) -> Self {
         let mut posts = vec![Vec::<TownPost>::new(); partitions as usize];
         for post in town.posts() {
             posts[partition_of(town.author(*post), partitions) as usize].push(*post);
         }
+        let settings = fanout::Settings::default();
         let mut packed = Self { bytes: Vec::new(), pushes: 0, deliveries: 0 };
         for posts in posts {
             let mut round = Vec::new();
-            for post in posts {
-                round.extend(town.deliveries(&[post]));
-                if round.len() as u64 >= round_deliveries {
+            for posts in fanouts(town, &posts, settings.batch_bytes_max) {
+                round.extend(town.deliveries(&posts));
+                if round.len() >= settings.round_deliveries_max {
                     packed.add(std::mem::take(&mut round));
                 }
             }
@@ -120,6 +121,28 @@ impl Packed {
     }
 }
 
+/// The posts of a partition that workers fan out together: those of one author in one
+/// batch of the log, in the order of the first of them.
+fn fanouts(town: &Town, posts: &[TownPost], batch_bytes_max: usize) -> Vec<Vec<TownPost>> {
+    let mut fanouts = Vec::<Vec<TownPost>>::new();
+    // Where an author's posts of this batch are.
+    let mut places = HashMap::new();
+    let mut batch_bytes = 0;
+    for post in posts {
+        let place = *places.entry(town.author(*post)).or_insert_with(|| {
+            fanouts.push(Vec::new());
+            fanouts.len() - 1
+        });
+        fanouts[place].push(*post);
+        batch_bytes += codec::encode(&town.event(*post)).len();
+        if batch_bytes >= batch_bytes_max {
+            places.clear();
+            batch_bytes = 0;
+        }
+    }
+    fanouts
+}
+
 /// Every reply is a line, as a push is answered by a number.
 fn send_all(packed: &Packed, to: &NodeAddress) -> std::io::Result<Duration> {
     let mut stream = TcpStream::connect((&*to.host, to.port))?;
@@ -141,4 +164,32 @@ fn send_all(packed: &Packed, to: &NodeAddress) -> std::io::Result<Duration> {
         writing.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))
     })?;
     Ok(begun.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::town::Drawn;
+
+    #[test]
+    fn the_posts_of_an_author_are_fanned_out_together_within_a_batch() {
+        let drawn = Drawn { authors: 2, first_id: 101, followers: 10 };
+        let town = Town::drawn(1, 100, drawn, 8);
+        let lens = |bytes| -> Vec<usize> {
+            fanouts(&town, town.posts(), bytes).iter().map(Vec::len).collect()
+        };
+        assert_eq!(lens(usize::MAX), [4, 4]);
+        let post_bytes = codec::encode(&town.event(town.posts()[0])).len();
+        assert_eq!(lens(4 * post_bytes), [2, 2, 2, 2]);
+        assert_eq!(lens(1), [1; 8]);
+    }
+
+    #[test]
+    fn what_is_packed_carries_every_delivery_once() {
+        let drawn = Drawn { authors: 5, first_id: 101, followers: 10 };
+        let town = Town::drawn(1, 100, drawn, 50);
+        let packed = Packed::of(&town, 4);
+        assert_eq!(packed.deliveries, town.delivery_count());
+        assert!(packed.pushes < packed.deliveries, "{} pushes", packed.pushes);
+    }
 }

@@ -131,20 +131,23 @@ impl Town {
         })
     }
 
-    /// What publishing its posts writes into the log.
+    /// What publishing a post writes into the log.
+    pub(super) fn event(&self, post: TownPost) -> Event {
+        let post = Post {
+            id: post.id,
+            author: self.author(post),
+            text: text_of(post.id),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        Event::PostPublished { post, request_id: None }
+    }
+
+    /// The same of all its posts.
     pub(super) fn events(&self) -> impl Iterator<Item = Event> {
-        self.posts.iter().map(|post| {
-            let post = Post {
-                id: post.id,
-                author: self.author(*post),
-                text: text_of(post.id),
-                origin: Origin::Shared,
-                link: None,
-                reply_to: None,
-                repost_of: None,
-            };
-            Event::PostPublished { post, request_id: None }
-        })
+        self.posts.iter().map(|post| self.event(*post))
     }
 
     /// What a client asks for to publish a post.
