@@ -107,7 +107,8 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Measures, prints the figures on stdout as they come, and writes both reports.
+    /// Measures, prints the figures on stdout as they come, and writes both reports, anew
+    /// after every scenario.
     ///
     /// # Errors
     /// If something could not be measured, or a report not be written.
@@ -116,13 +117,15 @@ impl BenchArgs {
         let (json, page) = (self.out.join("bench.json"), self.out.join("bench.html"));
         std::fs::create_dir_all(&self.out)
             .map_err(|source| BenchError::Report { path: self.out.clone(), source })?;
-        let report = run(self.into(), &mut TerminalReporter::default(), |section| {
-            // It measures though nobody may read this.
-            let _ = writeln!(std::io::stdout().lock(), "{section}");
+        run(self.into(), &mut TerminalReporter::default(), |report, first| {
+            for section in &report.sections[first..] {
+                // It measures though nobody may read this.
+                let _ = writeln!(std::io::stdout().lock(), "{section}");
+            }
+            write(&json, &format!("{}\n", json_of(report)))?;
+            write(&page, &html::page(report))
         })
         .await?;
-        write(&json, &format!("{}\n", json_of(&report)))?;
-        write(&page, &html::page(&report))?;
         let _ = writeln!(std::io::stdout().lock(), "{} and {}", json.display(), page.display());
         Ok(())
     }

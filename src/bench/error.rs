@@ -40,6 +40,9 @@ pub enum BenchError {
     /// The Redis that was given holds something.
     #[error("this Redis holds keys, and the bench empties what it measures; give it an empty one")]
     RedisInUse,
+    /// Redis did not free the memory of what was dropped.
+    #[error("Redis has not given back the memory of what was dropped; see its log")]
+    NotEmptied,
     /// Connections broke while something was measured.
     #[error("Redis went away during a measurement; see its log, and run the bench again")]
     RedisWentAway,

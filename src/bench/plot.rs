@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(ticks(Scale::Linear, &[0.0, 1.3e6]), ["0", "500 k", "1 M"]);
         assert_eq!(ticks(Scale::Linear, &[0.3, 0.9]), ["0", "0.2", "0.4", "0.6", "0.8"]);
         assert_eq!(ticks(Scale::Log, &[0.002, 0.5]), ["0.001", "0.01", "0.1", "1"]);
-        assert_eq!(ticks(Scale::Log, &[10.0, 1e5]), ["10", "100", "1 k", "10 k", "100 k"]);
+        assert_eq!(ticks(Scale::Log, &[10.0, 1e5]), ["10", "100", "1000", "10 k", "100 k"]);
         assert_eq!(
             ticks(Scale::Nines, &[0.5, 0.9999]),
             ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"]

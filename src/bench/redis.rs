@@ -21,6 +21,9 @@ use crate::store::redis::{
 
 const START_MAX: Duration = Duration::from_secs(20);
 const START_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Some 100 million keys.
+const EMPTY_MAX: Duration = Duration::from_secs(600);
+const EMPTY_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A Redis to measure. It is emptied between measurements.
 pub(super) struct BenchRedis {
@@ -100,9 +103,20 @@ impl BenchRedis {
         &self.router
     }
 
-    /// Drops everything in it.
+    /// Drops everything in it, and waits until the memory is free: what is measured next
+    /// must not pay for it.
     pub(super) async fn empty(&self) -> Result<(), BenchError> {
-        self.ask(&[b"FLUSHALL", b"SYNC"]).await.map(drop)
+        // With millions of keys it would not answer for seconds otherwise.
+        self.ask(&[b"FLUSHALL", b"ASYNC"]).await?;
+        let deadline = Instant::now() + EMPTY_MAX;
+        while Instant::now() < deadline {
+            let memory = self.info("memory").await?;
+            if memory.iter().all(|info| number(info, "lazyfree_pending_objects") == 0.0) {
+                return Ok(());
+            }
+            sleep(EMPTY_LOOK_EVERY).await;
+        }
+        Err(BenchError::NotEmptied)
     }
 
     pub(super) async fn usage(&self) -> Result<Usage, BenchError> {

@@ -113,47 +113,74 @@ pub enum LogPlace {
     Embedded,
 }
 
-/// Measures one scenario after the other; `on_section` is told each section as it comes.
+/// Measures one scenario after the other; after each `on_report` is given what there is,
+/// with the place of the first section that is new.
 ///
 /// # Errors
-/// If something could not be measured.
+/// If something could not be measured, or `on_report` fails.
 pub async fn run(
     settings: Settings,
     reporter: &mut dyn Reporter,
-    mut on_section: impl FnMut(&Section),
-) -> Result<Report, BenchError> {
+    mut on_report: impl FnMut(&Report, usize) -> Result<(), BenchError>,
+) -> Result<(), BenchError> {
     settings.load.check()?;
-    let (begun, began_at) = (Instant::now(), SystemTime::now());
+    let began_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let begun = Instant::now();
     let mut ground = Ground::prepare(&settings, reporter).await?;
-    let machine = Machine {
-        redis: ground.redis.version().await?,
-        log: ground.logs.name(),
-        ..Machine::this()
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        command: without_addresses(std::env::args().skip(1)),
+        began_at: began_at.as_secs(),
+        seconds: 0.0,
+        machine: Machine {
+            redis: ground.redis.version().await?,
+            log: ground.logs.name(),
+            ..Machine::this()
+        },
+        sections: Vec::new(),
     };
-    let mut sections = Vec::new();
-    let mut result = Ok(());
+    let mut measured = Ok(());
     for scenario in &settings.scenarios {
-        match scenario.measure(&mut ground).await {
-            Ok(measured) => {
-                measured.iter().for_each(&mut on_section);
-                sections.extend(measured);
-            }
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
+        let first = report.sections.len();
+        measured = scenario.measure(&mut ground).await.and_then(|sections| {
+            report.sections.extend(sections);
+            report.seconds = begun.elapsed().as_secs_f64();
+            on_report(&report, first)
+        });
+        if measured.is_err() {
+            break;
         }
     }
     // What was made is dropped even where something went wrong, which says more than
     // what goes wrong here.
     let cleared = ground.clear().await;
-    result.and(cleared)?;
-    Ok(Report {
-        version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-        began_at: began_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        seconds: begun.elapsed().as_secs_f64(),
-        machine,
-        sections,
-    })
+    measured.and(cleared)
+}
+
+/// A command line without the values of the options that may hold passwords.
+fn without_addresses(args: impl Iterator<Item = String>) -> String {
+    const HIDDEN: [&str; 2] = ["--redis", "--kafka"];
+    let mut shown = Vec::new();
+    let mut is_value = false;
+    for arg in args {
+        shown.push(match arg.split_once('=') {
+            Some((option, _)) if HIDDEN.contains(&option) => format!("{option}=…"),
+            _ if is_value => "…".to_owned(),
+            _ => arg.clone(),
+        });
+        is_value = HIDDEN.contains(&arg.as_str());
+    }
+    shown.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_does_not_tell_passwords() {
+        let args = ["bench", "--redis", "redis://:secret@h", "--kafka=secret", "--users", "9"];
+        let shown = without_addresses(args.into_iter().map(str::to_owned));
+        assert_eq!(shown, "bench --redis … --kafka=… --users 9");
+    }
 }
