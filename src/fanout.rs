@@ -16,7 +16,7 @@ mod combine;
 mod flush;
 mod half_done;
 mod observed;
-mod plan;
+pub mod plan;
 mod pool;
 mod progress;
 mod queue;

@@ -11,7 +11,7 @@
 //! rebuild reads too early to see is pushed, one that it sees too is there once,
 //! and one that is taken away meanwhile is left out.
 
-mod merge;
+pub mod merge;
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -10,27 +10,27 @@ use crate::domain::{Event, PostId, UserId};
 /// post that is deleted in its own batch is not delivered, and a follow that was
 /// changed is looked up once the batch holds, however often it was changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Effects {
+pub struct Effects {
     /// The new posts of each author, with the offset of the author's first event.
-    pub(super) posted: BTreeMap<UserId, Posted>,
+    pub posted: BTreeMap<UserId, Posted>,
     /// The posts deleted: author, post, offset.
-    pub(super) deleted: Vec<(UserId, PostId, u64)>,
+    pub deleted: Vec<(UserId, PostId, u64)>,
     /// For each followee, whose follow of it was changed.
-    pub(super) follows: BTreeMap<UserId, BTreeSet<UserId>>,
+    pub follows: BTreeMap<UserId, BTreeSet<UserId>>,
 }
 
 /// New posts of one author.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Posted {
+pub struct Posted {
     /// The offset of the first of them.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// In the order of the log.
-    pub(super) ids: Vec<PostId>,
+    pub ids: Vec<PostId>,
 }
 
 /// Plans the effects of events that begin at `first_offset`, of which the posts
 /// in `absent` (ascending) are not there.
-pub(super) fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
+pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
     let deleted: HashSet<PostId> = events
         .iter()
         .filter_map(|event| match event {

@@ -4,19 +4,19 @@ use crate::{domain::PostId, store::NewestPosts};
 
 /// Gathers the newest posts of many timelines, a bounded number of them.
 #[derive(Debug)]
-pub(super) struct Merge {
+pub struct Merge {
     merged: NewestPosts,
     entries_max: usize,
 }
 
 impl Merge {
     /// Keeps `entries_max` ids at the most.
-    pub(super) fn new(entries_max: usize) -> Self {
+    pub fn new(entries_max: usize) -> Self {
         Self { merged: NewestPosts::default(), entries_max }
     }
 
     /// Joins timelines in.
-    pub(super) fn add(&mut self, timelines: Vec<NewestPosts>) {
+    pub fn add(&mut self, timelines: Vec<NewestPosts>) {
         let merged = &mut self.merged;
         for timeline in timelines {
             merged.floor = merged.floor.max(timeline.floor);
@@ -35,7 +35,7 @@ impl Merge {
     }
 
     /// What has been gathered.
-    pub(super) fn finish(self) -> NewestPosts {
+    pub fn finish(self) -> NewestPosts {
         self.merged
     }
 }
