@@ -398,6 +398,33 @@ async fn while_the_broker_is_away_calls_fail_in_bounded_time_and_then_go_on() {
     assert_eq!(log.committed(0).await.unwrap(), acknowledged);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_which_nothing_comes_any_more_is_replaced() {
+    /// Than librdkafka gives up a connection on which nothing comes.
+    const SOONER: Duration = Duration::from_secs(40);
+    let Some(settings) = services::kafka_settings(1) else { return };
+    let Some((_turn, proxy, brokers)) = proxy().await else { return };
+    let other = KafkaLog::open(settings.clone()).await.unwrap();
+    let settings = Settings { brokers, request_timeout: Duration::from_secs(2), ..settings };
+    let log = KafkaLog::open(settings).await.unwrap();
+    append(&other, 0, 1).await;
+    assert_eq!(timeout(DEADLINE, log.read(0, 0, 1000)).await.unwrap().unwrap().len(), 1);
+
+    proxy.silence_readers();
+    append(&other, 0, 1).await;
+    let read = timeout(SOONER, async {
+        log.wait_past(0, 1).await.unwrap();
+        loop {
+            match log.read(0, 1, 1000).await {
+                Ok(read) if !read.is_empty() => break read,
+                Ok(_) | Err(LogError::Unavailable { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    assert_eq!(read.await.unwrap().len(), 1);
+}
+
 /// A proxy before the broker, the address that clients of it use, and the turn to
 /// have it.
 async fn proxy() -> Option<(tokio::sync::MutexGuard<'static, ()>, Proxy, String)> {

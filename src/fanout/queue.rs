@@ -91,8 +91,10 @@ impl<A: Copy + Ord + Hash> FanoutQueue<A> {
 
     /// Puts back a fan-out that has more followers to reach than it has reached.
     pub(super) fn put_back(&mut self, job: Job<A>) {
-        // In front: the author's older post is finished before the newer one.
-        self.line(job.author).push_front(job);
+        // The author's older post is finished before the newer one.
+        let line = self.line(job.author);
+        let place = line.partition_point(|other| other.offset < job.offset);
+        line.insert(place, job);
     }
 
     /// How far the fan-outs have come that are half done, as many as work on `posts_max`
@@ -217,6 +219,27 @@ mod tests {
             queue.put_back(job);
         }
         assert_eq!(order, [20, 10, 20, 10]);
+    }
+
+    #[test]
+    fn a_new_post_of_many_followers_does_not_overtake_an_older_one() {
+        let mut queue = FanoutQueue::default();
+        let older = Job { after: Some(500), ..deliver(1, 10) };
+        queue.put_back(older);
+        queue.add(deliver(1, 11));
+        // Both are in one round, or the older one waits for its turn.
+        for takes_both in [true, false] {
+            let newer = queue.next_fresh().or_else(|| Some(deliver(1, 12))).unwrap();
+            let long = if takes_both { queue.next_long() } else { None };
+            for job in [Some(newer), long].into_iter().flatten().rev() {
+                queue.put_back(job);
+            }
+        }
+        let mut order = Vec::new();
+        while let Some(job) = queue.next_long() {
+            order.extend(posts(Some(job)));
+        }
+        assert_eq!(order, [10, 11, 12]);
     }
 
     #[test]

@@ -36,15 +36,17 @@ pub mod push;
 pub mod resp;
 pub mod router;
 mod scripts;
+mod sleepers;
 pub mod slots;
 mod tls;
 mod topology;
+mod wakes;
 mod watermarks;
 
 use std::{
     collections::HashMap,
     fmt::Display,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -59,6 +61,7 @@ use self::{
     followers_cache::{FollowersCache, followers_cache},
     node::ConnectionName,
     push::{PushSettings, Pusher},
+    sleepers::Sleepers,
     watermarks::Watermarks,
 };
 use crate::{
@@ -68,7 +71,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -85,6 +88,9 @@ pub struct Settings {
     pub worker: String,
     /// Bytes of memory for the followers of those who post.
     pub followers_cache_bytes: u64,
+    /// Bytes of memory for the readers who are known to sleep, 8 each. None, and they cost
+    /// as much as those who are awake.
+    pub sleepers_bytes_max: usize,
     /// How long a home timeline lives that nobody reads.
     pub idle_max: Duration,
     /// Where round trips are counted.
@@ -101,6 +107,7 @@ impl Settings {
             home_timeline_cap: HOME_TIMELINE_CAP_DEFAULT,
             worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             followers_cache_bytes: 512 << 20,
+            sleepers_bytes_max: 64 << 20,
             idle_max: Duration::from_secs(30 * 24 * 3600),
             metrics: Arc::default(),
         }
@@ -120,6 +127,9 @@ struct Inner {
     settings: Settings,
     claims: Claims,
     followers: FollowersCache,
+    sleepers: tokio::sync::Mutex<Sleepers>,
+    /// How many partitions this process has resumed.
+    resumed: AtomicU64,
     /// When the watermarks were looked at last.
     looked_at: tokio::sync::Mutex<Instant>,
 }
@@ -204,7 +214,19 @@ impl Inner {
         pusher.check().await?;
         let followers = followers_cache(settings.followers_cache_bytes);
         let looked_at = tokio::sync::Mutex::new(Instant::now());
-        Ok(Self { control, pusher, limits, settings, claims, followers, looked_at })
+        let sleepers = tokio::sync::Mutex::new(Sleepers::new(settings.sleepers_bytes_max));
+        let resumed = AtomicU64::new(0);
+        Ok(Self {
+            control,
+            pusher,
+            limits,
+            settings,
+            claims,
+            followers,
+            sleepers,
+            resumed,
+            looked_at,
+        })
     }
 
     /// Makes an empty store this log's, and refuses one of another log.

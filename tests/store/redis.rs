@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use roost::{
-    domain::{Event, PostId},
-    store::{ClaimedPost, Cursor, Homes, Ledger, Lookups, StoreError, Work, redis::RedisStore},
+    domain::{Event, PostId, UserId},
+    store::{
+        ClaimedPost, Cursor, Homes, Ledger, Lookups, StoreError, Work,
+        redis::{RedisStore, slots::key_slot},
+    },
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     Redis, behaviours,
-    fixture::{ANN, BOB, CEM, PARTITION, World, deleted, followed, named, newest, post},
+    fixture::{ANN, BOB, CEM, NONE, PARTITION, World, deleted, followed, named, newest, post},
+    slots::cluster,
 };
 
 behaviours::behaviours!(redis_cluster:
@@ -22,6 +26,8 @@ behaviours::behaviours!(redis_cluster:
     a_node_that_lost_writes_sends_its_partitions_back
     cursors_go_to_another_process_and_not_beyond_a_loss
     a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning
+    a_watermark_that_has_gone_before_its_slot_stops_nobody
+    nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake
 );
 
 /// Until a loss is noticed.
@@ -128,6 +134,61 @@ async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(back
     assert_lost(&world.store).await;
     let resume = world.store.resume(PARTITION, 9).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (0, Some(0), 9));
+}
+
+async fn a_watermark_that_has_gone_before_its_slot_stops_nobody(backend: Redis) {
+    let world = three_events(backend).await;
+    let resumed = async || {
+        let resumed = world.open_another().await.resume(PARTITION, 3).await;
+        resumed.unwrap().marks.delivered
+    };
+    let mut slots = cluster().await;
+    for watermark in watermarks(&world).await {
+        let slot = key_slot(watermark.as_bytes());
+        slots.open(slot).await;
+        slots.move_keys(slot, &[watermark]).await;
+        // Two times, since the first one puts another in its place.
+        for _ in 0..2 {
+            assert_eq!(resumed().await, Some(3));
+        }
+        let left = slots.keys_left(slot, 1_000).await;
+        if !left.is_empty() {
+            slots.move_keys(slot, &left).await;
+        }
+        slots.close(slot).await;
+        assert_eq!(resumed().await, Some(3));
+    }
+}
+
+async fn nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake(backend: Redis) {
+    let world = World::new(backend).await;
+    let readers: Vec<UserId> = (100..200).map(UserId).collect();
+    let push = async |post| {
+        let deliveries: Vec<_> = readers.iter().map(|reader| (*reader, post)).collect();
+        let outcome = world.push(&deliveries).await;
+        assert_eq!(outcome.deliveries + outcome.skipped, 100);
+        outcome.deliveries
+    };
+    assert_eq!(push(10).await, 0);
+    // A list that nobody has announced: whoever pushes to all would find it.
+    let secret = UserId(150);
+    let mut redis = world.backend.connect().await;
+    let marker = [b"L".as_slice(), &[0; 16]].concat();
+    let _: () = redis.rpush(format!("h:{secret}"), marker).await.unwrap();
+    assert_eq!(push(11).await, 0);
+    // One that wakes by the hand of another process.
+    let other = world.open_another().await;
+    let woken = UserId(120);
+    let ticket = other.begin_rebuild(woken).await.unwrap();
+    assert_eq!(push(12).await, 1);
+    assert!(other.finish_rebuild(woken, ticket, newest([11, 10], None)).await.unwrap());
+    assert_eq!(push(13).await, 1);
+    assert_eq!(world.shown(woken).await.unwrap(), [13, 12, 11, 10]);
+    assert_eq!(world.shown(secret).await.unwrap(), NONE);
+    // Whoever takes a partition over does not know whether anything was lost meanwhile.
+    world.store.resume(PARTITION, 0).await.unwrap();
+    assert_eq!(push(14).await, 2);
+    assert_eq!(world.shown(secret).await.unwrap(), [14]);
 }
 
 /// Two posts of Ann's, whom Bob follows; all of it is delivered.

@@ -153,7 +153,7 @@ async fn push_until(
     ids
 }
 
-async fn cluster() -> Slots {
+pub async fn cluster() -> Slots {
     let urls = services::address("ROOST_TEST_REDIS_CLUSTER", "cluster");
     Slots::of(&urls.expect("the backend is there")).await
 }

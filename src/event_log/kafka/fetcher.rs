@@ -13,9 +13,9 @@
 //! partition that nobody has read or waited for in a while is followed no more.
 //!
 //! While the brokers come and go, a consumer may end up fetching nothing for ever. So
-//! where a read comes to nothing although the brokers say that there is something,
-//! another consumer takes over, on another thread; what the one before it still brings
-//! is not looked at.
+//! whoever waits for more asks the brokers now and then whether there is some; and where
+//! a read comes to nothing although they say so, another consumer takes over, on another
+//! thread; what the one before it still brings is not looked at.
 
 mod thread;
 
@@ -45,6 +45,8 @@ use crate::event_log::{LogError, Record};
 
 /// A read that has some of the records it could have waits no longer for the rest.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// After so long without a record whoever waits for one asks the brokers for the end.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long to wait before the end is asked for again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -96,6 +98,8 @@ struct Followed {
     is_paused: bool,
     /// One past the last record known to be acknowledged.
     end: Option<u64>,
+    /// When a record came last, or the brokers said where it ends.
+    heard_at: Instant,
     /// Why it cannot be read on, for the next who reads.
     failure: Option<LogError>,
     used_at: Instant,
@@ -124,6 +128,7 @@ impl Fetcher {
                 moving_to: None,
                 is_paused: false,
                 end: None,
+                heard_at: Instant::now(),
                 failure: None,
                 used_at: Instant::now(),
             }),
@@ -198,15 +203,14 @@ impl Fetcher {
             let mut changed = std::pin::pin!(partition.changed.notified());
             changed.as_mut().enable();
             self.check_open()?;
-            let is_followed = {
+            let (is_followed, ask_at) = {
                 let followed = partition.followed();
                 if followed.end > Some(offset) {
                     return Ok(());
                 }
-                followed.is_followed
+                (followed.is_followed, followed.heard_at + SILENCE_MAX)
             };
-            if is_followed {
-                changed.await;
+            if is_followed && timeout_at(ask_at.into(), changed).await.is_ok() {
                 continue;
             }
             match self.ends.query().await {
@@ -301,6 +305,7 @@ impl Fetcher {
 
     fn note_ends(&self, ends: &[u64]) {
         for (number, end) in ends.iter().enumerate() {
+            self.partition(number as u32).followed().heard_at = Instant::now();
             self.note_end(number as u32, *end);
         }
     }

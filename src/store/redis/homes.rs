@@ -1,5 +1,7 @@
 //! Home timelines in Redis.
 
+use std::sync::atomic::Ordering;
+
 use redis::Value;
 
 use super::{
@@ -22,11 +24,17 @@ use crate::{
 /// list, which is written anew with each of them.
 const TAKEN_MAX: &[u8] = b"8192";
 const MARKER_BYTES: usize = 17;
+/// With fewer readers, leaving out those who sleep costs more than it saves.
+const LEAVE_OUT_FROM: usize = 32;
 
 impl Homes for RedisStore {
     async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
-        let report = self.inner.pusher.push(pushes).await.map_err(|error| error.error)?;
-        self.inner.settle(pushes, report).await
+        if pushes.len() < LEAVE_OUT_FROM || self.inner.settings.sleepers_bytes_max == 0 {
+            let report = self.inner.push(pushes).await?;
+            self.inner.settle(pushes, report).await
+        } else {
+            self.inner.push_to_awake(pushes).await
+        }
     }
 
     async fn push_again(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
@@ -95,6 +103,8 @@ impl Homes for RedisStore {
         let reply = self.inner.control.one(call).await?;
         let ticket = bytes(reply).and_then(|bytes| bytes.try_into().ok());
         let ticket = ticket.ok_or_else(|| damaged("the marker of a home timeline"))?;
+        // Whoever joins a rebuild too: the one who began it may never have come so far.
+        self.inner.announce_wake(reader).await?;
         Ok(RebuildTicket(u64::from_be_bytes(ticket)))
     }
 
@@ -120,6 +130,26 @@ impl Homes for RedisStore {
 }
 
 impl Inner {
+    async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushReport, StoreError> {
+        Ok(self.pusher.push(pushes).await.map_err(|error| error.error)?)
+    }
+
+    /// Pushes to all who are not known to sleep.
+    async fn push_to_awake(&self, pushes: &Pushes<UserId>) -> Result<PushOutcome, StoreError> {
+        // Until the answers are in: what they teach must not be older than what another
+        // push has heard.
+        let mut sleepers = self.sleepers.lock().await;
+        sleepers.resumed(self.resumed.load(Ordering::Acquire));
+        self.hear_wakes(&mut sleepers).await?;
+        let to_awake = sleepers.leave_out(pushes);
+        let report = self.push(&to_awake).await?;
+        sleepers.learn(&report.asleep);
+        drop(sleepers);
+        let mut outcome = self.settle(&to_awake, report).await?;
+        outcome.skipped += (pushes.id_count() - to_awake.id_count()) as u64;
+        Ok(outcome)
+    }
+
     /// How many seconds a list lives that nobody reads.
     fn ttl(&self) -> String {
         self.settings.idle_max.as_secs().to_string()

@@ -14,6 +14,7 @@
 //! | `roost:node:<n>` | string | which process has a node number |
 //! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
 //! | `roost:store` | hash | which log the store belongs to |
+//! | `roost:wakes` | stream | readers who have woken lately |
 //! | `roost:watermark:{<n>}` | hash | on every node, how far each partition had come |
 
 use super::{resp::HomeKey, slots};
@@ -24,6 +25,7 @@ const KNOWN_BUCKETS: u64 = 65_536;
 
 pub(super) const DELETED: &[u8] = b"roost:deleted";
 pub(super) const STORE: &[u8] = b"roost:store";
+pub(super) const WAKES: &[u8] = b"roost:wakes";
 
 pub(super) fn home(reader: UserId) -> Vec<u8> {
     HomeKey::of(reader).as_bytes().to_vec()
@@ -77,6 +79,7 @@ pub(super) fn is_derived(key: &[u8]) -> bool {
     let plain = ["h:", "a:", "p:", "fr:", "fg:", "k:"];
     let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
+        || key == WAKES
         || of("roost:watermark:").is_some()
         || plain.into_iter().filter_map(of).any(is_number)
         || request.is_some_and(is_number)
@@ -97,6 +100,7 @@ mod tests {
             following(UserId(7)),
             known(UserId(7)),
             DELETED.to_vec(),
+            WAKES.to_vec(),
             watermark(3),
         ];
         for key in derived {

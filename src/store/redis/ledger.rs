@@ -11,7 +11,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -124,6 +124,8 @@ impl Ledger for RedisStore {
             state: ClaimState::Held,
         };
         inner.claims().insert(partition, claim);
+        // Where something was lost, this is what was learnt before it was noticed.
+        inner.resumed.fetch_add(1, Ordering::Release);
         Ok(resumed)
     }
 

@@ -87,6 +87,8 @@ pub struct PushReport {
     pub outcome: PushOutcome,
     /// The lists that have grown too long, in no order.
     pub over_full: Vec<OverFull>,
+    /// The readers who have no list, in no order.
+    pub asleep: Vec<UserId>,
     /// The places, ascending, of the pushes that may have been carried out or not.
     pub unknown: Vec<usize>,
     /// How many times a push was sent elsewhere since a slot has moved or is on
@@ -155,9 +157,14 @@ impl Pusher {
     pub async fn push(&self, pushes: &Pushes<UserId>) -> Result<PushReport, Box<PushError>> {
         let work = PushWork { pushes, entries_max: self.entries_max };
         let run = self.router.run(&work).await;
-        let PushSums { outcome, over_full } = run.done;
-        let report =
-            PushReport { outcome, over_full, unknown: run.unknown, redirected: run.redirected };
+        let PushSums { outcome, over_full, asleep } = run.done;
+        let report = PushReport {
+            outcome,
+            over_full,
+            asleep,
+            unknown: run.unknown,
+            redirected: run.redirected,
+        };
         match run.undone {
             None => Ok(report),
             Some((error, unwritten)) => Err(Box::new(PushError { error, unwritten, report })),
@@ -176,6 +183,7 @@ pub(super) struct PushWork<'a> {
 pub(super) struct PushSums {
     pub(super) outcome: PushOutcome,
     pub(super) over_full: Vec<OverFull>,
+    pub(super) asleep: Vec<UserId>,
 }
 
 impl Work for PushWork<'_> {
@@ -200,7 +208,10 @@ impl Work for PushWork<'_> {
     fn take(&self, place: u32, reply: Reply<'_>, done: &mut PushSums) -> bool {
         let (reader, ids) = self.pushes.at(place as usize);
         match reply {
-            Reply::Integer(0) => done.outcome.skipped += ids.len() as u64,
+            Reply::Integer(0) => {
+                done.outcome.skipped += ids.len() as u64;
+                done.asleep.push(reader);
+            }
             Reply::Integer(length) => {
                 done.outcome.deliveries += ids.len() as u64;
                 done.outcome.pushes += 1;
@@ -218,5 +229,6 @@ impl Work for PushWork<'_> {
     fn join(done: &mut PushSums, mut other: PushSums) {
         done.outcome += other.outcome;
         done.over_full.append(&mut other.over_full);
+        done.asleep.append(&mut other.asleep);
     }
 }

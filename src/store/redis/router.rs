@@ -145,27 +145,60 @@ impl Router {
         node: &NodeAddress,
         commands: &[&[&[u8]]],
     ) -> Result<Vec<Value>, NodeError> {
+        self.call(node, commands).await.map_err(|error| self.elsewhere(node, error))
+    }
+
+    /// Carries out a command on the node that serves the slot of its key; or, where the
+    /// slot is on its way and the key is not there any more, on the one that it goes to,
+    /// and says that it was so.
+    ///
+    /// # Errors
+    /// If it was not, or perhaps not, carried out.
+    pub(super) async fn on_node_or_next(
+        &self,
+        node: &NodeAddress,
+        command: &[&[u8]],
+    ) -> Result<(Option<Value>, bool), NodeError> {
+        let error = match self.call(node, &[command]).await {
+            Ok(mut replies) => return Ok((replies.pop(), false)),
+            Err(error) => error,
+        };
+        match self.redirect(node, &error) {
+            Some(Redirect::Ask { node: next, .. }) => {
+                Ok((self.on_node(&next, &[&[b"ASKING"], command]).await?.pop(), true))
+            }
+            _ => Err(self.elsewhere(node, error)),
+        }
+    }
+
+    async fn call(
+        &self,
+        node: &NodeAddress,
+        commands: &[&[&[u8]]],
+    ) -> Result<Vec<Value>, NodeError> {
         let (pool, dial) = (self.shared.pool(node), self.shared.dial());
         let mut lease = pool.lease(&dial, self.shared.settings.admission.as_ref()).await?;
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
-            let reply = lease.connection.call(command).await;
-            replies.push(reply.map_err(|error| self.elsewhere(node, error))?);
+            replies.push(lease.connection.call(command).await?);
         }
         lease.give_back();
         Ok(replies)
     }
 
-    /// That a key is elsewhere by now passes, in a Cluster.
-    fn elsewhere(&self, node: &NodeAddress, error: NodeError) -> NodeError {
-        let in_cluster = self.shared.dial().config.is_cluster();
-        let redirect = match &error {
-            NodeError::Refused { reason, .. } if in_cluster => {
+    /// Where a refusal sends a command.
+    fn redirect(&self, node: &NodeAddress, error: &NodeError) -> Option<Redirect> {
+        match error {
+            NodeError::Refused { reason, .. } if self.shared.dial().config.is_cluster() => {
                 Redirect::parse(reason.as_bytes(), node)
             }
             _ => None,
-        };
-        match redirect {
+        }
+    }
+
+    /// That a key is elsewhere by now passes, in a Cluster.
+    fn elsewhere(&self, node: &NodeAddress, error: NodeError) -> NodeError {
+        match self.redirect(node, &error) {
             Some(Redirect::Moved { slot, .. } | Redirect::Ask { slot, .. }) => {
                 NodeError::Unsettled { node: node.clone(), slot }
             }

@@ -183,14 +183,16 @@ impl SlotMap {
         }
     }
 
-    /// The first slot of the node at a place among [`SlotMap::nodes`], if it has any; a
-    /// standalone Redis has all.
-    pub(super) fn first_slot(&self, place: usize) -> Option<u16> {
+    /// The first and the last slot of the node at a place among [`SlotMap::nodes`], if it
+    /// has any; a standalone Redis has all.
+    pub(super) fn ends(&self, place: usize) -> Option<(u16, u16)> {
         if self.is_standalone() {
-            return Some(0);
+            return Some((0, SLOTS - 1));
         }
-        let slot = self.by_slot.iter().position(|by| usize::from(*by) == place)?;
-        u16::try_from(slot).ok()
+        let is_there = |by: &u16| usize::from(*by) == place;
+        let first = self.by_slot.iter().position(is_there)?;
+        let last = self.by_slot.iter().rposition(is_there)?;
+        Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?))
     }
 
     /// Makes `node` serve `slot`, as a node that no longer does has said.

@@ -18,7 +18,8 @@
 //! much. So one goes back to the least that any node was told.
 //!
 //! A slot that moves takes its watermark along, and may leave a node without: it is
-//! given one in another of its slots.
+//! given one in another of its slots. While the slot is on its way the watermark may have
+//! gone before, and is read where it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -69,14 +70,15 @@ pub(super) struct Written {
 struct Node {
     address: NodeAddress,
     run_id: String,
-    first_slot: u16,
+    /// Where it is given a watermark that it has not.
+    spare_slot: u16,
 }
 
 /// What all nodes say.
 #[derive(Debug)]
 pub(super) struct Look {
     nodes: Vec<Node>,
-    /// The place among the nodes of the one that serves a slot.
+    /// The place among the nodes of the one that serves a slot, and has what is in it.
     places: HashMap<u16, usize>,
     found: HashMap<(u32, u16), Watermark>,
 }
@@ -142,7 +144,7 @@ impl Look {
     fn slots(&self, watermarks: &Watermarks) -> Vec<u16> {
         let slots = self.nodes.iter().enumerate().map(|(place, node)| {
             let mut known = watermarks.keys().copied();
-            known.find(|slot| self.places.get(slot) == Some(&place)).unwrap_or(node.first_slot)
+            known.find(|slot| self.places.get(slot) == Some(&place)).unwrap_or(node.spare_slot)
         });
         slots.collect()
     }
@@ -212,6 +214,9 @@ impl Inner {
             .filter(|(_, claim)| claim.state == ClaimState::Held)
             .map(|(partition, claim)| (*partition, claim.clone()))
             .collect();
+        if claims.is_empty() {
+            return Ok(());
+        }
         let wanted: Vec<(u32, &Watermarks)> =
             claims.iter().map(|(partition, claim)| (*partition, &claim.watermarks)).collect();
         let look = self.look(&wanted).await?;
@@ -283,7 +288,7 @@ impl Inner {
             let [server, replication] = &replies[..] else { continue };
             // The slots of one that became a replica are elsewhere by now.
             if map.nodes().len() > 1 && info_field(replication, "role") != "master" {
-                let slot = map.first_slot(place).unwrap_or_default();
+                let (slot, _) = map.ends(place).unwrap_or_default();
                 return Err(NodeError::Unsettled { node: node.clone(), slot });
             }
             run_ids.insert(run_id(server));
@@ -298,33 +303,33 @@ impl Inner {
             wanted.iter().flat_map(|(_, watermarks)| watermarks.keys().copied()).collect();
         let partitions: Vec<(u32, String)> =
             wanted.iter().map(|(partition, _)| (*partition, partition.to_string())).collect();
+        let fields: Vec<&[u8]> = partitions.iter().map(|(_, field)| field.as_bytes()).collect();
+        let router = &self.pusher.router;
         for (place, address) in map.nodes().iter().enumerate() {
-            let Some(first_slot) = map.first_slot(place) else { continue };
-            let slots: Vec<u16> =
-                slots.iter().copied().filter(|slot| map.place(*slot) == Some(place)).collect();
-            let keys: Vec<Vec<u8>> = slots.iter().map(|slot| keys::watermark(*slot)).collect();
-            let commands: Vec<Vec<&[u8]>> = keys
-                .iter()
-                .map(|key| {
-                    let fields = partitions.iter().map(|(_, field)| field.as_bytes());
-                    [b"HMGET", key.as_slice()].into_iter().chain(fields).collect()
-                })
-                .collect();
-            let info: &[&[u8]] = &[b"INFO", b"server"];
-            let commands: Vec<&[&[u8]]> =
-                [info].into_iter().chain(commands.iter().map(Vec::as_slice)).collect();
-            let mut replies = self.pusher.router.on_node(address, &commands).await?.into_iter();
-            let run_id = run_id(&replies.next().unwrap_or(Value::Nil));
-            for (slot, reply) in slots.iter().zip(replies) {
-                look.places.insert(*slot, look.nodes.len());
-                let Value::Array(values) = reply else { continue };
+            let Some((first_slot, last_slot)) = map.ends(place) else { continue };
+            let info = router.on_node(address, &[&[b"INFO", b"server"]]).await?;
+            let run_id = run_id(info.first().unwrap_or(&Value::Nil));
+            // Slots are moved from the first on, so the last one is most likely to stay.
+            let mut spare_slot = last_slot;
+            let here = slots.iter().copied().filter(|slot| map.place(*slot) == Some(place));
+            for slot in here.chain([last_slot]) {
+                let key = keys::watermark(slot);
+                let command: Vec<&[u8]> =
+                    [b"HMGET", key.as_slice()].into_iter().chain(fields.iter().copied()).collect();
+                let (reply, has_gone) = router.on_node_or_next(address, &command).await?;
+                if !has_gone {
+                    look.places.insert(slot, look.nodes.len());
+                } else if slot == last_slot {
+                    spare_slot = first_slot;
+                }
+                let Some(Value::Array(values)) = reply else { continue };
                 for ((partition, _), value) in partitions.iter().zip(values) {
                     if let Some(watermark) = read(&value) {
-                        look.found.insert((*partition, *slot), watermark);
+                        look.found.insert((*partition, slot), watermark);
                     }
                 }
             }
-            look.nodes.push(Node { address: address.clone(), run_id, first_slot });
+            look.nodes.push(Node { address: address.clone(), run_id, spare_slot });
         }
         Ok(look)
     }
@@ -440,7 +445,7 @@ mod tests {
         let nodes = run_ids.iter().zip(0..).map(|(run_id, port)| Node {
             address: NodeAddress::new("a", port),
             run_id: (*run_id).to_owned(),
-            first_slot: port * 100,
+            spare_slot: port * 100,
         });
         Look {
             nodes: nodes.collect(),
@@ -519,7 +524,7 @@ mod tests {
         let watermarks = written(&[(0, 70, "A"), (100, 70, "B")]);
         let mut look = look(&["A", "B"], &[(0, 70, "A"), (100, 70, "B")]);
         look.places.insert(0, 1);
-        look.nodes[0].first_slot = 1;
+        look.nodes[0].spare_slot = 1;
         assert_eq!(lost(&look, &watermarks), None);
         // A is given one in a slot that it has still, B keeps one of its two.
         assert_eq!(look.slots(&watermarks), [1, 0]);

@@ -140,6 +140,7 @@ impl Thread {
                 continue;
             }
             followed.end = followed.end.max(Some(followed.window.next()));
+            followed.heard_at = Instant::now();
             let is_filled = followed.window.is_full() && followed.is_followed;
             if is_filled && !followed.is_paused {
                 let paused = self.one(number, None).and_then(|one| self.reader.pause(&one));

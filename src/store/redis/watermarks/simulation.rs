@@ -119,7 +119,7 @@ impl World {
             let slot = port * SLOTS_PER_NODE;
             let (address, run_id) = (NodeAddress::new("a", port), self.run_id(node));
             look.places.insert(slot, node);
-            look.nodes.push(Node { address, run_id, first_slot: slot });
+            look.nodes.push(Node { address, run_id, spare_slot: slot });
             let found = self.last(node, |write| match write {
                 Write::Watermark(watermark) => Some(watermark.clone()),
                 _ => None,
@@ -142,7 +142,7 @@ impl World {
                 return Ok(None);
             }
             self.servers[place].writes.push(Write::Watermark(watermark.clone()));
-            written.insert(node.first_slot, Written { known: Some(watermark), perhaps: None });
+            written.insert(node.spare_slot, Written { known: Some(watermark), perhaps: None });
         }
         Ok(Some(written))
     }
