@@ -154,6 +154,11 @@ pub enum Assignment {
         /// Which one.
         partition: u32,
     },
+    /// This process can be no worker any more, so that no change comes after this one.
+    Over {
+        /// Why.
+        error: LogError,
+    },
 }
 
 /// The partition of an account's events. Every node must agree on it for ever,
@@ -257,6 +262,14 @@ pub enum LogError {
         offset: u64,
         /// The group of the workers.
         group: String,
+    },
+    /// The group of the workers does not take this process, or not any more.
+    #[error("this process can be no worker of the group {group}: {reason}")]
+    NoWorker {
+        /// The group of the workers.
+        group: String,
+        /// What the brokers say, and what to do.
+        reason: String,
     },
     /// The brokers do not answer, or not in time. What was to be appended may or may
     /// not have been.

@@ -320,6 +320,13 @@ pub trait Lookups: Accounts {
         async { Ok(0) }
     }
 
+    /// The partitions of which a part of the store that was started anew or replaced may
+    /// have lost something, and no worker has made it good or is about to: what their
+    /// marks say may be more than what is there.
+    fn unnoticed(&self) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// How far the workers of every partition have come, without taking it over.
     fn marks(&self) -> impl Future<Output = Result<Vec<Resume>, StoreError>> + Send;
 

@@ -311,6 +311,30 @@ async fn a_hand_over_waits_until_the_partition_is_released() {
     assert!(timeout(DEADLINE, firsts.next()).await.unwrap().is_none());
 }
 
+/// The older of two that say that they are the same one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_instance_id_another_one_has_is_told_that_it_is_over() {
+    let Some(settings) = services::kafka_settings(1) else { return };
+    let properties = properties(&[("group.instance.id", "the same")]);
+    let settings = Settings { properties, ..settings };
+    let first = KafkaLog::open(settings.clone()).await.unwrap();
+    let mut firsts = first.join();
+    given(&mut firsts, 1).await;
+    let second = KafkaLog::open(settings).await.unwrap();
+    let _seconds = second.join();
+    let error = loop {
+        match next(&mut firsts).await {
+            Assignment::Over { error } => break error,
+            Assignment::Given { .. } => panic!("it goes to the other one"),
+            Assignment::Withdrawn { .. } | Assignment::Lost { .. } => {}
+        }
+    };
+    println!("{error}");
+    assert!(matches!(error, LogError::NoWorker { .. }), "{error}");
+    assert!(error.to_string().contains("group.instance.id of its own"), "{error}");
+    assert!(timeout(DEADLINE, firsts.next()).await.expect("an end").is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_cut_off_is_replaced_and_told_so() {
     const PARTITIONS: u32 = 4;

@@ -5,10 +5,14 @@
 //! everything that the log held at that moment is applied again, nobody may read: what
 //! was deleted or unfollowed might show, and what was there might not.
 //!
+//! The marks of a partition go back when its worker has noticed the loss, and a partition
+//! may have none. So once a part of the store is another than before, and at the start,
+//! everybody waits for all workers that have not noticed yet what it may lack.
+//!
 //! ```text
-//!  whole ──► marks go back, or no answer ──► behind: reads are shut ──► applied up to the
-//!    ▲                                                                  log's end of then
-//!    └──────────────────────────────────────────────────────────────────────┘
+//!  whole ──► marks go back, or a part ──► behind: reads ──► all workers have noticed, and
+//!    ▲       is another, or no answer     are shut          applied up to the log's end of then
+//!    └───────────────────────────────────────────────────────────────┘
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -38,6 +42,18 @@ pub(super) struct Follower<L, S> {
     pub(super) gate: Gate,
 }
 
+const LOST: &str = "the store has lost some of what it held";
+
+/// What a look has found.
+#[derive(Debug, Default)]
+struct Look {
+    /// `None` before the first.
+    incarnation: Option<u64>,
+    /// Partitions whose marks may say more than what is there.
+    unnoticed: Vec<u32>,
+    marks: Vec<Resume>,
+}
+
 /// What a store is known to hold.
 #[derive(Debug, PartialEq, Eq)]
 enum Holds {
@@ -53,25 +69,30 @@ enum Holds {
 impl<L: EventLog, S: Store> Follower<L, S> {
     /// Follows until it is told to stop.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut known = Vec::new();
-        let mut incarnation = None;
+        let mut last = Look::default();
         let mut holds = Holds::All;
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            let pause = match self.look().await {
-                Ok((marks, now)) => {
-                    let went_back = self.take_note(&known, &marks);
-                    known = marks;
+            let pause = match self.look(&last).await {
+                Ok(look) => {
+                    let is_news = holds.may_lack(&look.unnoticed);
+                    if is_news {
+                        // Before anybody hears of marks that may say too much.
+                        self.gate.shut_reads(LOST).await;
+                    }
+                    let went_back = self.take_note(&last.marks, &look.marks);
                     // A worker notices later what that one has lost.
-                    let is_another = incarnation.replace(now).is_some_and(|before| before != now);
-                    if went_back || is_another {
+                    let is_another =
+                        last.incarnation.is_some() && last.incarnation != look.incarnation;
+                    if went_back || is_another || is_news {
                         self.memory.found_loss();
                     }
-                    if went_back {
-                        tracing::warn!("the store has lost some of what it held; reads wait");
+                    if went_back || is_news {
+                        tracing::warn!("{LOST}; reads wait");
                         holds = Holds::Less;
                     }
-                    holds = self.settle(holds, &known).await;
+                    holds = self.settle(holds, &look).await;
+                    last = look;
                     if holds == Holds::All {
                         self.memory.found_whole(begun);
                     }
@@ -89,11 +110,17 @@ impl<L: EventLog, S: Store> Follower<L, S> {
         }
     }
 
-    async fn look(&self) -> Result<(Vec<Resume>, u64), StoreError> {
-        // In this order: should it become another one in between, the next look says so.
+    async fn look(&self, last: &Look) -> Result<Look, StoreError> {
+        let (mut incarnation, mut unnoticed) = (None, Vec::new());
+        if self.memory.may_fail() {
+            incarnation = Some(self.store.incarnation().await?);
+            if incarnation != last.incarnation || !last.unnoticed.is_empty() {
+                unnoticed = self.store.unnoticed().await?;
+            }
+        }
+        // Last: where a worker has noticed a loss, they have gone back.
         let marks = self.store.marks().await?;
-        let incarnation = if self.memory.may_fail() { self.store.incarnation().await? } else { 0 };
-        Ok((marks, incarnation))
+        Ok(Look { incarnation, unnoticed, marks })
     }
 
     /// Publishes how far the workers have come. True: less than before.
@@ -113,7 +140,7 @@ impl<L: EventLog, S: Store> Follower<L, S> {
     }
 
     /// Opens and shuts the reads by what the store holds now that it answers.
-    async fn settle(&self, holds: Holds, marks: &[Resume]) -> Holds {
+    async fn settle(&self, holds: Holds, look: &Look) -> Holds {
         let ends = match holds {
             Holds::All => return Holds::All,
             Holds::Unknown => {
@@ -123,7 +150,7 @@ impl<L: EventLog, S: Store> Follower<L, S> {
             }
             Holds::LessThan(ends) => ends,
             Holds::Less => {
-                self.gate.shut_reads("the store has lost some of what it held").await;
+                self.gate.shut_reads(LOST).await;
                 match self.log.ends().await {
                     Ok(ends) => ends,
                     // It is asked again in a moment.
@@ -131,17 +158,11 @@ impl<L: EventLog, S: Store> Follower<L, S> {
                 }
             }
         };
-        let partitions = ends.iter().zip(marks);
-        let left: u64 = partitions.map(|(end, mark)| end.saturating_sub(mark.shown)).sum();
-        if left == 0 {
+        let Some(reason) = look.lacks(&ends) else {
             tracing::info!("the store holds again what it had lost");
             self.gate.open_reads().await;
             return Holds::All;
-        }
-        let reason = format!(
-            "the store has lost some of what it held, and {left} events of the log are to be \
-             applied again"
-        );
+        };
         self.gate.shut_reads(&reason).await;
         Holds::LessThan(ends)
     }
@@ -157,5 +178,59 @@ impl<L: EventLog, S: Store> Follower<L, S> {
             }
             holds => holds,
         }
+    }
+}
+
+impl Holds {
+    /// Whether these partitions, which no worker has looked after, are news.
+    fn may_lack(&self, unnoticed: &[u32]) -> bool {
+        matches!(self, Self::All | Self::Unknown) && !unnoticed.is_empty()
+    }
+}
+
+impl Look {
+    /// Why reads must wait until all below these ends holds again; `None` once it does.
+    fn lacks(&self, ends: &[u64]) -> Option<String> {
+        let partitions = ends.iter().zip(&self.marks);
+        let left: u64 = partitions.map(|(end, mark)| end.saturating_sub(mark.shown)).sum();
+        match &self.unnoticed[..] {
+            [] if left == 0 => None,
+            [] => Some(format!("{LOST}, and {left} events of the log are to be applied again")),
+            [first, others @ ..] => Some(format!(
+                "{LOST}, and partition {first} and {} others wait for a worker that finds out \
+                 what that is of theirs; is one running?",
+                others.len()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(shown: [u64; 2], unnoticed: &[u32]) -> Look {
+        let marks = shown.map(|shown| Resume { shown, ..Resume::default() }).to_vec();
+        Look { incarnation: Some(1), unnoticed: unnoticed.to_vec(), marks }
+    }
+
+    #[test]
+    fn all_is_there_once_every_worker_has_looked_and_applied_what_was_lost() {
+        let ends = [70, 90];
+        assert_eq!(look([70, 90], &[]).lacks(&ends), None);
+        let behind = look([58, 88], &[]).lacks(&ends).expect("less than there was");
+        assert!(behind.contains("14 events"), "{behind}");
+        // The marks of a partition without a worker say what was there before the loss.
+        let unnoticed = look([70, 90], &[1]).lacks(&ends).expect("perhaps less");
+        assert!(unnoticed.contains("partition 1 ") && unnoticed.contains("worker"), "{unnoticed}");
+    }
+
+    #[test]
+    fn what_no_worker_has_noticed_is_news_until_the_reads_are_shut() {
+        for open in [Holds::All, Holds::Unknown] {
+            assert!(open.may_lack(&[0]));
+            assert!(!open.may_lack(&[]));
+        }
+        assert!(!Holds::LessThan(vec![70, 90]).may_lack(&[0]), "its ends stay as they are");
     }
 }

@@ -59,7 +59,8 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
     }
 
     /// Runs workers until it is told to stop, and commits what they have delivered.
-    /// Once one of them cannot go on, the others are stopped too.
+    /// Once one of them cannot go on, or this process can be no worker any more, all are
+    /// stopped.
     ///
     /// # Panics
     ///
@@ -88,6 +89,10 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
                     }
                 },
                 change = assignments.next(), if joined => match change {
+                    Some(Assignment::Over { error }) => {
+                        result = Err(error.into());
+                        break;
+                    }
                     Some(change) => self.change(change, &mut tasks, &mut running, &stop),
                     None => joined = false,
                 },
@@ -130,6 +135,8 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
                     worker.given_again = false;
                 }
             }
+            // The loop ends with it.
+            Assignment::Over { .. } => {}
         }
     }
 
@@ -364,6 +371,21 @@ mod tests {
         // Dropping says so too.
         assert!(timeout(DEADLINE, is_released).await.expect("released").is_err());
         town.end().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_can_be_no_worker_any_more_ends_and_says_why() {
+        let town = Town::new();
+        town.give().await;
+        town.post(1..4).await;
+        town.delivered(3).await;
+        let (group, reason) = ("ours".to_owned(), "fenced".to_owned());
+        let error = LogError::NoWorker { group, reason };
+        town.changes.send(Assignment::Over { error }).await.unwrap();
+        let ended = timeout(DEADLINE, town.pool).await.expect("it ends").unwrap();
+        let said = ended.expect_err("why").to_string();
+        assert_eq!(said, "this process can be no worker of the group ours: fenced");
+        assert_eq!(town.log.committed(0).await.unwrap(), 3, "what was delivered is committed");
     }
 
     #[tokio::test]

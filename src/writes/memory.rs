@@ -6,8 +6,8 @@
 //! does not.
 //!
 //! ```text
-//!  asked ──► a look begins ──► nothing lost, then or shortly before: what it said holds
-//!                         └──► something lost: ask again once the post is applied
+//!  told ──► a look begins ──► nothing lost, then or shortly before: what it said holds
+//!                        └──► something lost: ask again once the post is applied
 //! ```
 
 use std::time::Duration;
@@ -25,7 +25,9 @@ const DISTRUST: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long anybody waits for a store that is away, or until it holds again what it has
 /// lost: longer than most failovers take.
-const WAIT_MAX: Duration = Duration::from_secs(15);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(15);
+/// Refusals that come no later one after the other than this are of one time.
+const REFUSALS_APART_MAX: Duration = Duration::from_secs(1);
 
 /// What looks at the store have found. Clones are handles of the same.
 #[derive(Clone, Debug)]
@@ -36,6 +38,14 @@ struct Looks {
     /// When the last look began that found everything there.
     whole: Instant,
     lost: Option<Lost>,
+    /// Looks find a store that refuses what it is asked, as one does that is full.
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    since: Instant,
+    last: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +64,8 @@ impl Memory {
 
     /// Of a store that holds everything now, and must be looked at from time to time.
     pub fn of_shared_store() -> Self {
-        Self(Some(watch::Sender::new(Looks { whole: Instant::now(), lost: None })))
+        let looks = Looks { whole: Instant::now(), lost: None, refused: None };
+        Self(Some(watch::Sender::new(looks)))
     }
 
     /// Whether there is anything to look for.
@@ -80,21 +91,31 @@ impl Memory {
         });
     }
 
+    /// The store has not done what it was asked, and may later.
+    pub(super) fn found_refusal(&self) {
+        self.change(|looks| {
+            let last = Instant::now();
+            let before = looks.refused.filter(|before| last <= before.last + REFUSALS_APART_MAX);
+            let since = before.map_or(last, |before| before.since);
+            looks.refused = Some(Refused { since, last });
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut Looks)) {
         if let Some(looks) = &self.0 {
             looks.send_modify(change);
         }
     }
 
-    /// Whether what the store has said since `asked` can be trusted. Waits for the next
-    /// look, unless the store has been without an answer for long.
-    pub(super) async fn holds_since(&self, asked: Instant) -> bool {
+    /// Whether what the store had said at `told` can be trusted. Waits for the next look,
+    /// unless the store has been without an answer for long.
+    pub(super) async fn holds_since(&self, told: Instant) -> bool {
         let Some(looks) = &self.0 else { return true };
         let until = self.patience_until();
         let mut looks = looks.subscribe();
-        let told = looks.wait_for(|looks| looks.whole >= asked || looks.is_lost());
-        match timeout_at(until, told).await {
-            Ok(Ok(looks)) => looks.lost.is_none_or(|lost| lost.at + DISTRUST <= asked),
+        let looked_at = looks.wait_for(|looks| looks.whole >= told || looks.is_lost());
+        match timeout_at(until, looked_at).await {
+            Ok(Ok(looks)) => looks.lost.is_none_or(|lost| lost.at + DISTRUST <= told),
             _ => false,
         }
     }
@@ -111,8 +132,8 @@ impl Memory {
         let _ = looks.subscribe().wait_for(whole).await;
     }
 
-    /// Until when to wait for a store that is away or has lost something: all who ask
-    /// meanwhile wait for the same time. One that never loses anything is not away.
+    /// Until when to wait for a store that is away, refuses or has lost something: all who
+    /// ask meanwhile wait for the same time. One that never loses anything is not away.
     pub(super) fn patience_until(&self) -> Instant {
         let Some(looks) = &self.0 else { return Instant::now() };
         let looks = looks.borrow();
@@ -120,7 +141,7 @@ impl Memory {
             Some(lost) if looks.is_lost() => lost.since,
             _ => looks.whole,
         };
-        since + WAIT_MAX
+        looks.refused.map_or(since, |refused| refused.since.min(since)) + WAIT_MAX
     }
 }
 

@@ -4,30 +4,45 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::memory::Memory;
+use super::memory::{Memory, WAIT_MAX};
 use crate::store::StoreError;
 
 const TRY_AFTER: Duration = Duration::from_millis(100);
 
+/// What the store has said, and since when that is known: no look from before can vouch
+/// for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer<T> {
+    pub(super) said: T,
+    pub(super) at: Instant,
+}
+
 /// Asks until the store answers. `None`: it has been away for as long as anybody waits
-/// for it, by what `memory` knows of it.
+/// for it, by what `memory` knows of it, or has refused this for as long.
 ///
 /// # Errors
 ///
 /// What the store says where it is not away, or not just for a while.
-pub(super) async fn ask<T, F>(memory: &Memory, ask: impl Fn() -> F) -> Result<Option<T>, StoreError>
+pub(super) async fn ask<T, F>(
+    memory: &Memory,
+    ask: impl Fn() -> F,
+) -> Result<Option<Answer<T>>, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    let mut patience_until = None;
     loop {
         match ask().await {
             Err(error) if is_away(&error) => {
-                if Instant::now() >= memory.patience_until() {
+                memory.found_refusal();
+                // Looks may find a store that refuses this, and others may be answered.
+                let own = *patience_until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
+                if Instant::now() >= own.min(memory.patience_until()) {
                     return Ok(None);
                 }
                 sleep(TRY_AFTER).await;
             }
-            said => return said.map(Some),
+            said => return Ok(Some(Answer { said: said?, at: Instant::now() })),
         }
     }
 }
@@ -40,6 +55,8 @@ fn is_away(error: &StoreError) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -57,7 +74,31 @@ mod tests {
                 _ => Ok(7),
             }
         });
-        assert_eq!(said.await.expect("said"), Some(7));
+        assert_eq!(said.await.expect("said").expect("in time").said, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_from_before_the_answer_does_not_vouch_for_it() {
+        let (memory, asked) = (Memory::of_shared_store(), AtomicU32::new(0));
+        let answer = ask(&memory, || async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                // It is there, and is lost before it answers.
+                0 => {
+                    memory.found_whole(Instant::now());
+                    Err(redis(false))
+                }
+                _ => Ok(()),
+            }
+        });
+        let answer = answer.await.expect("said").expect("in time");
+        let task = tokio::spawn({
+            let memory = memory.clone();
+            async move { memory.holds_since(answer.at).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished(), "it waits for the next look");
+        memory.found_loss();
+        assert!(!task.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
@@ -74,9 +115,54 @@ mod tests {
         assert_eq!(ask(&memory, away).await.expect("away"), None);
         assert_eq!((Instant::now(), asked.load(Ordering::Relaxed)), (since, asked_before + 1));
         // It is there, and goes away again: that is another time.
+        sleep(WAIT_MAX).await;
+        let since = Instant::now();
         memory.found_whole(since);
         assert_eq!(ask(&memory, away).await.expect("away"), None);
         assert!(Instant::now() > since && memory.patience_until() <= Instant::now());
+    }
+
+    /// Redis whose memory is full answers whoever looks at it.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_refuses_this_though_it_is_there_is_waited_for_once() {
+        let memory = Memory::of_shared_store();
+        let looking = memory.clone();
+        tokio::spawn(async move {
+            loop {
+                looking.found_whole(Instant::now());
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let refused = || ask(&memory, || async { Err::<(), _>(redis(false)) });
+        sleep(2 * WAIT_MAX).await;
+        let begun = Instant::now();
+        let patient = timeout(4 * WAIT_MAX, refused()).await.expect("no longer than that");
+        assert_eq!(patient.expect("away"), None);
+        assert!((WAIT_MAX..WAIT_MAX + 2 * TRY_AFTER).contains(&begun.elapsed()));
+        let waited = begun.elapsed();
+        assert_eq!(refused().await.expect("away"), None);
+        assert_eq!(begun.elapsed(), waited, "whoever comes later does not wait as long again");
+        // It takes writes for a while: that is another time.
+        sleep(WAIT_MAX).await;
+        let begun = Instant::now();
+        assert_eq!(refused().await.expect("away"), None);
+        assert!(begun.elapsed() >= WAIT_MAX);
+    }
+
+    /// A node of a Cluster may refuse what others do.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_refused_waits_no_longer_than_that_whatever_becomes_of_others() {
+        let memory = Memory::of_shared_store();
+        let begun = Instant::now();
+        let slow = || async {
+            // So long that each refusal is another time.
+            sleep(WAIT_MAX / 4).await;
+            memory.found_whole(Instant::now());
+            Err::<(), _>(redis(false))
+        };
+        let patient = timeout(4 * WAIT_MAX, ask(&memory, slow)).await.expect("no longer than that");
+        assert_eq!(patient.expect("away"), None);
+        assert!(begun.elapsed() < 2 * WAIT_MAX);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     Inner, WriteError,
     draft::Draft,
-    patience,
+    patience::{self, Answer},
     requests::{Claim, Outcome, RequestKey},
 };
 use crate::{
@@ -76,9 +76,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 Err(error) => Fate::Done(Err(error.into())),
             })
             .collect();
-        let asked = Instant::now();
         // Before the references: those of a post that was made may be gone by now.
-        self.find_earlier(&mut drafts, &mut fates).await;
+        let told = self.find_earlier(&mut drafts, &mut fates).await;
         let new: Vec<Option<&Draft>> = drafts
             .iter()
             .zip(&fates)
@@ -103,7 +102,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
         }
         let mut appended = self.append_posts(posts).await;
-        self.confirm(asked, named, &mut appended).await;
+        self.confirm(told, named, &mut appended).await;
         let mut appended = ids.into_iter().zip(appended);
         // All of these before any wait: two batches may repeat each other.
         for fate in &mut fates {
@@ -156,24 +155,12 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
         if !keys.is_empty() {
             let made = patience::ask(&self.memory, || self.store.requests(&keys)).await?;
-            let made = made.unwrap_or_else(|| vec![None; keys.len()]);
+            let made = made.map_or_else(|| vec![None; keys.len()], |answer| answer.said);
             for (place, made) in places.into_iter().zip(made) {
                 repeated[place] |= made.is_some();
             }
         }
         Ok(repeated)
-    }
-
-    /// The posts that these requests make, as far as the store knows. Where it stays
-    /// away, those that are offered: the ledger still sees to it that a request makes
-    /// one post.
-    async fn claim_requests(
-        &self,
-        requests: &[(UserId, String, PostId)],
-    ) -> Result<Vec<ClaimedPost>, StoreError> {
-        let claimed = patience::ask(&self.memory, || self.store.claim_requests(requests));
-        let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
-        Ok(claimed.await?.unwrap_or_else(|| offered.collect()))
     }
 
     /// What is wrong with the references of each of these drafts.
@@ -212,8 +199,15 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     }
 
     /// Settles the fates of requests that made their posts earlier, and gives those that
-    /// may have done so the ids that they had then.
-    async fn find_earlier(&self, drafts: &mut [(PostId, Draft)], fates: &mut [Fate]) {
+    /// may have done so the ids that they had then. Returns when the store had told.
+    ///
+    /// Where it stays away, all have the ids that they are given now: the ledger still
+    /// sees to it that a request makes one post.
+    async fn find_earlier(
+        &self,
+        drafts: &mut [(PostId, Draft)],
+        fates: &mut [Fate],
+    ) -> Option<Instant> {
         let requests: Vec<(UserId, String, PostId)> = drafts
             .iter()
             .zip(&*fates)
@@ -221,9 +215,17 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .map(|(id, key)| (key.0, key.1.clone(), self.requests.post_of(key, *id)))
             .collect();
         if requests.is_empty() {
-            return;
+            return None;
         }
-        let claimed = self.claim_requests(&requests).await.map_err(Arc::new);
+        let answer = patience::ask(&self.memory, || self.store.claim_requests(&requests)).await;
+        let (claimed, told) = match answer {
+            Ok(Some(Answer { said, at })) => (Ok(said), Some(at)),
+            Ok(None) => {
+                let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
+                (Ok(offered.collect()), None)
+            }
+            Err(error) => (Err(Arc::new(error)), None),
+        };
         let requested =
             drafts.iter_mut().zip(fates).filter(|(_, fate)| fate.request_key().is_some());
         for (place, ((id, _), fate)) in requested.enumerate() {
@@ -244,6 +246,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
             *fate = Fate::Done(result);
         }
+        told
     }
 
     /// Corrects what requests have made, as the ledger says once it has come to them:
@@ -254,7 +257,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// publishing goes on without a store: they were most likely made once.
     async fn confirm(
         &self,
-        asked: Instant,
+        told: Option<Instant>,
         named: Vec<Named>,
         appended: &mut [Result<Appended, WriteError>],
     ) {
@@ -270,7 +273,14 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 });
             }
         }
-        if !others.is_empty() && !self.memory.holds_since(asked).await {
+        if others.is_empty() {
+            return;
+        }
+        let is_known = match told {
+            Some(told) => self.memory.holds_since(told).await,
+            None => false,
+        };
+        if !is_known {
             self.correct(&others, appended, self.memory.patience_until()).await;
         }
     }

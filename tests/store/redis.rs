@@ -92,8 +92,13 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
         set(&world, &watermark, "1 somebody else").await;
     }
     assert_lost(&world.store).await;
+    // Until a worker goes back, marks say what may not be there.
+    assert_eq!(world.store.marks().await.unwrap()[0].shown, 3);
+    assert_eq!(world.store.unnoticed().await.unwrap(), [PARTITION]);
     let resume = world.store.resume(PARTITION, 9).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, Some(1), 9));
+    assert!(world.store.unnoticed().await.unwrap().is_empty());
+    assert_eq!(world.store.marks().await.unwrap()[0].shown, 1);
     // It is remembered until the partition has come that far again.
     let other = world.open_another().await;
     let resume = other.resume(PARTITION, 12).await.unwrap().marks;
@@ -131,6 +136,8 @@ async fn a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning(back
     let one = watermarks(&world).await.swap_remove(0);
     let mut redis = world.backend.connect().await;
     let _: () = redis.del(one).await.unwrap();
+    // Whoever works on none knows as well.
+    assert_eq!(world.open_another().await.unnoticed().await.unwrap(), [PARTITION]);
     assert_lost(&world.store).await;
     let resume = world.store.resume(PARTITION, 9).await.unwrap().marks;
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (0, Some(0), 9));
@@ -195,7 +202,9 @@ async fn nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake(backe
 async fn three_events(backend: Redis) -> World<Redis> {
     let mut world = World::new(backend).await;
     world.apply(&[followed(ANN, &[BOB]), post(10, ANN), post(11, ANN)]).await;
+    world.store.shown(PARTITION, 3).await.unwrap();
     world.store.delivered(PARTITION, 3, &[]).await.unwrap();
+    assert!(world.store.unnoticed().await.unwrap().is_empty());
     assert_eq!(world.store.resume(PARTITION, 3).await.unwrap().marks.delivered, Some(3));
     world
 }

@@ -4,6 +4,7 @@
 //!  join ──► subscribe ──► assigned ──► Given
 //!                     ──► revoked ──► Withdrawn ──► released, or too late ──► let go
 //!                     ──► lost ──► Lost
+//!                     ──► no member any more ──► Over
 //! ```
 //!
 //! The member fetches nothing: its partitions are paused, and reading is the
@@ -78,6 +79,7 @@ pub fn member(settings: &Settings, trouble: &Arc<Trouble>) -> Result<Member, Log
             session_ms.unwrap_or(SESSION_TIMEOUT_MS),
         ))),
         observer: Observer::new("member", trouble),
+        group: settings.group.clone(),
         release_timeout: settings.release_timeout,
         changes: Mutex::default(),
         owned: Mutex::default(),
@@ -127,13 +129,12 @@ impl Group {
 
     /// Joins, for a topic of so many partitions.
     pub fn join(&self, partitions: u32) -> Assignments {
-        // Given, withdrawn and lost again, before anybody looks.
-        let (sender, changes) = mpsc::channel(3 * partitions.max(1) as usize);
+        // Given, withdrawn and lost again, before anybody looks; and the last word.
+        let (sender, changes) = mpsc::channel(3 * partitions.max(1) as usize + 1);
         if let Some(member) = self.member.upgrade() {
             *lock(&member.context().changes) = Some(sender);
             if let Err(error) = member.subscribe(&[&self.topic]) {
-                tracing::error!(%error, "the group of workers cannot be joined");
-                *lock(&member.context().changes) = None;
+                member.context().end(no_worker(error.rdkafka_error_code(), &error.to_string()));
             }
         }
         Assignments::new(changes)
@@ -251,6 +252,7 @@ fn commit(
 /// What the member knows of itself, and its callbacks.
 pub struct Membership {
     observer: Observer,
+    group: String,
     presence: Mutex<Presence>,
     release_timeout: Duration,
     /// Where changes are told; `None` before it has joined and once it has left.
@@ -275,11 +277,13 @@ fn run(member: &Member) {
     while !membership.is_closing() {
         let is_handing_over = !lock(&membership.handovers).is_empty();
         let wait = if is_handing_over { HANDOVER_POLL_TIMEOUT } else { POLL_TIMEOUT };
-        // Its partitions are paused, so there are no messages, and other errors pass.
-        if let Some(Err(KafkaError::MessageConsumptionFatal(code))) = member.poll(wait) {
-            tracing::error!(%code, "this process can be no member of the group any more");
-            membership.tell_lost(lock(&membership.owned).iter().copied());
-            *lock(&membership.changes) = None;
+        // Its partitions are paused, so there are no messages, and most errors pass.
+        drop(member.poll(wait));
+        if let Some((code, reason)) = member.client().fatal_error()
+            && membership.is_joined()
+        {
+            membership.take_for_lost(member);
+            membership.end(no_worker(Some(code), &reason));
             member.unsubscribe();
         }
         membership.hand_over(member);
@@ -303,6 +307,17 @@ fn run(member: &Member) {
 impl Membership {
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    fn is_joined(&self) -> bool {
+        lock(&self.changes).is_some()
+    }
+
+    /// Tells that there will be no more changes, and why.
+    fn end(&self, reason: String) {
+        let error = LogError::NoWorker { group: self.group.clone(), reason };
+        self.tell(Assignment::Over { error });
+        *lock(&self.changes) = None;
     }
 
     /// Whether nobody listens to changes any more.
@@ -455,6 +470,17 @@ impl ConsumerContext for Membership {
             _ => self.revoked(member, partitions),
         }
     }
+}
+
+/// Why this process can be no worker, and what to do.
+fn no_worker(code: Option<RDKafkaErrorCode>, reason: &str) -> String {
+    let advice = match code {
+        Some(RDKafkaErrorCode::FencedInstanceId) => {
+            "give each worker a group.instance.id of its own, or none"
+        }
+        _ => "correct the settings of the event log, and start it again",
+    };
+    format!("{reason}; {advice}")
 }
 
 fn numbers(partitions: &TopicPartitionList) -> impl Iterator<Item = u32> {

@@ -101,6 +101,14 @@ pub enum NodeError {
         /// Who said so.
         reason: String,
     },
+    /// Nobody can tell now whether this worker may write, so that nothing was sent.
+    #[error("whether this worker may still write to Redis is not known: {reason}")]
+    Unadmitted {
+        /// Why not.
+        reason: String,
+        /// Whether it stays so until somebody changes a setting.
+        is_final: bool,
+    },
     /// No node serves a slot that is needed.
     #[error("no node of the Redis Cluster serves slot {slot}; mend the Cluster")]
     NoNode {
@@ -113,7 +121,7 @@ impl NodeError {
     /// Whether trying again cannot help until somebody changes a setting.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Refused { is_final, .. } => *is_final,
+            Self::Refused { is_final, .. } | Self::Unadmitted { is_final, .. } => *is_final,
             Self::Tls { .. }
             | Self::Plain { .. }
             | Self::OverTls { .. }

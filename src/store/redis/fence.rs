@@ -31,7 +31,7 @@ pub(super) fn admission(control: Control, claims: Claims) -> Admission {
             let claimed: Vec<(u32, Vec<u8>)> = lock(&claims)
                 .iter()
                 .map(|(&partition, claim)| match claim.state {
-                    ClaimState::Fenced => Err(fenced(StoreError::Fenced { partition })),
+                    ClaimState::Fenced => Err(not_admitted(StoreError::Fenced { partition })),
                     ClaimState::Held | ClaimState::Lost => Ok((partition, claim.epoch.clone())),
                 })
                 .collect::<Result<_, _>>()?;
@@ -39,11 +39,11 @@ pub(super) fn admission(control: Control, claims: Claims) -> Admission {
                 .iter()
                 .map(|(partition, _)| Call::of("HGET", &[&keys::partition(*partition), b"epoch"]))
                 .collect();
-            let epochs: Vec<Value> = control.run(calls).await.map_err(fenced)?;
+            let epochs: Vec<Value> = control.run(calls).await.map_err(not_admitted)?;
             for ((partition, epoch), found) in claimed.into_iter().zip(epochs) {
                 if bytes(found).as_ref() != Some(&epoch) {
                     note(&claims, partition, &epoch);
-                    return Err(fenced(StoreError::Fenced { partition }));
+                    return Err(not_admitted(StoreError::Fenced { partition }));
                 }
             }
             Ok(())
@@ -60,8 +60,13 @@ pub(super) fn note(claims: &Claims, partition: u32, epoch: &[u8]) {
     }
 }
 
-fn fenced(error: StoreError) -> NodeError {
-    NodeError::Fenced { reason: error.to_string() }
+/// That nobody can tell is not that another has taken over.
+fn not_admitted(error: StoreError) -> NodeError {
+    let (reason, is_final) = (error.to_string(), error.is_final());
+    match error {
+        StoreError::Fenced { .. } => NodeError::Fenced { reason },
+        _ => NodeError::Unadmitted { reason, is_final },
+    }
 }
 
 /// Closes every connection over which `worker` pushes, on every node.
@@ -103,6 +108,19 @@ fn ids_of(list: &str, name: &str) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whoever_is_fenced_is_told_so() {
+        let fenced = not_admitted(StoreError::Fenced { partition: 3 });
+        assert!(matches!(fenced, NodeError::Fenced { .. }) && fenced.is_final(), "{fenced}");
+        for is_final in [false, true] {
+            let error = StoreError::Redis { reason: "it is loading".to_owned(), is_final };
+            let unknown = not_admitted(error);
+            assert!(matches!(unknown, NodeError::Unadmitted { .. }), "{unknown}");
+            assert_eq!(unknown.is_final(), is_final, "a hiccup is tried again: {unknown}");
+            assert!(unknown.to_string().contains("it is loading"), "{unknown}");
+        }
+    }
 
     #[test]
     fn connections_are_found_by_their_whole_name() {

@@ -458,7 +458,7 @@ impl Inner {
 }
 
 /// A mark that is text; empty where there is none.
-fn text<'a>(marks: &'a HashMap<Vec<u8>, Vec<u8>>, name: &str) -> Cow<'a, str> {
+pub(super) fn text<'a>(marks: &'a HashMap<Vec<u8>, Vec<u8>>, name: &str) -> Cow<'a, str> {
     let value = marks.get(name.as_bytes());
     value.map(|value| String::from_utf8_lossy(value)).unwrap_or_default()
 }

@@ -25,7 +25,9 @@ use crate::{
 /// Ids of an author's list that are read at once.
 const AUTHOR_PIECE: i64 = 1_000;
 /// The marks of a partition that say how far its worker has come.
-const MARKS: [&[u8]; 5] = [b"applied", b"shown", b"attempted", b"delivered", b"greatest_post"];
+const MARKS: &[&[u8]] = &[b"applied", b"shown", b"attempted", b"delivered", b"greatest_post"];
+/// Those that say where its watermarks are, and whether anything of it holds.
+const WATERMARKS: &[&[u8]] = &[b"applied", b"shown", b"watermarks"];
 /// How often a page of followers is begun again while their blocks change.
 const PAGE_TRIES_MAX: usize = 3;
 /// Seconds for which a request that was not carried out keeps the id it was given.
@@ -186,12 +188,16 @@ impl Lookups for RedisStore {
         self.inner.incarnation().await
     }
 
+    async fn unnoticed(&self) -> Result<Vec<u32>, StoreError> {
+        self.inner.unnoticed(&self.inner.partition_marks(WATERMARKS).await?).await
+    }
+
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
-        Ok(self.inner.partition_marks().await?.iter().map(resume_of).collect())
+        Ok(self.inner.partition_marks(MARKS).await?.iter().map(resume_of).collect())
     }
 
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
-        let marks = self.inner.partition_marks().await?;
+        let marks = self.inner.partition_marks(MARKS).await?;
         let greatest = marks.iter().map(|marks| number(marks, "greatest_post")).max();
         Ok(greatest.filter(|id| *id > 0).map(PostId))
     }
@@ -256,18 +262,22 @@ impl Inner {
         Ok(Some(page))
     }
 
-    /// [`MARKS`] of every partition, and no others: this is asked for often, and cursors
+    /// These marks of every partition, and no others: this is asked for often, and cursors
     /// can be long.
-    async fn partition_marks(&self) -> Result<Vec<HashMap<Vec<u8>, Vec<u8>>>, StoreError> {
+    async fn partition_marks(
+        &self,
+        names: &[&[u8]],
+    ) -> Result<Vec<HashMap<Vec<u8>, Vec<u8>>>, StoreError> {
         let calls = (0..self.settings.partitions)
             .map(|partition| {
                 let key = keys::partition(partition);
-                let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(MARKS).collect();
+                let arguments: Vec<&[u8]> =
+                    [key.as_slice()].into_iter().chain(names.iter().copied()).collect();
                 Call::of("HMGET", &arguments)
             })
             .collect();
         let named = |values| {
-            let values = MARKS.into_iter().zip(elements(values));
+            let values = names.iter().zip(elements(values));
             values.filter_map(|(name, value)| Some((name.to_vec(), bytes(value)?))).collect()
         };
         Ok(self.control.run(calls).await?.into_iter().map(named).collect())

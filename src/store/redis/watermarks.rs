@@ -31,7 +31,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Claim, ClaimState, Inner, error::NodeError, info, keys, resp::Value, scripts,
+    Claim, ClaimState, Inner, error::NodeError, info, keys, ledger, resp::Value, scripts,
     slots::NodeAddress,
 };
 use crate::{
@@ -266,6 +266,26 @@ impl Inner {
             let _ = self.pusher.router.refresh().await;
         }
         Ok(look?)
+    }
+
+    /// The partitions, by their marks, of which a node has lost something that no worker
+    /// has taken note of: whoever took such a one over now would go back. One of which
+    /// nothing holds has nothing to lose.
+    pub(super) async fn unnoticed(
+        &self,
+        marks: &[HashMap<Vec<u8>, Vec<u8>>],
+    ) -> Result<Vec<u32>, StoreError> {
+        let known: Vec<(u32, Watermarks)> = (0..)
+            .zip(marks)
+            .filter(|(_, marks)| ledger::resume_of(marks).shown > 0)
+            .map(|(partition, marks)| (partition, of_slots(&ledger::text(marks, "watermarks"))))
+            .collect();
+        let wanted: Vec<(u32, &Watermarks)> =
+            known.iter().map(|(partition, watermarks)| (*partition, watermarks)).collect();
+        let look = self.look(&wanted).await?;
+        let lost =
+            wanted.into_iter().filter(|(partition, known)| look.lost(*partition, known).is_some());
+        Ok(lost.map(|(partition, _)| partition).collect())
     }
 
     /// A number made of the run ids of all nodes.
