@@ -16,6 +16,8 @@ mod faults;
 mod log;
 #[path = "simulation/model.rs"]
 mod model;
+#[path = "simulation/mutation.rs"]
+mod mutation;
 #[path = "simulation/run.rs"]
 mod run;
 
@@ -23,6 +25,8 @@ use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
+
+use mutation::{Mutation, caught};
 
 const SEEDS: u64 = 1_000;
 /// How many of them are run twice, to see that they can be replayed.
@@ -40,7 +44,7 @@ fn every_timeline_equals_the_model_whatever_fails() {
     };
     let mut totals = run::Totals::default();
     for seed in seeds.clone() {
-        match catch_unwind(AssertUnwindSafe(|| run::run(seed))) {
+        match catch_unwind(AssertUnwindSafe(|| run::run(seed, Mutation::None))) {
             Ok(run) => totals.add(run),
             Err(panic) => {
                 eprintln!("seed {seed} failed; replay it with ROOST_SIM_SEED={seed}");
@@ -61,6 +65,25 @@ fn every_timeline_equals_the_model_whatever_fails() {
 #[test]
 fn a_seed_is_a_run() {
     for seed in 0..SEEDS_TWICE {
-        assert_eq!(run::run(seed), run::run(seed), "seed {seed} ran in two ways");
+        assert_eq!(
+            run::run(seed, Mutation::None),
+            run::run(seed, Mutation::None),
+            "seed {seed} ran in two ways"
+        );
     }
+}
+
+#[test]
+fn an_attempted_mark_that_is_dropped_is_noticed() {
+    caught(Mutation::DropsTheAttemptedMark, 0..SEEDS);
+}
+
+#[test]
+fn a_commit_before_the_write_is_noticed() {
+    caught(Mutation::CommitsBeforeWriting, 0..SEEDS);
+}
+
+#[test]
+fn a_rebuild_that_is_announced_too_late_is_noticed() {
+    caught(Mutation::AnnouncesARebuildTooLate, 0..SEEDS);
 }

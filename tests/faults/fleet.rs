@@ -32,7 +32,8 @@ use crate::{
 };
 
 pub const API_NODES: u16 = 2;
-const WORKERS: usize = 3;
+/// That of the fault run.
+pub const SIZE: Size = Size { api_nodes: API_NODES, workers: 3 };
 /// Between two looks for processes that have ended by themselves.
 const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at a process that is waited for.
@@ -44,6 +45,13 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 const SERVE_DEADLINE: Duration = Duration::from_secs(240);
 /// A worker that is silent for longer has lost its partitions.
 pub const SESSION: Duration = Duration::from_secs(6);
+
+/// How many processes there are at first.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub api_nodes: u16,
+    pub workers: usize,
+}
 
 pub struct Fleet {
     make: Make,
@@ -83,6 +91,7 @@ pub struct Node {
 impl Fleet {
     pub async fn start(
         settings: &Settings,
+        size: Size,
         services: &Services,
         record: &Arc<Record>,
     ) -> Result<Self> {
@@ -98,7 +107,7 @@ impl Fleet {
             record: Arc::clone(record),
         };
         let mut api_nodes = Vec::new();
-        for number in 0..API_NODES {
+        for number in 0..size.api_nodes {
             let name = format!("api-{}", number + 1);
             let node = make.node(name, "api", services.api_node(number)).await?;
             node.start()?;
@@ -108,7 +117,7 @@ impl Fleet {
         }
         let fleet =
             Self { make, api_nodes, workers: Mutex::default(), made: AtomicUsize::default() };
-        for _ in 0..WORKERS {
+        for _ in 0..size.workers {
             fleet.add_worker().await?;
         }
         Ok(fleet)
@@ -222,6 +231,11 @@ impl Node {
         self.note_end(&mut process)?;
         *process = None;
         Ok(())
+    }
+
+    /// While it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.lock().as_ref().map(|process| process.0.id())
     }
 
     /// Sends it a signal, named as `kill` names it.

@@ -13,7 +13,7 @@ use tokio::{task::JoinSet, time};
 use crate::{
     failure::{Doing, Failure, Result},
     faults::World,
-    fleet::Fleet,
+    fleet::{Fleet, SIZE},
     load::Load,
     plan::plan,
     proxy::Proxy,
@@ -32,15 +32,13 @@ const DIFFERENCES_TOLD: usize = 5;
 
 /// Runs it; the record says how, whatever the end.
 pub async fn run(settings: &Settings) -> Result<()> {
-    let folder = settings.folder();
-    // The logs of a run of the same name.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).doing(folder.display())?;
+    prepare_folder(settings)?;
     let Some(services) = Services::up(settings).await? else { return Ok(()) };
     let record = Arc::new(Record::new(settings));
     let measured = measure(settings, services, &record).await;
     let measured = measured.and_then(|()| {
-        let nobody_failed = nobody_panicked(&folder).and_then(|()| record.nobody_ended());
+        let nobody_failed =
+            nobody_panicked(&settings.folder()).and_then(|()| record.nobody_ended());
         nobody_failed.map_err(|failure| (Verdict::None, failure))
     });
     match measured {
@@ -52,8 +50,16 @@ pub async fn run(settings: &Settings) -> Result<()> {
     }
 }
 
+/// Makes the folder for what the processes say.
+pub fn prepare_folder(settings: &Settings) -> Result<()> {
+    let folder = settings.folder();
+    // The logs of a run of the same name.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).doing(folder.display())
+}
+
 /// Whatever is put right afterwards: no fault may lead to a panic.
-fn nobody_panicked(folder: &Path) -> Result<()> {
+pub fn nobody_panicked(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).doing(folder.display())? {
         let path = entry.doing(folder.display())?.path();
         if path.extension().is_some_and(|extension| extension == "log") {
@@ -75,7 +81,7 @@ async fn measure(
     let unjudged = |failure| (Verdict::None, failure);
     let kafka = Proxy::start(services.kafka_proxy(), services.kafka_behind_proxy());
     let kafka = kafka.await.map_err(unjudged)?;
-    let fleet = Fleet::start(settings, &services, record).await.map_err(unjudged)?;
+    let fleet = Fleet::start(settings, SIZE, &services, record).await.map_err(unjudged)?;
     let load = Load::new(settings, &services);
     let world = Arc::new(World::new(settings.backend, services, fleet, kafka));
     tokio::select! {

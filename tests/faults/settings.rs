@@ -33,6 +33,8 @@ pub enum Backend {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which of the tests of this suite it is for.
+    pub test: &'static str,
     pub backend: Backend,
     pub seed: u64,
     pub fault_count: usize,
@@ -73,6 +75,7 @@ impl Settings {
             variable(name).map(parsed)
         };
         Some(Self {
+            test: "faults",
             backend,
             seed: number("ROOST_TEST_SEED").unwrap_or(SEED),
             fault_count: number("ROOST_FAULTS")
@@ -98,12 +101,12 @@ impl Settings {
 
     /// The log of the faults, and the verdict.
     pub fn record(&self) -> PathBuf {
-        target_dir().join("faults").join(self.name() + ".json")
+        target_dir().join(self.test).join(self.name() + ".json")
     }
 
     /// What the processes of the run have said.
     pub fn folder(&self) -> PathBuf {
-        target_dir().join("faults").join(self.name())
+        target_dir().join(self.test).join(self.name())
     }
 
     /// What repeats the run.

@@ -21,7 +21,7 @@ use roost::{
 };
 use tokio::sync::Notify;
 
-use crate::run::PARTITIONS;
+use crate::{mutation::Mutation, run::PARTITIONS};
 
 /// How many turns of the others one may miss.
 const STALL_MAX: u64 = 60;
@@ -33,6 +33,7 @@ pub struct Faults {
 }
 
 struct Inner {
+    mutation: Mutation,
     rng: Mutex<StdRng>,
     /// Calls until the next crash; `None` while none is due.
     countdown: Mutex<Option<u64>>,
@@ -59,9 +60,10 @@ impl From<Struck> for StoreError {
 }
 
 impl Faults {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, mutation: Mutation) -> Self {
         let rng = Mutex::new(StdRng::seed_from_u64(seed));
         let inner = Inner {
+            mutation,
             rng,
             countdown: Mutex::new(None),
             crashed: Notify::new(),
@@ -71,6 +73,10 @@ impl Faults {
             pushed: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    fn has(&self, mutation: Mutation) -> bool {
+        self.inner.mutation == mutation
     }
 
     pub fn pick(&self, range: Range<u64>) -> u64 {
@@ -226,10 +232,24 @@ impl Ledger for FaultyStore {
         result
     }
 
+    /// The embedded store needs no attempted mark and tells what is applied instead, since
+    /// its timelines are sets. Those of a store that processes share are lists: it keeps
+    /// the mark, ahead of what is applied and longer than any process. This is that mark,
+    /// so that rules 1 and 2 of ARCHITECTURE.md are tried. The store's own never says more,
+    /// or else something would be applied that was not attempted.
     async fn resume(&self, partition: u32, end: u64) -> Result<Resumed<u32>, StoreError> {
         self.faults.point().await?;
         let mut resumed = self.store.resume(partition, end).await?;
-        resumed.marks.attempted = self.faults.attempted(partition);
+        let marks = &mut resumed.marks;
+        let attempted = self.faults.attempted(partition);
+        assert!(marks.attempted <= attempted, "{marks:?} of {partition}, attempted {attempted}");
+        marks.attempted = attempted;
+        if self.faults.has(Mutation::DropsTheAttemptedMark) {
+            marks.attempted = 0;
+        }
+        if self.faults.has(Mutation::CommitsBeforeWriting) {
+            marks.delivered = Some(marks.applied);
+        }
         Ok(resumed)
     }
 
@@ -342,7 +362,15 @@ impl Homes for FaultyStore {
         ticket: RebuildTicket,
         posts: NewestPosts,
     ) -> Result<bool, StoreError> {
-        between_points!(self, self.store.finish_rebuild(reader, ticket, posts))
+        self.faults.point().await?;
+        let ticket = if self.faults.has(Mutation::AnnouncesARebuildTooLate) {
+            self.store.begin_rebuild(reader).await?
+        } else {
+            ticket
+        };
+        let result = self.store.finish_rebuild(reader, ticket, posts).await;
+        self.faults.point().await?;
+        result
     }
 
     fn entries_max(&self) -> usize {

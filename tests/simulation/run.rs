@@ -30,6 +30,7 @@ use crate::{
     faults::{Faults, FaultyStore, greatest_in},
     log::SimLog,
     model::Model,
+    mutation::Mutation,
 };
 
 const CAP: usize = 6;
@@ -90,7 +91,7 @@ struct Told {
     repeated_requests: AtomicU64,
 }
 
-pub fn run(seed: u64) -> Totals {
+pub fn run(seed: u64, mutation: Mutation) -> Totals {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -99,7 +100,7 @@ pub fn run(seed: u64) -> Totals {
     let shared_memory = PathBuf::from("/dev/shm");
     let base = if shared_memory.is_dir() { shared_memory } else { std::env::temp_dir() };
     let dir = tempfile::tempdir_in(base).expect("a directory");
-    runtime.block_on(Simulation::new(seed, dir.path().join("store")).run())
+    runtime.block_on(Simulation::new(seed, mutation, dir.path().join("store")).run())
 }
 
 struct Simulation {
@@ -138,8 +139,8 @@ async fn beside<T>(workers: &mut JoinSet<()>, work: impl Future<Output = T>) -> 
 }
 
 impl Simulation {
-    fn new(seed: u64, store_dir: PathBuf) -> Self {
-        let faults = Faults::new(seed);
+    fn new(seed: u64, mutation: Mutation, store_dir: PathBuf) -> Self {
+        let faults = Faults::new(seed, mutation);
         Self {
             log: Arc::new(SimLog::new(PARTITIONS, faults.clone())),
             faults,

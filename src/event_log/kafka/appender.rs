@@ -108,6 +108,8 @@ impl Appender {
             }
         }
         drop(append);
+        // The producer has copied them.
+        drop(payloads);
         match answered.await.map_err(|_| LogError::Closed)? {
             Ok(offsets) => Ok(offsets),
             Err(error) => {
