@@ -214,9 +214,6 @@ impl Inner {
             .filter(|(_, claim)| claim.state == ClaimState::Held)
             .map(|(partition, claim)| (*partition, claim.clone()))
             .collect();
-        if claims.is_empty() {
-            return Ok(());
-        }
         let wanted: Vec<(u32, &Watermarks)> =
             claims.iter().map(|(partition, claim)| (*partition, &claim.watermarks)).collect();
         let look = self.look(&wanted).await?;
@@ -332,7 +329,9 @@ impl Inner {
             // Slots are moved from the first on, so the last one is most likely to stay.
             let mut spare_slot = last_slot;
             let here = slots.iter().copied().filter(|slot| map.place(*slot) == Some(place));
-            for slot in here.chain([last_slot]) {
+            let asked: Vec<u16> =
+                if wanted.is_empty() { Vec::new() } else { here.chain([last_slot]).collect() };
+            for slot in asked {
                 let key = keys::watermark(slot);
                 let command: Vec<&[u8]> =
                     [b"HMGET", key.as_slice()].into_iter().chain(fields.iter().copied()).collect();
