@@ -36,7 +36,7 @@ const SIZE: Size = Size { api_nodes: 1, workers: 1 };
 const REPAIR_DEADLINE: Duration = Duration::from_secs(90);
 /// Posts of everybody before anything is away.
 const POSTS_BEFORE: usize = 40;
-/// Those of whom each waits for its refusal.
+/// Posts that are refused, all at once, to those who wait for it.
 const REFUSED: usize = 300;
 /// What clients without patience try: each of them so many batches, one after the other,
 /// and each batch for so long. What they have given up is still on its way to Kafka.
@@ -93,6 +93,7 @@ impl World {
         self.services.kill(KAFKA).await?;
         self.record.say("kafka is away");
 
+        // Kafka is away until the last of them has failed, so that none may turn up later.
         let mut refusals = JoinSet::new();
         for number in 0..REFUSED {
             let town = Arc::clone(&self.town);
