@@ -109,7 +109,8 @@ impl From<WriteError> for Status {
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
-            WriteError::Behind
+            WriteError::Busy
+            | WriteError::Behind
             | WriteError::Unconfirmed
             | WriteError::Repeated
             | WriteError::NoNode

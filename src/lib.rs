@@ -24,7 +24,8 @@
 //! # Invariants
 //!
 //! - Arrows point one way: `cli → app → {grpc, fanout, home_timeline, writes} →
-//!   {event_log, store} → domain`. Only `app` names the backends; only
+//!   {event_log, store} → domain`. Only `app` names the
+//!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
 //!   `event_log::kafka` rdkafka; tonic is seen by `grpc`, `client`, `load` and, to
 //!   start the server, by `app`. `bench` sees whatever it measures Roost beside.

@@ -60,6 +60,8 @@ pub struct Settings {
     pub confirm_wait_max: Duration,
     /// Bytes of writes under way, about; with more, new ones wait.
     pub in_flight_bytes_max: u32,
+    /// How long they wait before they are refused.
+    pub in_flight_wait_max: Duration,
     /// Requests with an id that are remembered until they are applied; with more,
     /// new ones are refused.
     pub requests_max: usize,
@@ -74,6 +76,7 @@ impl Default for Settings {
             apply_wait_max: Duration::from_secs(5),
             confirm_wait_max: Duration::from_secs(10),
             in_flight_bytes_max: 64 << 20,
+            in_flight_wait_max: Duration::from_secs(10),
             requests_max: 1_000_000,
             metrics: Arc::default(),
         }
@@ -121,6 +124,10 @@ pub enum WriteError {
         /// What it names.
         post: PostId,
     },
+    /// As much is under way as there may be, and for long. Nothing was written; try again
+    /// later.
+    #[error("this server has as many writes under way as it takes; try again in a moment")]
+    Busy,
     /// The workers are so far behind that this cannot be answered. Nothing was
     /// written; try again later.
     #[error("the fan-out workers are behind; try again in a moment")]
@@ -203,7 +210,9 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
                 return (0..count).map(|_| Err(WriteError::NoNode)).collect();
             };
             let bytes = drafts.iter().map(|(_, draft)| draft.size_bytes()).sum();
-            let permit = inner.start_write(bytes).await;
+            let Ok(permit) = inner.start_write(bytes).await else {
+                return (0..count).map(|_| Err(WriteError::Busy)).collect();
+            };
             let task = tokio::spawn(async move {
                 let _permit = permit;
                 inner.publish(drafts).await
@@ -258,7 +267,7 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// [`check_follow`] must have found good. Returns how many edges they are.
     pub async fn import(&self, lists: Vec<(UserId, Vec<UserId>)>) -> Result<u64, WriteError> {
         let edge_count: usize = lists.iter().map(|(_, followers)| followers.len()).sum();
-        let _permit = self.inner.start_write(edge_count * size_of::<UserId>()).await;
+        let _permit = self.inner.start_write(edge_count * size_of::<UserId>()).await?;
         let mut events = Vec::with_capacity(lists.len());
         for (followee, followers) in lists {
             for followers in followers.chunks(EVENT_FOLLOWERS_MAX) {
@@ -274,12 +283,21 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
 
 impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Waits until there is room for a write of about so many bytes.
-    async fn start_write(&self, bytes: usize) -> (Option<OwnedSemaphorePermit>, Held) {
+    ///
+    /// # Errors
+    /// [`WriteError::Busy`], if there is none in time.
+    async fn start_write(
+        &self,
+        bytes: usize,
+    ) -> Result<(Option<OwnedSemaphorePermit>, Held), WriteError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permits = bytes.clamp(1, self.settings.in_flight_bytes_max);
+        let permit = Arc::clone(&self.in_flight).acquire_many_owned(permits);
+        let permit = timeout(self.settings.in_flight_wait_max, permit).await;
         // It is never closed; without a permit the write would only go uncounted.
-        let permit = Arc::clone(&self.in_flight).acquire_many_owned(permits).await.ok();
-        (permit, Held::new(&self.settings.metrics.writes_in_flight_bytes, permits as usize))
+        let permit = permit.map_err(|_| WriteError::Busy)?.ok();
+        let held = Held::new(&self.settings.metrics.writes_in_flight_bytes, permits as usize);
+        Ok((permit, held))
     }
 
     /// The posts that exist among `ids`. One that is not found may be on its way
@@ -382,5 +400,44 @@ impl Group {
         self.places.push(place);
         self.bytes += payload.len();
         self.payloads.push(payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Origin, UserId},
+        event_log::embedded::EmbeddedLog,
+        store::embedded::EmbeddedStore,
+    };
+
+    #[tokio::test]
+    async fn a_write_that_finds_no_room_in_time_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(&dir.path().join("log"), Default::default()).unwrap();
+        let store = EmbeddedStore::open(&dir.path().join("store"), Default::default()).unwrap();
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let (ids, clock) = (Arc::new(PostIds::new(0, None)), Arc::new(|| 1_000));
+        let settings = Settings { in_flight_wait_max: Duration::ZERO, ..Settings::default() };
+        let (log, store) = (Arc::new(log), Arc::new(store));
+        let writes = Writes::new(log, store, progress, Memory::perfect(), ids, clock, settings);
+        let publish = async || {
+            let draft = Draft {
+                author: UserId(1),
+                text: "hi".to_owned(),
+                origin: Origin::Exclusive,
+                link: None,
+                reply_to: None,
+                repost_of: None,
+                request_id: None,
+                is_retry: false,
+            };
+            writes.publish(vec![draft]).await.remove(0)
+        };
+        let all_room = writes.inner.start_write(usize::MAX).await.unwrap();
+        assert!(matches!(publish().await, Err(WriteError::Busy)));
+        drop(all_room);
+        assert!(publish().await.is_ok());
     }
 }

@@ -77,7 +77,7 @@ impl Services {
 
     /// Whatever a Redis has written of itself is no more.
     pub fn drop_dump(&self) -> Result<()> {
-        match fs::remove_file(folder().join("run/redis/data/dump.rdb")) {
+        match fs::remove_file(self.folder().join("run/redis/data/dump.rdb")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing("the dump"),
             _ => Ok(()),
         }
@@ -98,12 +98,17 @@ impl Services {
         Err(Failure::new(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim())))
     }
 
+    /// Of these alone: another run may be under way.
+    fn folder(&self) -> PathBuf {
+        target_dir().join(format!("fault-services-{}", self.first_port))
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/services"));
         command
             .args(words)
             .stdin(Stdio::null())
-            .env("ROOST_SERVICES_DIR", folder())
+            .env("ROOST_SERVICES_DIR", self.folder())
             .env("ROOST_SERVICES_PORT", self.first_port.to_string());
         if env::var_os("ROOST_SERVICES_JARS").is_none() {
             // Those that deploy/test has fetched.
@@ -121,10 +126,6 @@ impl Drop for Services {
         // The next run ends what this does not.
         let _ = self.command(&["down"]).output();
     }
-}
-
-fn folder() -> PathBuf {
-    target_dir().join("fault-services")
 }
 
 fn are_required() -> bool {
