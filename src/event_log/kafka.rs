@@ -58,7 +58,8 @@ pub struct Settings {
     pub topic: String,
     /// The group of the workers that share the partitions, in which they remember
     /// how far they are. An idle group is forgotten after a while (Kafka's
-    /// `offsets.retention.minutes`), and its workers then begin at 0.
+    /// `offsets.retention.minutes`), and its workers then begin at 0, unless the store
+    /// remembers more.
     pub group: String,
     /// How many partitions there are, from 1 to [`PARTITIONS_MAX`]. A topic keeps the
     /// count that it was made with, and asking for another one is an error; `None`
