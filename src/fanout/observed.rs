@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{FanoutError, round::Slice};
+use super::{FanoutError, worker::round::Slice};
 use crate::{
     domain::PostId,
     store::{PushOutcome, Pushes, StoreError, Work},

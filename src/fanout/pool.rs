@@ -14,7 +14,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{FanoutError, Progress, Settings, Worker, flush::Flusher, wait_to_retry};
+use super::{
+    FanoutError, Progress, Settings,
+    flush::Flusher,
+    worker::{Worker, wait_to_retry},
+};
 use crate::{
     event_log::{Assignment, EventLog},
     store::Store,

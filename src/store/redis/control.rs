@@ -29,13 +29,13 @@ use redis::{
     io::tcp::TcpSettings,
 };
 
-use super::{config::RedisConfig, resp};
+use super::{
+    config::RedisConfig,
+    node::{CONNECT_TIMEOUT, PROGRESS_TIMEOUT},
+    resp,
+};
 use crate::{store::StoreError, telemetry::RedisMetrics};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A script over a long list takes milliseconds; a server that is busy with those
-/// of others, longer.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the system goes on sending to a server that is not heard of: one that has
 /// vanished without a word.
 const UNHEARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -227,7 +227,7 @@ impl Connection {
         if config.is_cluster() {
             let mut client = ClusterClientBuilder::new(infos)
                 .connection_timeout(CONNECT_TIMEOUT)
-                .response_timeout(RESPONSE_TIMEOUT)
+                .response_timeout(PROGRESS_TIMEOUT)
                 .tcp_settings(tcp);
             if let Some(certificates) = certificates {
                 client = client.certs(certificates);
@@ -250,7 +250,7 @@ impl Connection {
         };
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_response_timeout(Some(PROGRESS_TIMEOUT))
             .set_number_of_retries(2)
             .set_max_delay(Duration::from_millis(500));
         let client = client.map_err(|error| failed(&error))?;

@@ -3,7 +3,7 @@
 //! epoch the partition's, then closes the other's connections in Redis. One that
 //! connects again is asked for its epochs before anything is pushed.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -13,15 +13,12 @@ use super::{
     control::{Call, Control, bytes},
     error::NodeError,
     keys, lock,
-    node::{ConnectionName, Dial, NodeConnection},
+    node::{CONNECT_TIMEOUT, ConnectionName, Dial, NodeConnection, PROGRESS_TIMEOUT},
     pool::Admission,
     resp,
     topology::Topology,
 };
 use crate::store::StoreError;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Says whether every partition that this process works on is still its own.
 pub(super) fn admission(control: Control, claims: Claims) -> Admission {

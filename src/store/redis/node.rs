@@ -31,6 +31,12 @@ use super::{
     slots::NodeAddress,
 };
 
+/// How long connecting may take, all of it, unless something else is set.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may give no sign of life while it is waited for, unless something else
+/// is set. A script over a long list takes milliseconds; a node that is busy with those of
+/// others, longer.
+pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The room for replies of a connection; it grows for a reply that needs more.
 const READ_BYTES: usize = 16 << 10;
 /// The longest reply with all its elements that is waited for.

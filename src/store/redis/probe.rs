@@ -20,7 +20,7 @@ use super::{
     config::RedisConfig,
     error::NodeError,
     info,
-    node::{ConnectionName, Dial, NodeConnection},
+    node::{CONNECT_TIMEOUT, ConnectionName, Dial, NodeConnection, PROGRESS_TIMEOUT},
     resp::Value,
     slots::NodeAddress,
     tls,
@@ -28,8 +28,6 @@ use super::{
 };
 use crate::store::StoreError;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a node may take to show that it speaks in the other way.
 const OTHER_WAY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -42,7 +40,7 @@ pub async fn check(config: &Arc<RedisConfig>) -> Result<(), StoreError> {
         config: Arc::clone(config),
         name: ConnectionName::new("start", 0),
         connect_timeout: CONNECT_TIMEOUT,
-        progress_timeout: ANSWER_TIMEOUT,
+        progress_timeout: PROGRESS_TIMEOUT,
         scripts: Arc::new([]),
     };
     let topology = Topology::new(config);

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    domain::PostId,
-    store::{Cursor, Resume, Work},
+    domain::{PostId, UserId},
+    store::{Cursor, Resume, Resumed, Work},
 };
 
 const PARTITION: u32 = 0;

@@ -9,18 +9,19 @@
 
 use std::time::Instant;
 
-use super::{FanoutError, Worker, combine::combine, flush::Preparing, queue::Job};
+use super::Worker;
 use crate::{
     domain::PostId,
     event_log::EventLog,
+    fanout::{FanoutError, combine::combine, flush::Preparing, queue::Job},
     store::{Store, Work},
 };
 
 /// A part of a fan-out that a round does.
-pub(super) struct Slice<A> {
-    pub(super) job: Job<A>,
+pub(in crate::fanout) struct Slice<A> {
+    pub(in crate::fanout) job: Job<A>,
     /// The last follower that it reaches, if there may be more of them.
-    pub(super) reached: Option<A>,
+    pub(in crate::fanout) reached: Option<A>,
 }
 
 /// What a round writes.
