@@ -108,7 +108,7 @@ impl World {
     fn announce(&mut self, reader: UserId) -> Wake {
         self.wakes.write(|wakes| {
             // A place that is lost is given out again.
-            let last = wakes.last().map_or(0, |wake| place_of(wake));
+            let last = wakes.last().map_or(0, place_of);
             let wake = Wake { id: (last + 1).to_be_bytes().to_vec(), reader };
             wakes.push(wake.clone());
             if wakes.len() > WAKES_MAX {
