@@ -265,7 +265,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             })
             .collect::<Result<_, _>>()?;
         let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
-        let effects = plan::plan(first_offset, &events, &absent);
+        let mut effects = plan::plan(first_offset, &events, &absent);
+        if first_offset < self.attempted && !absent.is_empty() {
+            self.take_back(&mut effects, first_offset, &events, &absent).await?;
+        }
         // Only now, and all at once: should one of these fail, the whole batch is
         // applied again.
         let jobs = self.jobs(&effects).await?;
@@ -284,6 +287,30 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.metrics.events.inc_by(events.len() as u64);
         let is_full = bytes >= self.settings.batch_bytes_max / 2;
         Ok(if is_full { Applied::ToTheBrim } else { Applied::All })
+    }
+
+    /// Adds the posts that the store has taken back, since an earlier request of their name
+    /// turned out to have made another one: they may be in timelines.
+    async fn take_back(
+        &self,
+        effects: &mut Effects,
+        first_offset: u64,
+        events: &[Event],
+        absent: &[PostId],
+    ) -> Result<(), FanoutError> {
+        let mut known: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
+        for (offset, event) in (first_offset..).zip(events) {
+            let Event::PostPublished { post, .. } = event else { continue };
+            if absent.binary_search(&post.id).is_err() || known.contains(&post.id) {
+                continue;
+            }
+            let Some(author) = self.store.account(post.author).await? else { continue };
+            if self.store.deleted_of(author).await?.contains(&post.id) {
+                known.insert(post.id);
+                effects.deleted.push((post.author, post.id, offset));
+            }
+        }
+        Ok(())
     }
 
     /// The next events. Those that may have been applied in part come all at once, so

@@ -121,15 +121,25 @@ impl Memory {
     }
 
     /// Waits until everything that was in the log at `since` is in the store, and
-    /// nobody believes otherwise.
-    pub(super) async fn wait_whole(&self, since: Instant) {
-        let Some(looks) = &self.0 else { return };
+    /// nobody believes otherwise. Returns when something was lost last.
+    pub(super) async fn wait_whole(&self, since: Instant) -> Option<Instant> {
+        let looks = self.0.as_ref()?;
         let whole = |looks: &Looks| {
             let settled = looks.lost.map_or(since, |lost| lost.at + SETTLE);
             looks.whole >= settled.max(since)
         };
         // The sender is here.
-        let _ = looks.subscribe().wait_for(whole).await;
+        let mut looks = looks.subscribe();
+        looks.wait_for(whole).await.ok()?.lost.map(|lost| lost.at)
+    }
+
+    /// Whether nothing more was lost until `told` than at `lost`. Waits for the next look.
+    pub(super) async fn is_as_whole(&self, lost: Option<Instant>, told: Instant) -> bool {
+        let Some(looks) = &self.0 else { return true };
+        let is_other = |looks: &Looks| looks.lost.map(|lost| lost.at) != lost;
+        let mut looks = looks.subscribe();
+        let looked_at = looks.wait_for(|looks| looks.whole >= told || is_other(looks)).await;
+        looked_at.is_ok_and(|looks| !is_other(&looks))
     }
 
     /// Until when to wait for a store that is away, refuses or has lost something: all who
@@ -209,6 +219,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_said_after_the_wait_holds_unless_something_was_lost_meanwhile() {
+        let memory = Memory::of_shared_store();
+        for is_lost in [false, true] {
+            advance(Duration::from_secs(1)).await;
+            let since = Instant::now();
+            memory.found_whole(since);
+            let lost = memory.wait_whole(since).await;
+            let waiting = memory.clone();
+            let told = since + Duration::from_millis(1);
+            let task = tokio::spawn(async move { waiting.is_as_whole(lost, told).await });
+            tokio::task::yield_now().await;
+            assert!(!task.is_finished());
+            if is_lost {
+                memory.found_loss();
+            }
+            memory.found_whole(told);
+            assert_eq!(task.await.unwrap(), !is_lost);
+        }
+        assert!(Memory::perfect().is_as_whole(None, Instant::now()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_asks_again_waits_until_all_is_there_and_knows_for_how_long() {
         let memory = Memory::of_shared_store();
         advance(Duration::from_secs(1)).await;
@@ -223,7 +255,7 @@ mod tests {
         assert!(!task.is_finished());
         sleep(SETTLE).await;
         memory.found_whole(Instant::now());
-        task.await.unwrap();
+        assert_eq!(task.await.unwrap(), Some(since));
 
         memory.found_loss();
         let lost = Instant::now();

@@ -293,22 +293,31 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         until: Instant,
     ) -> bool {
         let known = async {
-            self.memory.wait_whole(Instant::now()).await;
+            let lost = self.memory.wait_whole(Instant::now()).await;
             let places = named.iter().filter_map(|request| appended[request.place].as_ref().ok());
             let applied =
                 places.map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
             future::join_all(applied).await;
             let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
-            self.store.requests(&keys).await
+            let made = self.store.requests(&keys).await?;
+            let holds = self.memory.is_as_whole(lost, Instant::now()).await;
+            Ok::<_, StoreError>(holds.then_some(made))
         };
         let made = match timeout_at(until, known).await {
-            Ok(Ok(made)) => made,
+            Ok(Ok(Some(made))) => made,
+            Ok(Ok(None)) => return false,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "which posts requests have made is not known");
                 return false;
             }
             Err(_) => return false,
         };
+        // What is applied is known, or it was lost.
+        let is_lost =
+            |(one, made): (&Named, &Option<PostId>)| made.is_none() && appended[one.place].is_ok();
+        if named.iter().zip(&made).any(is_lost) {
+            return false;
+        }
         for (Named { place, .. }, made) in named.iter().zip(made) {
             if let (Ok(appended), Some(made)) = (&mut appended[*place], made) {
                 appended.post = made;

@@ -22,6 +22,7 @@ use crate::{
 behaviours::behaviours!(redis_cluster:
     a_worker_that_was_replaced_writes_nothing_more
     a_claimed_request_keeps_its_post
+    a_request_that_was_lost_and_taken_for_new_makes_its_first_post_in_the_end
     the_same_post_written_twice_is_made_once
     a_node_that_lost_writes_sends_its_partitions_back
     cursors_go_to_another_process_and_not_beyond_a_loss
@@ -68,6 +69,29 @@ async fn a_claimed_request_keeps_its_post(backend: Redis) {
     assert_eq!(claim(&other, 11).await, ClaimedPost::ToMake(PostId(10)));
     world.apply(&[named(10, ANN, "a")]).await;
     assert_eq!(claim(&other, 12).await, ClaimedPost::Made(PostId(10)));
+}
+
+async fn a_request_that_was_lost_and_taken_for_new_makes_its_first_post_in_the_end(backend: Redis) {
+    let mut world = World::new(backend).await;
+    world.apply(&[followed(ANN, &[BOB]), named(10, ANN, "a")]).await;
+    let mut redis = world.backend.connect().await;
+    let _: () = redis.del(format!("q:{ANN}:a")).await.unwrap();
+    assert!(world.apply(&[named(11, ANN, "a"), post(12, ANN)]).await.is_empty());
+    assert_eq!(world.existing(&[10, 11, 12]).await, [10, 11, 12]);
+    world.wake(BOB, [10, 11, 12], None).await;
+
+    // The loss is noticed, and everything is read again.
+    let one = watermarks(&world).await.swap_remove(0);
+    let _: () = redis.del(one).await.unwrap();
+    let resume = world.store.resume(PARTITION, 4).await.unwrap().marks;
+    assert_eq!((resume.applied, resume.attempted), (0, 4));
+    assert_eq!(world.replay(0..4).await, [11]);
+    assert_eq!(world.existing(&[10, 11, 12]).await, [10, 12]);
+    assert_eq!(world.author_page(ANN, None, 10).await, [12, 10]);
+    assert_eq!(world.requests(&[(ANN, "a")]).await, [Some(10)]);
+    assert_eq!(world.shown(BOB).await.unwrap(), [12, 10]);
+    // It is to be taken out of the timelines where it is.
+    assert_eq!(world.store.deleted_of(ANN).await.unwrap(), [PostId(11)]);
 }
 
 async fn the_same_post_written_twice_is_made_once(backend: Redis) {

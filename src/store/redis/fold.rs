@@ -4,7 +4,9 @@
 //! what came and went within it never shows.
 //!
 //! A request whose outcome nobody knew may be in the log twice. Its first event
-//! counts, wherever it stands; one that is read again is known by its offset.
+//! counts, wherever it stands; one that is read again is known by its offset. Where the
+//! store has lost what the first one made, it may have taken a later one for it. When
+//! both are read again the first counts, and what the later one made is taken back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -26,6 +28,9 @@ pub(super) struct Fold<'a> {
     /// Posts that are not to be made, ascending: their author's request made another
     /// one before.
     pub(super) duplicates: Vec<PostId>,
+    /// Those of them that the store may have all the same, with their authors: posts of
+    /// their own, by a request whose first event made another.
+    pub(super) doubtful: BTreeMap<PostId, UserId>,
     /// The greatest id of a post, or 0.
     pub(super) greatest_post: u64,
 }
@@ -86,8 +91,15 @@ impl<'a> Fold<'a> {
                     if let Some(request_id) = request_id {
                         let key = (post.author, request_id.as_str());
                         let this = Made { post: post.id, offset };
-                        let first = *first.entry(key).or_insert(this);
+                        let first = first.entry(key).or_insert(this);
+                        if this.offset < first.offset {
+                            *first = this;
+                        }
+                        let first = *first;
                         if first != this {
+                            if first.post != post.id {
+                                fold.doubtful.insert(post.id, post.author);
+                            }
                             // The same post may be new in this batch all the same.
                             if first.post != post.id || first.offset < first_offset {
                                 fold.duplicates.push(post.id);
@@ -118,6 +130,11 @@ impl<'a> Fold<'a> {
         fold.duplicates.dedup();
         fold
     }
+
+    /// Has the doubtful ones taken out, as the deleted are, for events that are read again.
+    pub(super) fn take_back_doubtful(&mut self) {
+        self.deleted.append(&mut self.doubtful);
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +162,23 @@ mod tests {
         assert_eq!(fold(&[published(5)], None), (vec![5], vec![]));
         assert_eq!(fold(&[published(5), published(6)], None), (vec![5], vec![6]));
         assert_eq!(fold(&[published(6)], Some((5, 3))), (vec![], vec![6]));
+    }
+
+    #[test]
+    fn a_later_event_that_was_taken_for_the_first_is_so_no_more_once_both_are_read_again() {
+        let made = Made { post: PostId(6), offset: 11 };
+        let made = [((AUTHOR, "a"), made)].into();
+        let events = [published(5), published(6)];
+        let fold = Fold::new(10, &events, &made);
+        assert!(fold.posts.iter().map(|post| post.id).eq([PostId(5)]));
+        assert_eq!(fold.requests, [(AUTHOR, "a", Made { post: PostId(5), offset: 10 })]);
+        assert_eq!(fold.duplicates, [PostId(6)]);
+        assert_eq!(fold.doubtful, [(PostId(6), AUTHOR)].into());
+        // The same post in both: there is nothing to take back.
+        let made = [((AUTHOR, "a"), Made { post: PostId(5), offset: 11 })].into();
+        let events = [published(5), published(5)];
+        let fold = Fold::new(10, &events, &made);
+        assert_eq!((fold.posts.len(), fold.duplicates.len(), fold.doubtful.len()), (1, 0, 0));
     }
 
     #[test]

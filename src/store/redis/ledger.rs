@@ -245,7 +245,10 @@ impl Inner {
             .zip(made)
             .filter_map(|(request, post)| Some((request, post?)))
             .collect();
-        let fold = Fold::new(first_offset, events, &made);
+        let mut fold = Fold::new(first_offset, events, &made);
+        if first_offset < claim.attempted {
+            fold.take_back_doubtful();
+        }
         // What comes for the first time is newer than all that was applied before, but
         // for posts that overtook each other on their way into the log.
         let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
