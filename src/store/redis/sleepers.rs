@@ -42,8 +42,8 @@ pub(super) struct Sleepers {
     resumed: u64,
 }
 
-/// No account: this one is never learnt.
-const NOBODY: u64 = 0;
+/// No account: this one is never learnt, and wakes when somebody begins to listen.
+pub(super) const NOBODY: u64 = 0;
 
 /// Somebody has woken.
 #[derive(Clone, Debug, PartialEq, Eq)]

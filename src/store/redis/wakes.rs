@@ -6,7 +6,7 @@ use super::{
     Inner,
     control::{Call, bytes, elements},
     damaged, keys,
-    sleepers::{Sleepers, Wake},
+    sleepers::{NOBODY, Sleepers, Wake},
 };
 use crate::{domain::UserId, store::StoreError};
 
@@ -15,8 +15,6 @@ use crate::{domain::UserId, store::StoreError};
 const KEPT_MAX: &[u8] = b"65536";
 /// Wakes that are read at once.
 const READ_MAX: usize = 4_096;
-/// Who wakes when somebody begins to listen.
-const NOBODY: UserId = UserId(0);
 
 impl Inner {
     /// Tells the workers that a reader wakes. When this has come back, the ledger may be
@@ -43,7 +41,7 @@ impl Inner {
                 return Ok(());
             }
         }
-        sleepers.begin(self.announce_wake(NOBODY).await?);
+        sleepers.begin(self.announce_wake(UserId(NOBODY)).await?);
         Ok(())
     }
 }

@@ -210,8 +210,9 @@ impl Inner {
             // Slots are moved from the first on, so the last one is most likely to stay.
             let mut spare_slot = last_slot;
             let here = slots.iter().copied().filter(|slot| map.place(*slot) == Some(place));
-            let asked: Vec<u16> =
-                if wanted.is_empty() { Vec::new() } else { here.chain([last_slot]).collect() };
+            // Most often that is where the watermark is: each is asked for once.
+            let asked: BTreeSet<u16> =
+                if wanted.is_empty() { BTreeSet::new() } else { here.chain([last_slot]).collect() };
             for slot in asked {
                 let key = keys::watermark(slot);
                 let command: Vec<&[u8]> =
