@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_store_that_has_seen_more_than_there_is_belongs_to_another_log() {
-        let marks = Resume { applied: 70, shown: 60, attempted: 90, delivered: Some(50) };
+        let marks =
+            Resume { applied: 70, shown: 60, attempted: 90, delivered: Some(50), history: 0 };
         assert!(check_end(3, &marks, 90).is_ok());
         let error = check_end(3, &marks, 89).unwrap_err();
         assert!(error.is_final());

@@ -359,6 +359,9 @@ pub struct Resume {
     /// Below it, every event has reached every timeline it must reach. `None` where
     /// only the log remembers that: such a store never goes back.
     pub delivered: Option<u64>,
+    /// Another number after each loss of which the marks went back: they may be where they
+    /// were before anybody looks. 0 where nothing was lost yet.
+    pub history: u64,
 }
 
 impl Resume {

@@ -114,7 +114,10 @@ impl Engine {
                     memory: parts.memory.clone(),
                     gate: gate.clone(),
                 };
-                parts.beside.push(tokio::spawn(follower.run(parts.stop.clone())));
+                let waits = Waits::new(gate);
+                let first = waits.until("Redis", || async { Ok(follower.first_look().await?) });
+                let first = unless(stop, first).await?;
+                parts.beside.push(tokio::spawn(follower.run(first, parts.stop.clone())));
                 if settings.roles.api {
                     let store = RedisStore::clone(&parts.store);
                     let keep = store.keep_node(Arc::clone(&parts.ids), parts.stop.clone());

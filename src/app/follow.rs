@@ -46,7 +46,7 @@ const LOST: &str = "the store has lost some of what it held";
 
 /// What a look has found.
 #[derive(Debug, Default)]
-struct Look {
+pub(super) struct Look {
     /// `None` before the first.
     incarnation: Option<u64>,
     /// Partitions whose marks may say more than what is there.
@@ -67,13 +67,15 @@ enum Holds {
 }
 
 impl<L: EventLog, S: Store> Follower<L, S> {
-    /// Follows until it is told to stop.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    /// Follows until it is told to stop, from the first look on: what is lost from then
+    /// on is noticed.
+    pub(super) async fn run(self, first: Look, stop: CancellationToken) {
+        let mut begun = Instant::now();
+        let mut found = Ok(first);
         let mut last = Look::default();
         let mut holds = Holds::All;
         while !stop.is_cancelled() {
-            let begun = Instant::now();
-            let pause = match self.look(&last).await {
+            let pause = match found {
                 Ok(look) => {
                     let is_news = holds.may_lack(&look.unnoticed);
                     if is_news {
@@ -107,7 +109,17 @@ impl<L: EventLog, S: Store> Follower<L, S> {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+            begun = Instant::now();
+            found = self.look(&last).await;
         }
+    }
+
+    /// What there was before anybody looked.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub(super) async fn first_look(&self) -> Result<Look, StoreError> {
+        self.look(&Look::default()).await
     }
 
     async fn look(&self, last: &Look) -> Result<Look, StoreError> {
@@ -123,14 +135,15 @@ impl<L: EventLog, S: Store> Follower<L, S> {
         Ok(Look { incarnation, unnoticed, marks })
     }
 
-    /// Publishes how far the workers have come. True: less than before.
+    /// Publishes how far the workers have come. True: something was lost.
     fn take_note(&self, known: &[Resume], marks: &[Resume]) -> bool {
         let mut went_back = false;
         for (partition, now) in (0..).zip(marks) {
             let position = (*now).into();
-            match known.get(partition as usize) {
+            let before = known.get(partition as usize);
+            went_back |= before.is_some_and(|before| is_loss(before, now));
+            match before {
                 Some(before) if now.shown < before.shown => {
-                    went_back = true;
                     self.progress.go_back(partition, position);
                 }
                 _ => self.progress.advance(partition, position),
@@ -181,6 +194,12 @@ impl<L: EventLog, S: Store> Follower<L, S> {
     }
 }
 
+/// Whether a partition has gone back between these marks. They may be where they were
+/// again.
+fn is_loss(before: &Resume, now: &Resume) -> bool {
+    now.shown < before.shown || (before.shown > 0 && now.history != before.history)
+}
+
 impl Holds {
     /// Whether these partitions, which no worker has looked after, are news.
     fn may_lack(&self, unnoticed: &[u32]) -> bool {
@@ -223,6 +242,17 @@ mod tests {
         // The marks of a partition without a worker say what was there before the loss.
         let unnoticed = look([70, 90], &[1]).lacks(&ends).expect("perhaps less");
         assert!(unnoticed.contains("partition 1 ") && unnoticed.contains("worker"), "{unnoticed}");
+    }
+
+    #[test]
+    fn a_loss_is_seen_though_all_is_there_again() {
+        let at = |shown, history| Resume { shown, history, ..Resume::default() };
+        assert!(!is_loss(&at(70, 1), &at(90, 1)));
+        assert!(is_loss(&at(70, 1), &at(58, 1)));
+        assert!(is_loss(&at(70, 1), &at(70, 2)));
+        assert!(is_loss(&at(70, 1), &at(90, 2)));
+        // Of which nothing was there.
+        assert!(!is_loss(&at(0, 0), &at(70, 1)));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl EmbeddedStore {
 
     fn marks_of(&self, partition: u32) -> Resume {
         let applied = self.applied(partition);
-        Resume { applied, shown: applied, attempted: applied, delivered: None }
+        Resume { applied, shown: applied, attempted: applied, delivered: None, history: 0 }
     }
 
     async fn run_blocking<T: Send + 'static>(

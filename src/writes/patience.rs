@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::memory::{Memory, WAIT_MAX};
 use crate::store::StoreError;
 
-const TRY_AFTER: Duration = Duration::from_millis(100);
+pub(super) const TRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What the store has said, and since when that is known: no look from before can vouch
 /// for it.

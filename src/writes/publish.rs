@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -285,7 +285,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    /// Whether it is known what these requests have made, and noted.
+    /// Whether it is known in time what these requests have made, and noted.
     async fn correct(
         &self,
         named: &[Named],
@@ -293,37 +293,44 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         until: Instant,
     ) -> bool {
         let known = async {
-            let lost = self.memory.wait_whole(Instant::now()).await;
-            let places = named.iter().filter_map(|request| appended[request.place].as_ref().ok());
-            let applied =
-                places.map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
-            future::join_all(applied).await;
-            let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
-            let made = self.store.requests(&keys).await?;
-            let holds = self.memory.is_as_whole(lost, Instant::now()).await;
-            Ok::<_, StoreError>(holds.then_some(made))
-        };
-        let made = match timeout_at(until, known).await {
-            Ok(Ok(Some(made))) => made,
-            Ok(Ok(None)) => return false,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "which posts requests have made is not known");
-                return false;
+            loop {
+                match self.ledger_says(named, appended).await {
+                    Ok(Some(made)) => return made,
+                    // Something more was lost meanwhile.
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "which posts requests have made is not known yet");
+                    }
+                }
+                sleep(patience::TRY_AFTER).await;
             }
-            Err(_) => return false,
         };
-        // What is applied is known, or it was lost.
-        let is_lost =
-            |(one, made): (&Named, &Option<PostId>)| made.is_none() && appended[one.place].is_ok();
-        if named.iter().zip(&made).any(is_lost) {
-            return false;
-        }
+        let Ok(made) = timeout_at(until, known).await else { return false };
         for (Named { place, .. }, made) in named.iter().zip(made) {
             if let (Ok(appended), Some(made)) = (&mut appended[*place], made) {
                 appended.post = made;
             }
         }
         true
+    }
+
+    /// What these requests have made, once what was appended of them is applied. `None`:
+    /// the store has lost something since, or something that it was to know.
+    async fn ledger_says(
+        &self,
+        named: &[Named],
+        appended: &[Result<Appended, WriteError>],
+    ) -> Result<Option<Vec<Option<PostId>>>, StoreError> {
+        let lost = self.memory.wait_whole(Instant::now()).await;
+        let places = named.iter().filter_map(|request| appended[request.place].as_ref().ok());
+        let applied = places.map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
+        future::join_all(applied).await;
+        let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
+        let made = self.store.requests(&keys).await?;
+        let is_lost =
+            |(one, made): (&Named, &Option<PostId>)| made.is_none() && appended[one.place].is_ok();
+        let holds = self.memory.is_as_whole(lost, Instant::now()).await;
+        Ok((holds && !named.iter().zip(&made).any(is_lost)).then_some(made))
     }
 
     async fn append_posts(

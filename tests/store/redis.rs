@@ -111,6 +111,8 @@ async fn the_same_post_written_twice_is_made_once(backend: Redis) {
 
 async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     let world = three_events(backend).await;
+    let history = async || world.store.marks().await.unwrap()[0].history;
+    let before = history().await;
     for watermark in watermarks(&world).await {
         // As a replica that took over, and has what was written a while ago.
         set(&world, &watermark, "1 somebody else").await;
@@ -123,6 +125,8 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     assert_eq!((resume.applied, resume.delivered, resume.attempted), (1, Some(1), 9));
     assert!(world.store.unnoticed().await.unwrap().is_empty());
     assert_eq!(world.store.marks().await.unwrap()[0].shown, 1);
+    let since_loss = history().await;
+    assert_ne!(since_loss, before);
     // It is remembered until the partition has come that far again.
     let other = world.open_another().await;
     let resume = other.resume(PARTITION, 12).await.unwrap().marks;
@@ -133,6 +137,7 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     assert_eq!(world.author_page(ANN, None, 10).await, [11, 10]);
     other.delivered(PARTITION, 3, &[]).await.unwrap();
     assert_eq!(other.resume(PARTITION, 12).await.unwrap().marks.delivered, Some(3));
+    assert_eq!(history().await, since_loss);
 }
 
 async fn cursors_go_to_another_process_and_not_beyond_a_loss(backend: Redis) {

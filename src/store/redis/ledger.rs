@@ -70,7 +70,8 @@ impl Ledger for RedisStore {
         inner.check_log().await?;
         let worker = inner.settings.worker.as_str();
         let key = keys::partition(partition);
-        let epoch = format!("{worker} {:016x}", rand::random::<u64>()).into_bytes();
+        let name = rand::random::<u64>();
+        let epoch = format!("{worker} {name:016x}").into_bytes();
         let call = scripts::CLAIM.call(&key, &[&epoch]);
         let before = fields(inner.control.one(call).await?);
         let owner = before.get(b"owner".as_slice()).map(|owner| String::from_utf8_lossy(owner));
@@ -96,15 +97,17 @@ impl Ledger for RedisStore {
                 fence::close_connections(&inner.settings.config, worker).await?;
             }
             loss.go_back(&mut resumed, end);
+            resumed.marks.history = name;
         }
         let resume = resumed.marks;
         let cursors = cursors::text(&resumed.cursors);
         let delivered = resume.delivered.unwrap_or_default();
-        let marks: [Mark<'_>; 7] = [
+        let marks: [Mark<'_>; 8] = [
             ("owner", &worker),
             ("released", &0),
             ("applied", &resume.applied),
             ("shown", &resume.shown),
+            ("history", &resume.history),
             ("delivered", &delivered),
             ("cursors", &cursors),
             ("attempted", &resume.attempted),
@@ -474,6 +477,7 @@ pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Resume {
         shown: number(marks, "shown").min(applied),
         attempted: number(marks, "attempted").max(applied),
         delivered: Some(number(marks, "delivered")),
+        history: number(marks, "history"),
     }
 }
 

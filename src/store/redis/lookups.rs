@@ -25,7 +25,8 @@ use crate::{
 /// Ids of an author's list that are read at once.
 const AUTHOR_PIECE: i64 = 1_000;
 /// The marks of a partition that say how far its worker has come.
-const MARKS: &[&[u8]] = &[b"applied", b"shown", b"attempted", b"delivered", b"greatest_post"];
+const MARKS: &[&[u8]] =
+    &[b"applied", b"shown", b"attempted", b"delivered", b"history", b"greatest_post"];
 /// Those that say where its watermarks are, and whether anything of it holds.
 const WATERMARKS: &[&[u8]] = &[b"applied", b"shown", b"watermarks"];
 /// How often a page of followers is begun again while their blocks change.

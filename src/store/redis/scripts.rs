@@ -253,12 +253,18 @@ return {redis.call('HLEN', KEYS[1]), unpack(redis.call('HMGET', KEYS[1], unpack(
 );
 
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
-// epoch, fields and values. Returns whether it is.
+// epoch, fields and values. Returns whether it is. What was attempted stays so: a write
+// that was given up may be carried out behind a later one.
 script!(
     MARK,
     r"
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+local before = redis.call('HMGET', KEYS[1], 'epoch', 'attempted')
+if before[1] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+local attempted = redis.call('HGET', KEYS[1], 'attempted')
+if before[2] and tonumber(attempted) < tonumber(before[2]) then
+  redis.call('HSET', KEYS[1], 'attempted', before[2])
+end
 return 1
 "
 );

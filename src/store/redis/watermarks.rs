@@ -205,8 +205,7 @@ impl Inner {
         let router = &self.pusher.router;
         for (place, address) in map.nodes().iter().enumerate() {
             let Some((first_slot, last_slot)) = map.ends(place) else { continue };
-            let info = router.on_node(address, &[&[b"INFO", b"server"]]).await?;
-            let run_id = run_id(info.first().unwrap_or(&Value::Nil));
+            let run_id = self.run_id(address).await?;
             // Slots are moved from the first on, so the last one is most likely to stay.
             let mut spare_slot = last_slot;
             let here = slots.iter().copied().filter(|slot| map.place(*slot) == Some(place));
@@ -230,9 +229,18 @@ impl Inner {
                     }
                 }
             }
+            // What it said is not that of one that was started again meanwhile.
+            if self.run_id(address).await? != run_id {
+                return Err(started_again(address));
+            }
             look.nodes.push(Node { address: address.clone(), run_id, spare_slot });
         }
         Ok(look)
+    }
+
+    async fn run_id(&self, node: &NodeAddress) -> Result<String, NodeError> {
+        let info = self.pusher.router.on_node(node, &[&[b"INFO", b"server"]]).await?;
+        Ok(run_id(info.first().unwrap_or(&Value::Nil)))
     }
 
     /// Writes watermarks of partitions with these offsets into every node. Returns
@@ -299,9 +307,13 @@ impl Inner {
         if matches!(replies[..], [Value::Integer(1)]) {
             return Ok(());
         }
-        let reason = "it has been started again meanwhile".to_owned();
-        Err(NodeError::Broken { node: node.clone(), reason })
+        Err(started_again(node))
     }
+}
+
+fn started_again(node: &NodeAddress) -> NodeError {
+    let reason = "it has been started again meanwhile".to_owned();
+    NodeError::Broken { node: node.clone(), reason }
 }
 
 fn run_id(info: &Value) -> String {

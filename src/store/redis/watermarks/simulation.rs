@@ -168,6 +168,7 @@ impl World {
                 shown: delivered,
                 attempted: delivered,
                 delivered: Some(delivered),
+                history: 0,
             },
             cursors: cursors.into_iter().collect(),
         };
