@@ -21,6 +21,8 @@ use crate::{
 
 /// Actions a second.
 const RATE: u32 = 60;
+/// Posts of a trace a second.
+const TRACE_RATE: u32 = 1_000;
 /// The load lasts at least so long for each fault, and is ended when the faults are.
 const SECONDS_PER_FAULT: u32 = 8;
 /// So few posts an account that most timelines show all of theirs at the end.
@@ -35,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Load {
     folder: PathBuf,
     words: Vec<String>,
+    /// Actions a second.
+    rate: u32,
 }
 
 /// A load that is under way.
@@ -46,36 +50,26 @@ pub struct Publishing {
 
 impl Load {
     pub fn new(settings: &Settings, services: &Services) -> Self {
-        let posts = RATE * SECONDS_PER_FAULT * settings.fault_count as u32;
-        let users = (posts / POSTS_PER_USER).max(USERS_MIN);
         let targets: Vec<String> =
             (0..API_NODES).map(|node| format!("http://{}", services.api_node(node))).collect();
-        let words = [
-            "load",
-            "--target",
-            &targets.join(","),
-            "--users",
-            &users.to_string(),
-            "--posts",
-            &posts.to_string(),
-            "--churn",
-            "10",
-            "--seed",
-            &settings.seed.to_string(),
-            "--retry-for",
-            PATIENCE_SECONDS,
-        ];
-        let mut words = words.map(str::to_owned).to_vec();
+        let (rate, source) = match &settings.trace {
+            Some(file) => (TRACE_RATE, vec!["--trace".to_owned(), file.display().to_string()]),
+            None => (RATE, synthetic(settings)),
+        };
+        let mut words = vec!["load".to_owned(), "--target".to_owned(), targets.join(",")];
+        words.extend(source);
+        words.extend(["--seed".to_owned(), settings.seed.to_string()]);
+        words.extend(["--retry-for", PATIENCE_SECONDS].map(str::to_owned));
         // What was acknowledged under faults is never sent again: a server that has
         // forgotten it cannot make it good.
         let journal = settings.folder().join("journal.txt");
         words.extend(["--journal".to_owned(), journal.display().to_string()]);
-        Self { folder: settings.folder(), words }
+        Self { folder: settings.folder(), words, rate }
     }
 
     /// Starts it, and waits until it publishes.
     pub async fn publish(&self) -> Result<Publishing> {
-        let rate = ["--rate".to_owned(), RATE.to_string()];
+        let rate = ["--rate".to_owned(), self.rate.to_string()];
         let mut publishing = self.start("load", &rate)?;
         let begun = Instant::now();
         // The line that ends the phase before; those that say how far it is look otherwise.
@@ -106,6 +100,14 @@ impl Load {
         let process = Process(command.spawn().doing(name)?);
         Ok(Publishing { process, log, report })
     }
+}
+
+/// A population that lasts for all faults.
+fn synthetic(settings: &Settings) -> Vec<String> {
+    let posts = RATE * SECONDS_PER_FAULT * settings.fault_count as u32;
+    let users = (posts / POSTS_PER_USER).max(USERS_MIN);
+    let (users, posts) = (users.to_string(), posts.to_string());
+    ["--users", &users, "--posts", &posts, "--churn", "10"].map(str::to_owned).to_vec()
 }
 
 impl Publishing {

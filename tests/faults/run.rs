@@ -26,6 +26,8 @@ use crate::{
 /// longer for each fault, since more was published meanwhile.
 const REPAIR_DEADLINE: Duration = Duration::from_secs(120);
 const REPAIR_DEADLINE_PER_FAULT: Duration = Duration::from_secs(1);
+/// And longer where a trace is replayed to its end before.
+const TRACE_DEADLINE: Duration = Duration::from_secs(600);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How many differences a failure tells in full; the record has more.
 const DIFFERENCES_TOLD: usize = 5;
@@ -144,7 +146,9 @@ async fn judge(
         node.serves().await.map_err(|failure| (Verdict::None, failure))?;
     }
     let begun = Instant::now();
-    let deadline = REPAIR_DEADLINE + REPAIR_DEADLINE_PER_FAULT * settings.fault_count as u32;
+    let replay = settings.trace.as_ref().map_or(Duration::ZERO, |_| TRACE_DEADLINE);
+    let faults = REPAIR_DEADLINE_PER_FAULT * settings.fault_count as u32;
+    let deadline = REPAIR_DEADLINE + faults + replay;
     for attempt in 1.. {
         // One that begins late has time as well.
         let patience = deadline.saturating_sub(begun.elapsed()).max(deadline / 2);

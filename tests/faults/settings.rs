@@ -7,6 +7,9 @@
 //!   each change is tried by the same plan)
 //! - `ROOST_FAULTS_BACKEND`: `redis` or `cluster` alone
 //! - `ROOST_FAULTS_KINDS`: these kinds alone, comma-separated
+//! - `ROOST_FAULTS_TRACE`: an activity trace that is replayed meanwhile, as `roost load
+//!   --trace` reads it, instead of a synthetic load with follows, unfollows and deletions.
+//!   It must last longer than the faults, of which each run has at most 25
 //! - `ROOST_FAULTS_PORT`: the first of 32 ports (default: 16500)
 
 use std::{
@@ -40,6 +43,8 @@ pub struct Settings {
     pub fault_count: usize,
     /// In the order in which they are declared, each once.
     pub kinds: Vec<Kind>,
+    /// What is published meanwhile, if it is not made up.
+    pub trace: Option<PathBuf>,
     pub first_port: u16,
 }
 
@@ -81,6 +86,7 @@ impl Settings {
             fault_count: number("ROOST_FAULTS")
                 .map_or(FAULTS_MIN.max(kinds.len()), |count| count as usize),
             kinds,
+            trace: variable("ROOST_FAULTS_TRACE").map(PathBuf::from),
             first_port: number("ROOST_FAULTS_PORT").map_or(PORT, |port| port as u16),
         })
     }
@@ -115,9 +121,12 @@ impl Settings {
         let names: Vec<&str> = self.kinds.iter().map(|kind| kind.name()).collect();
         let kinds =
             if all { String::new() } else { format!("ROOST_FAULTS_KINDS={} ", names.join(",")) };
+        let trace = self.trace.as_ref();
+        let trace = trace
+            .map_or_else(String::new, |file| format!("ROOST_FAULTS_TRACE={} ", file.display()));
         format!(
-            "ROOST_FAULTS={} ROOST_TEST_SEED={} ROOST_FAULTS_BACKEND={} {kinds}cargo test --test \
-             faults -- --nocapture",
+            "ROOST_FAULTS={} ROOST_TEST_SEED={} ROOST_FAULTS_BACKEND={} {kinds}{trace}cargo test \
+             --test faults -- --nocapture",
             self.fault_count,
             self.seed,
             self.backend.name()
