@@ -12,7 +12,9 @@
 //! a push of one. So the more there is to deliver, the longer a flush takes, the more
 //! gathers meanwhile for the next one, and the less each delivery costs; while there is
 //! little to do, nothing waits. A flush begins once the one before it has ended and all
-//! those have come who were preparing deliveries when its first came.
+//! those have come who were preparing deliveries when its first came: for a moment, while
+//! any of its parts comes from a worker that is at the end of its log, and for longer
+//! while all of them are late anyway.
 //!
 //! Where a flush fails, nobody knows what of it was written, and all who had a part in it
 //! are told so. A worker that is ended takes its part along: out of the flush that
@@ -77,11 +79,17 @@ pub struct FlushSettings {
     pub deliveries_max: usize,
     /// No flush waits longer for those who prepare deliveries.
     pub wait_max: Duration,
+    /// The same, of a flush all of whose workers are behind.
+    pub backlog_wait_max: Duration,
 }
 
 impl Default for FlushSettings {
     fn default() -> Self {
-        Self { deliveries_max: 4 << 20, wait_max: Duration::from_millis(500) }
+        Self {
+            deliveries_max: 4 << 20,
+            wait_max: Duration::from_millis(500),
+            backlog_wait_max: Duration::from_secs(5),
+        }
     }
 }
 
@@ -108,6 +116,8 @@ struct Flush<A> {
 struct Part<A> {
     partition: u32,
     deliveries: Vec<(A, PostId)>,
+    /// Whether the worker has more to read in its log.
+    is_behind: bool,
     done: oneshot::Sender<Result<(), FanoutError>>,
 }
 
@@ -207,15 +217,20 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Flusher<A> {
 }
 
 impl<A: Copy + Ord + Into<u64> + Send + Sync> Preparing<'_, A> {
-    /// Has these deliveries written, and waits for it.
+    /// Has these deliveries written, and waits for it; for longer, if the worker
+    /// `is_behind`: there is more to read in its log.
     ///
     /// # Errors
     /// If nobody knows what of them is written.
-    pub(super) async fn flush(self, deliveries: Vec<(A, PostId)>) -> Result<(), FanoutError> {
+    pub(super) async fn flush(
+        self,
+        deliveries: Vec<(A, PostId)>,
+        is_behind: bool,
+    ) -> Result<(), FanoutError> {
         let (done, is_done) = oneshot::channel();
         let _flushing = {
             let mut state = self.flusher.state();
-            state.add(Part { partition: self.partition, deliveries, done });
+            state.add(Part { partition: self.partition, deliveries, is_behind, done });
             Flushing { flusher: self.flusher, partition: self.partition }
         };
         drop(self);
@@ -283,8 +298,12 @@ impl<A> Flush<A> {
             return None;
         }
         let deliveries: usize = self.parts.iter().map(|part| part.deliveries.len()).sum();
-        let waits = !self.awaited.is_empty() && deliveries < settings.deliveries_max;
-        Some(if waits { self.since + settings.wait_max } else { self.since })
+        if self.awaited.is_empty() || deliveries >= settings.deliveries_max {
+            return Some(self.since);
+        }
+        let are_behind = self.parts.iter().all(|part| part.is_behind);
+        let wait_max = if are_behind { settings.backlog_wait_max } else { settings.wait_max };
+        Some(self.since + wait_max)
     }
 }
 
@@ -331,18 +350,28 @@ mod tests {
     use super::*;
 
     const WAIT_MAX: Duration = Duration::from_secs(5);
+    const BACKLOG_WAIT_MAX: Duration = Duration::from_secs(20);
 
     fn flusher() -> Flusher<u64> {
-        Flusher::new(FlushSettings { deliveries_max: 100, wait_max: WAIT_MAX })
+        Flusher::new(FlushSettings {
+            deliveries_max: 100,
+            wait_max: WAIT_MAX,
+            backlog_wait_max: BACKLOG_WAIT_MAX,
+        })
     }
 
     /// A worker that has `count` deliveries, and waits.
-    fn flush<'a>(
-        preparing: Preparing<'a, u64>,
+    fn flush(preparing: Preparing<'_, u64>, count: u64) -> BoxFuture<'_, Result<(), FanoutError>> {
+        flush_of(preparing, count, false)
+    }
+
+    fn flush_of(
+        preparing: Preparing<'_, u64>,
         count: u64,
-    ) -> BoxFuture<'a, Result<(), FanoutError>> {
+        is_behind: bool,
+    ) -> BoxFuture<'_, Result<(), FanoutError>> {
         let deliveries = (0..count).map(|reader| (reader, PostId(1))).collect();
-        let mut flush = preparing.flush(deliveries).boxed();
+        let mut flush = preparing.flush(deliveries, is_behind).boxed();
         assert!((&mut flush).now_or_never().is_none(), "nobody has written it");
         flush
     }
@@ -391,6 +420,22 @@ mod tests {
         assert_eq!(partitions(&flusher), None);
         let _four = flush(flusher.prepare(4), 40);
         assert_eq!(partitions(&flusher), Some(vec![3, 4]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_waits_for_longer_while_all_are_late_anyway() {
+        let flusher = flusher();
+        let (_slow, late) = (flusher.prepare(1), flusher.prepare(2));
+        let _late = flush_of(late, 1, true);
+        tokio::time::advance(WAIT_MAX).await;
+        assert_eq!(partitions(&flusher), None);
+        // One comes who is not.
+        let in_time = flush(flusher.prepare(3), 1);
+        assert_eq!(partitions(&flusher), Some(vec![2, 3]));
+        drop(in_time);
+        let _late = flush_of(flusher.prepare(4), 1, true);
+        tokio::time::advance(BACKLOG_WAIT_MAX).await;
+        assert_eq!(partitions(&flusher), Some(vec![4]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -160,6 +160,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let flusher = Arc::clone(&self.flusher);
         let preparing = flusher.prepare(self.partition);
         let mut worked = false;
+        let mut is_behind = true;
         while self.has_room() {
             let applied = self.apply_batch().await?;
             worked |= applied != Applied::Nothing;
@@ -167,11 +168,12 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 self.store.shown(self.partition, self.next_offset).await?;
                 self.shown = self.next_offset;
             }
-            if applied != Applied::ToTheBrim {
+            is_behind = applied == Applied::ToTheBrim;
+            if !is_behind {
                 break;
             }
         }
-        worked |= self.deliver_round(preparing).await?;
+        worked |= self.deliver_round(preparing, is_behind).await?;
         self.publish_progress();
         if self.delivered_offset() > self.delivered
             || self.untold_deliveries >= self.settings.round_deliveries_max

@@ -71,7 +71,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]

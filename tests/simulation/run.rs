@@ -33,6 +33,8 @@ use crate::{
     mutation::Mutation,
 };
 
+/// The least time that passes.
+const TICK: Duration = Duration::from_nanos(1);
 const CAP: usize = 6;
 const USERS: u64 = 8;
 const CLIENTS: u64 = 3;
@@ -234,11 +236,13 @@ impl Simulation {
             round_long_slices_max: self.faults.pick(1..3) as usize,
             cursor_posts_max: self.faults.pick(0..9) as usize,
             fanouts_max: self.faults.pick(1..5) as usize,
-            commit_interval: Duration::from_millis(self.faults.pick(0..3)),
+            // Not nothing: workers that have nothing to do would let no time pass.
+            commit_interval: Duration::from_millis(self.faults.pick(0..3)).max(TICK),
             retry_delay: Duration::from_millis(1),
             flush: fanout::FlushSettings {
                 deliveries_max: self.faults.pick(1..20) as usize,
                 wait_max: Duration::from_millis(self.faults.pick(0..20)),
+                backlog_wait_max: Duration::from_millis(self.faults.pick(0..40)),
             },
         };
         let pool = WorkerPool::new(

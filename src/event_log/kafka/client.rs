@@ -129,7 +129,10 @@ fn overlay<'a>(config: &'a mut ClientConfig, settings: &Settings) -> &'a mut Cli
         .set("socket.keepalive.enable", "true")
         // Once the brokers are back, so is the log.
         .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "1000");
+        .set("reconnect.backoff.max.ms", "1000")
+        // What a broker that has just started says of the topic may not be all, and is
+        // believed until somebody asks again.
+        .set("topic.metadata.refresh.interval.ms", "10000");
     for (name, value) in &settings.properties {
         config.set(name, value);
     }

@@ -104,7 +104,13 @@ impl Inner {
                 Ok(ends) => return Some(Ok(ends)),
                 Err(error) if Instant::now() >= deadline => return Some(Err(Arc::new(error))),
                 // A leader has moved, or is away for a moment.
-                Err(_) => thread::sleep(RETRY_DELAY),
+                Err(error) => {
+                    if has_forgotten(&error) {
+                        // What it learns from the answer is all that matters of it.
+                        let _ = member.fetch_metadata(Some(&self.topic), self.timeout);
+                    }
+                    thread::sleep(RETRY_DELAY);
+                }
             }
         }
     }
@@ -126,6 +132,14 @@ impl Inner {
         let ends: Option<Arc<[u64]>> = ends.into_iter().collect();
         ends.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::OffsetNotAvailable))
     }
+}
+
+/// Whether the client does not know partitions that there are. A broker that has just
+/// started may have said so, which is kept for minutes.
+fn has_forgotten(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let unknown = [Code::UnknownPartition, Code::UnknownTopic, Code::UnknownTopicOrPartition];
+    error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code))
 }
 
 impl std::fmt::Debug for Inner {

@@ -42,9 +42,11 @@ impl<A> Default for Round<A> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
+    /// `is_behind`: there may be more to read in the log.
     pub(super) async fn deliver_round(
         &mut self,
         preparing: Preparing<'_, S::Account>,
+        is_behind: bool,
     ) -> Result<bool, FanoutError> {
         let begun = Instant::now();
         let mut round = Round::default();
@@ -52,7 +54,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let mut result = self.gather(&mut round, &mut taken).await;
         let size = round.size;
         if result.is_ok() {
-            result = self.write(preparing, round, &taken).await;
+            result = self.write(preparing, is_behind, round, &taken).await;
         }
         let worked = !taken.is_empty();
         if worked {
@@ -132,13 +134,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     async fn write(
         &self,
         preparing: Preparing<'_, S::Account>,
+        is_behind: bool,
         round: Round<S::Account>,
         taken: &[Slice<S::Account>],
     ) -> Result<(), FanoutError> {
         if round.deliveries.is_empty() {
             drop(preparing);
         } else {
-            preparing.flush(round.deliveries).await?;
+            preparing.flush(round.deliveries, is_behind).await?;
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {

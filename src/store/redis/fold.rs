@@ -23,7 +23,7 @@ pub(super) struct Fold<'a> {
     pub(super) deleted: BTreeMap<PostId, UserId>,
     /// For each followee, who follows it and who no longer does.
     pub(super) follows: BTreeMap<UserId, BTreeMap<UserId, bool>>,
-    /// Everybody whom an event names.
+    /// Everybody whom an event names, unless by a post that is there to tell.
     pub(super) accounts: BTreeSet<UserId>,
     /// Posts that are not to be made, ascending: their author's request made another
     /// one before.
@@ -84,7 +84,6 @@ impl<'a> Fold<'a> {
         let mut fold = Self::default();
         let mut first = made.clone();
         for (offset, event) in (first_offset..).zip(events) {
-            fold.accounts.insert(event.key());
             match event {
                 Event::PostPublished { post, request_id } => {
                     fold.greatest_post = fold.greatest_post.max(post.id.0);
@@ -111,15 +110,18 @@ impl<'a> Fold<'a> {
                     fold.posts.push(post);
                 }
                 Event::PostDeleted { post, author } => {
+                    // Its posts may have been all that named it.
+                    fold.accounts.insert(*author);
                     fold.deleted.insert(*post, *author);
                 }
                 Event::Followed { followee, followers } => {
+                    fold.accounts.insert(*followee);
                     fold.accounts.extend(followers);
                     let changes = fold.follows.entry(*followee).or_default();
                     changes.extend(followers.iter().map(|follower| (*follower, true)));
                 }
                 Event::Unfollowed { followee, follower } => {
-                    fold.accounts.insert(*follower);
+                    fold.accounts.extend([*followee, *follower]);
                     fold.follows.entry(*followee).or_default().insert(*follower, false);
                 }
             }

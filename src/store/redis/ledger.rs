@@ -257,8 +257,8 @@ impl Inner {
         let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
         self.write_posts(&fold).await?;
         self.write_graph(&fold).await?;
-        let known = self.write_author_lists(&fold, newest).await?;
-        self.write_accounts(fold.accounts.difference(&known)).await?;
+        self.write_author_lists(&fold, newest).await?;
+        self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
         let marks: [Mark<'_>; 2] = [("applied", &next_offset), ("greatest_post", &greatest_post)];
         self.mark(partition, &claim.epoch, &marks).await?;
@@ -277,8 +277,16 @@ impl Inner {
             calls
                 .push(Call::of("HSET", &[keys::DELETED, &post.0.to_be_bytes(), author.as_bytes()]));
         }
+        let mut by_second = BTreeMap::<u64, Vec<([u8; 8], Vec<u8>)>>::new();
         for post in &fold.posts {
-            calls.push(Call::of("SET", &[&keys::post(post.id), &codec::encode_post(post)]));
+            let field = (post.id.0.to_be_bytes(), codec::encode_post(post));
+            by_second.entry(keys::second_of(post.id)).or_default().push(field);
+        }
+        for (second, posts) in by_second {
+            let key = keys::posts(second);
+            let fields = posts.iter().flat_map(|(id, post)| [id.as_slice(), post]);
+            let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(fields).collect();
+            calls.push(Call::of("HSET", &arguments));
         }
         for (author, request_id, made) in &fold.requests {
             let key = keys::request(*author, request_id);
@@ -289,47 +297,36 @@ impl Inner {
 
     /// Puts the posts into the lists of their authors, and takes the deleted out. Posts
     /// newer than `newest` are appended without a look, for nothing newer holds.
-    ///
-    /// Returns the authors who are known to have had posts before.
     async fn write_author_lists(
         &self,
         fold: &Fold<'_>,
         newest: Option<PostId>,
-    ) -> Result<BTreeSet<UserId>, StoreError> {
+    ) -> Result<(), StoreError> {
         let mut by_author = BTreeMap::<UserId, Vec<PostId>>::new();
         for post in &fold.posts {
             by_author.entry(post.author).or_default().push(post.id);
         }
-        // How many ids were appended to whose list: their replies come first.
-        let mut appended = Vec::new();
-        let (mut calls, mut inserts) = (Vec::new(), Vec::new());
+        let mut calls = Vec::new();
         for (author, posts) in &mut by_author {
             posts.sort_unstable();
             let (key, ids) = (keys::author(*author), id_bytes(posts));
             let insert = scripts::INSERT_POSTS.call(&key, &with_ids([], &ids));
             if newest.is_some_and(|newest| posts.first() > Some(&newest)) {
-                appended.push((*author, posts.len() as i64));
                 calls.push(insert.at_first(Call::of("RPUSH", &with_ids([&key], &ids))));
             } else {
-                inserts.push(insert);
+                calls.push(insert);
             }
         }
-        calls.append(&mut inserts);
         for (post, author) in &fold.deleted {
             let id = post.0.to_be_bytes();
-            calls.push(Call::of("DEL", &[&keys::post(*post)]));
+            calls.push(Call::of("HDEL", &[&keys::posts(keys::second_of(*post)), &id]));
             calls.push(Call::of("LREM", &[&keys::author(*author), b"0", &id]));
         }
-        let lengths = self.write(calls).await?;
-        let had_some = appended.into_iter().zip(lengths).filter(|((_, count), len)| len > count);
-        Ok(had_some.map(|((author, _), _)| author).collect())
+        self.write(calls).await.map(drop)
     }
 
-    async fn write_accounts(
-        &self,
-        accounts: impl Iterator<Item = &UserId>,
-    ) -> Result<(), StoreError> {
-        let calls = accounts.map(|account| {
+    async fn write_accounts(&self, accounts: &BTreeSet<UserId>) -> Result<(), StoreError> {
+        let calls = accounts.iter().map(|account| {
             let member = account.to_string();
             Call::of("SADD", &[&keys::known(*account), member.as_bytes()])
         });
@@ -421,7 +418,10 @@ impl Inner {
                 _ => None,
             })
             .collect();
-        let calls = posts.iter().map(|post| Call::of("EXISTS", &[&keys::post(*post)])).collect();
+        let call = |post: &PostId| {
+            Call::of("HEXISTS", &[&keys::posts(keys::second_of(*post)), &post.0.to_be_bytes()])
+        };
+        let calls = posts.iter().map(call).collect();
         let there = self.control.run(calls).await?;
         let gone = posts.into_iter().zip(there).filter(|(_, there)| integer(there) == 0);
         Ok(gone.map(|(post, _)| post).collect())

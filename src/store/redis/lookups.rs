@@ -37,12 +37,19 @@ const CLAIM_SECS: &[u8] = b"3600";
 impl Lookups for RedisStore {
     async fn exists(&self, account: UserId) -> Result<bool, StoreError> {
         let member = account.to_string();
-        let call = Call::of("SISMEMBER", &[&keys::known(account), member.as_bytes()]);
-        Ok(integer(&self.inner.control.one(call).await?) == 1)
+        let calls = vec![
+            Call::of("SISMEMBER", &[&keys::known(account), member.as_bytes()]),
+            // One who has posts is not noted for that.
+            Call::of("EXISTS", &[&keys::author(account)]),
+        ];
+        Ok(self.inner.control.run(calls).await?.iter().any(|reply| integer(reply) == 1))
     }
 
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
-        let calls = ids.iter().map(|id| Call::of("GET", &[&keys::post(*id)])).collect();
+        let call = |id: &PostId| {
+            Call::of("HGET", &[&keys::posts(keys::second_of(*id)), &id.0.to_be_bytes()])
+        };
+        let calls = ids.iter().map(call).collect();
         let found = self.inner.control.run(calls).await?;
         found
             .into_iter()
