@@ -28,6 +28,10 @@ use crate::{
 };
 
 const READ_BYTES: usize = 256 << 10;
+/// How near the values of a push must come to those of the drain, as a share of them.
+const NEAR: f64 = 0.03;
+/// Sizes of a flush that are tried for that.
+const SIZES_MAX: usize = 16;
 
 /// Roost, and the machine's limit for the same commands. Nothing on a Cluster, whose
 /// nodes one connection cannot reach.
@@ -41,8 +45,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let readers = town.readers();
     rivals::wake(&ground.redis, &readers).await?;
     let work = &drained.drained.work;
-    let flush_deliveries = work.deliveries / work.flushes.max(1);
-    let packed = Packed::of(&town, flush_deliveries);
+    let packed = Packed::like(&town, work.values_a_push());
     let (deliveries, pushes) = (packed.deliveries, packed.pushes);
     let sent = packed.send(&ground.redis, node.clone()).await?;
     let rate = deliveries as f64 / sent.elapsed.as_secs_f64();
@@ -66,7 +69,10 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
 }
 
 /// Push commands, packed.
+#[derive(Default)]
 struct Packed {
+    /// As many as were combined at once.
+    flush_deliveries: u64,
     bytes: Vec<u8>,
     pushes: u64,
     deliveries: u64,
@@ -80,9 +86,29 @@ struct Sent {
 }
 
 impl Packed {
+    /// The pushes of a town, combined in flushes of a size at which a push has about as
+    /// many values as `wanted`.
+    fn like(town: &Town, wanted: f64) -> Self {
+        let (mut low, mut high) = (1, town.delivery_count());
+        let mut packed = Self::of(town, high);
+        for _ in 0..SIZES_MAX {
+            let values = packed.deliveries as f64 / packed.pushes.max(1) as f64;
+            if (values / wanted - 1.0).abs() < NEAR || high - low <= 1 {
+                break;
+            }
+            if values > wanted {
+                high = packed.flush_deliveries
+            } else {
+                low = packed.flush_deliveries
+            }
+            packed = Self::of(town, ((low as f64) * (high as f64)).sqrt() as u64);
+        }
+        packed
+    }
+
     /// The pushes of a town as they are combined, in flushes of so many deliveries.
     fn of(town: &Town, flush_deliveries: u64) -> Self {
-        let mut packed = Self { bytes: Vec::new(), pushes: 0, deliveries: 0 };
+        let mut packed = Self { flush_deliveries, ..Self::default() };
         let mut flush = Vec::new();
         for post in town.posts() {
             flush.extend(town.deliveries(&[*post]));

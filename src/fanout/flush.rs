@@ -13,8 +13,8 @@
 //! gathers meanwhile for the next one, and the less each delivery costs; while there is
 //! little to do, nothing waits. A flush begins once the one before it has ended and all
 //! those have come who were preparing deliveries when its first came: for a moment, while
-//! any of its parts comes from a worker that is at the end of its log, and for longer
-//! while all of them are late anyway.
+//! any of its parts comes from a worker that keeps up with its log, and for longer while
+//! all of them are late anyway.
 //!
 //! Where a flush fails, nobody knows what of it was written, and all who had a part in it
 //! are told so. A worker that is ended takes its part along: out of the flush that
@@ -116,7 +116,7 @@ struct Flush<A> {
 struct Part<A> {
     partition: u32,
     deliveries: Vec<(A, PostId)>,
-    /// Whether the worker has more to read in its log.
+    /// Whether the worker does not keep up with its log.
     is_behind: bool,
     done: oneshot::Sender<Result<(), FanoutError>>,
 }
@@ -218,7 +218,7 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Flusher<A> {
 
 impl<A: Copy + Ord + Into<u64> + Send + Sync> Preparing<'_, A> {
     /// Has these deliveries written, and waits for it; for longer, if the worker
-    /// `is_behind`: there is more to read in its log.
+    /// `is_behind`: it does not keep up with its log.
     ///
     /// # Errors
     /// If nobody knows what of them is written.

@@ -160,7 +160,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let flusher = Arc::clone(&self.flusher);
         let preparing = flusher.prepare(self.partition);
         let mut worked = false;
-        let mut is_behind = true;
+        // Also one that is at the end now: its posts are late.
+        let mut is_behind = !self.has_room();
         while self.has_room() {
             let applied = self.apply_batch().await?;
             worked |= applied != Applied::Nothing;
@@ -168,10 +169,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 self.store.shown(self.partition, self.next_offset).await?;
                 self.shown = self.next_offset;
             }
-            is_behind = applied == Applied::ToTheBrim;
-            if !is_behind {
+            if applied != Applied::ToTheBrim {
                 break;
             }
+            is_behind = true;
         }
         worked |= self.deliver_round(preparing, is_behind).await?;
         self.publish_progress();

@@ -42,7 +42,7 @@ impl<A> Default for Round<A> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
-    /// `is_behind`: there may be more to read in the log.
+    /// `is_behind`: it does not keep up with the log.
     pub(super) async fn deliver_round(
         &mut self,
         preparing: Preparing<'_, S::Account>,
