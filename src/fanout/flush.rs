@@ -13,8 +13,7 @@
 //! gathers meanwhile for the next one, and the less each delivery costs; while there is
 //! little to do, nothing waits. A flush begins once the one before it has ended and all
 //! those have come who were preparing deliveries when its first came: for a moment, while
-//! any of its parts comes from a worker that keeps up with its log, and for longer while
-//! all of them are late anyway.
+//! any of its parts is in time, and for longer while all of them are late anyway.
 //!
 //! Where a flush fails, nobody knows what of it was written, and all who had a part in it
 //! are told so. A worker that is ended takes its part along: out of the flush that
@@ -79,8 +78,8 @@ pub struct FlushSettings {
     pub deliveries_max: usize,
     /// No flush waits longer for those who prepare deliveries.
     pub wait_max: Duration,
-    /// The same, of a flush all of whose workers are behind.
-    pub backlog_wait_max: Duration,
+    /// The same, of a flush all of whose parts are late.
+    pub late_wait_max: Duration,
 }
 
 impl Default for FlushSettings {
@@ -88,7 +87,7 @@ impl Default for FlushSettings {
         Self {
             deliveries_max: 4 << 20,
             wait_max: Duration::from_millis(500),
-            backlog_wait_max: Duration::from_secs(5),
+            late_wait_max: Duration::from_secs(3),
         }
     }
 }
@@ -116,8 +115,8 @@ struct Flush<A> {
 struct Part<A> {
     partition: u32,
     deliveries: Vec<(A, PostId)>,
-    /// Whether the worker does not keep up with its log.
-    is_behind: bool,
+    /// Whether all of it is late already.
+    is_late: bool,
     done: oneshot::Sender<Result<(), FanoutError>>,
 }
 
@@ -217,20 +216,20 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Flusher<A> {
 }
 
 impl<A: Copy + Ord + Into<u64> + Send + Sync> Preparing<'_, A> {
-    /// Has these deliveries written, and waits for it; for longer, if the worker
-    /// `is_behind`: it does not keep up with its log.
+    /// Has these deliveries written, which may wait for longer if all of them are late
+    /// already, and waits for it.
     ///
     /// # Errors
     /// If nobody knows what of them is written.
     pub(super) async fn flush(
         self,
         deliveries: Vec<(A, PostId)>,
-        is_behind: bool,
+        is_late: bool,
     ) -> Result<(), FanoutError> {
         let (done, is_done) = oneshot::channel();
         let _flushing = {
             let mut state = self.flusher.state();
-            state.add(Part { partition: self.partition, deliveries, is_behind, done });
+            state.add(Part { partition: self.partition, deliveries, is_late, done });
             Flushing { flusher: self.flusher, partition: self.partition }
         };
         drop(self);
@@ -301,8 +300,8 @@ impl<A> Flush<A> {
         if self.awaited.is_empty() || deliveries >= settings.deliveries_max {
             return Some(self.since);
         }
-        let are_behind = self.parts.iter().all(|part| part.is_behind);
-        let wait_max = if are_behind { settings.backlog_wait_max } else { settings.wait_max };
+        let are_late = self.parts.iter().all(|part| part.is_late);
+        let wait_max = if are_late { settings.late_wait_max } else { settings.wait_max };
         Some(self.since + wait_max)
     }
 }
@@ -350,13 +349,13 @@ mod tests {
     use super::*;
 
     const WAIT_MAX: Duration = Duration::from_secs(5);
-    const BACKLOG_WAIT_MAX: Duration = Duration::from_secs(20);
+    const LATE_WAIT_MAX: Duration = Duration::from_secs(20);
 
     fn flusher() -> Flusher<u64> {
         Flusher::new(FlushSettings {
             deliveries_max: 100,
             wait_max: WAIT_MAX,
-            backlog_wait_max: BACKLOG_WAIT_MAX,
+            late_wait_max: LATE_WAIT_MAX,
         })
     }
 
@@ -368,10 +367,10 @@ mod tests {
     fn flush_of(
         preparing: Preparing<'_, u64>,
         count: u64,
-        is_behind: bool,
+        is_late: bool,
     ) -> BoxFuture<'_, Result<(), FanoutError>> {
         let deliveries = (0..count).map(|reader| (reader, PostId(1))).collect();
-        let mut flush = preparing.flush(deliveries, is_behind).boxed();
+        let mut flush = preparing.flush(deliveries, is_late).boxed();
         assert!((&mut flush).now_or_never().is_none(), "nobody has written it");
         flush
     }
@@ -434,7 +433,7 @@ mod tests {
         assert_eq!(partitions(&flusher), Some(vec![2, 3]));
         drop(in_time);
         let _late = flush_of(flusher.prepare(4), 1, true);
-        tokio::time::advance(BACKLOG_WAIT_MAX).await;
+        tokio::time::advance(LATE_WAIT_MAX).await;
         assert_eq!(partitions(&flusher), Some(vec![4]));
     }
 

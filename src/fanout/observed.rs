@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{FanoutError, worker::round::Slice};
 use crate::{
     domain::PostId,
-    store::{PushOutcome, Pushes, StoreError, Work},
+    store::{PushOutcome, Pushes, StoreError},
     telemetry::{FanoutMetrics, Kind, Partition},
 };
 
@@ -25,11 +25,8 @@ impl FanoutMetrics {
         let delay =
             |post: &PostId| now.duration_since(post.created_at()).unwrap_or_default().as_secs_f64();
         let last = slices.iter().filter(|slice| slice.reached.is_none());
-        let posts = last.filter_map(|slice| match &slice.job.work {
-            Work::Deliver(ids) => Some(ids),
-            Work::Remove(_) => None,
-        });
-        self.delivery_delay_seconds.observe_all(posts.flatten().map(delay));
+        let posts = last.flat_map(|slice| slice.job.work.to_deliver());
+        self.delivery_delay_seconds.observe_all(posts.map(delay));
     }
 
     /// So many fan-outs of a partition are under way.

@@ -160,8 +160,6 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let flusher = Arc::clone(&self.flusher);
         let preparing = flusher.prepare(self.partition);
         let mut worked = false;
-        // Also one that is at the end now: its posts are late.
-        let mut is_behind = !self.has_room();
         while self.has_room() {
             let applied = self.apply_batch().await?;
             worked |= applied != Applied::Nothing;
@@ -172,9 +170,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             if applied != Applied::ToTheBrim {
                 break;
             }
-            is_behind = true;
         }
-        worked |= self.deliver_round(preparing, is_behind).await?;
+        worked |= self.deliver_round(preparing).await?;
         self.publish_progress();
         if self.delivered_offset() > self.delivered
             || self.untold_deliveries >= self.settings.round_deliveries_max

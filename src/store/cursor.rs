@@ -27,6 +27,14 @@ pub enum Work {
 }
 
 impl Work {
+    /// The posts that are to come into timelines.
+    pub fn to_deliver(&self) -> &[PostId] {
+        match self {
+            Self::Deliver(posts) => posts,
+            Self::Remove(_) => &[],
+        }
+    }
+
     /// How many posts it works on.
     pub fn posts(&self) -> usize {
         match self {

@@ -242,7 +242,7 @@ impl Simulation {
             flush: fanout::FlushSettings {
                 deliveries_max: self.faults.pick(1..20) as usize,
                 wait_max: Duration::from_millis(self.faults.pick(0..20)),
-                backlog_wait_max: Duration::from_millis(self.faults.pick(0..40)),
+                late_wait_max: Duration::from_millis(self.faults.pick(0..40)),
             },
         };
         let pool = WorkerPool::new(

@@ -7,7 +7,7 @@
 //! What a round fails to write stays in the queue, and is written with a look from
 //! then on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Worker;
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     fanout::{FanoutError, combine::combine, flush::Preparing, queue::Job},
     store::{Store, Work},
 };
+
+/// Posts that have waited for so long are late.
+const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// A part of a fan-out that a round does.
 pub(in crate::fanout) struct Slice<A> {
@@ -42,11 +45,9 @@ impl<A> Default for Round<A> {
 
 impl<L: EventLog, S: Store> Worker<L, S> {
     /// Writes the first slices of new fan-outs, and then some slices of long ones.
-    /// `is_behind`: it does not keep up with the log.
     pub(super) async fn deliver_round(
         &mut self,
         preparing: Preparing<'_, S::Account>,
-        is_behind: bool,
     ) -> Result<bool, FanoutError> {
         let begun = Instant::now();
         let mut round = Round::default();
@@ -54,7 +55,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let mut result = self.gather(&mut round, &mut taken).await;
         let size = round.size;
         if result.is_ok() {
-            result = self.write(preparing, is_behind, round, &taken).await;
+            result = self.write(preparing, round, &taken).await;
         }
         let worked = !taken.is_empty();
         if worked {
@@ -134,14 +135,13 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     async fn write(
         &self,
         preparing: Preparing<'_, S::Account>,
-        is_behind: bool,
         round: Round<S::Account>,
         taken: &[Slice<S::Account>],
     ) -> Result<(), FanoutError> {
         if round.deliveries.is_empty() {
             drop(preparing);
         } else {
-            preparing.flush(round.deliveries, is_behind).await?;
+            preparing.flush(round.deliveries, are_late(taken, SystemTime::now())).await?;
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {
@@ -159,5 +159,43 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether all fan-outs that begin here are of posts that have waited for long. Those under
+/// way, whose posts are old, are not waited for more.
+fn are_late<A>(slices: &[Slice<A>], now: SystemTime) -> bool {
+    let begin = slices.iter().filter(|slice| slice.job.after.is_none());
+    let newest = begin.filter_map(|slice| slice.job.work.to_deliver().iter().max()).max();
+    let age = newest.and_then(|post| now.duration_since(post.created_at()).ok());
+    age.is_some_and(|age| age > LATE_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::UserId;
+
+    #[test]
+    fn a_round_is_late_if_all_that_begins_in_it_is() {
+        let at = |seconds: u64| PostId((seconds * 1_000) << PostId::NODE_AND_SEQUENCE_BITS);
+        let slice = |seconds: u64, after: Option<u64>| Slice {
+            job: Job {
+                author: UserId(1),
+                work: Work::Deliver(vec![at(1), at(seconds)]),
+                after: after.map(UserId),
+                offset: 0,
+                again: false,
+            },
+            reached: None,
+        };
+        let now = at(100).created_at();
+        assert!(are_late(&[slice(98, None), slice(50, None)], now));
+        assert!(!are_late(&[slice(98, None), slice(100, None)], now));
+        // Of a clock that is ahead of this one.
+        assert!(!are_late(&[slice(101, None)], now));
+        assert!(!are_late(&[slice(50, Some(7))], now));
+        assert!(are_late(&[slice(50, None), slice(100, Some(7))], now));
+        assert!(!are_late::<UserId>(&[], now));
     }
 }
