@@ -51,7 +51,7 @@ pub struct Settings {
     /// Deliveries of one round; the first slices of all fan-outs come before the
     /// others. A round may pass it by one slice and those of long fan-outs.
     pub round_deliveries_max: usize,
-    /// Slices of long fan-outs in one round.
+    /// Slices of long fan-outs in one round, of those that begin with posts in time.
     pub round_long_slices_max: usize,
     /// Posts whose half-done fan-outs the store remembers: the oldest. After a crash those
     /// beyond begin again from their start.

@@ -85,7 +85,7 @@ pub struct FlushSettings {
 impl Default for FlushSettings {
     fn default() -> Self {
         Self {
-            deliveries_max: 4 << 20,
+            deliveries_max: 8 << 20,
             wait_max: Duration::from_millis(500),
             late_wait_max: Duration::from_secs(3),
         }
@@ -276,6 +276,13 @@ impl<A> State<A> {
     }
 
     fn begin(&mut self) -> (Vec<Part<A>>, CancellationToken) {
+        eprintln!(
+            "DBG waited {:?} late {:?} deliveries {:?} awaited {:?}",
+            self.next.since.elapsed(),
+            self.next.parts.iter().map(|p| p.is_late).collect::<Vec<_>>(),
+            self.next.parts.iter().map(|p| p.deliveries.len()).collect::<Vec<_>>(),
+            self.next.awaited
+        );
         let parts = std::mem::take(&mut self.next).parts;
         let end = CancellationToken::new();
         let partitions = parts.iter().map(|part| part.partition).collect();

@@ -44,7 +44,8 @@ impl<A> Default for Round<A> {
 }
 
 impl<L: EventLog, S: Store> Worker<L, S> {
-    /// Writes the first slices of new fan-outs, and then some slices of long ones.
+    /// Writes the first slices of new fan-outs, and then some slices of long ones; as many
+    /// as there is room for, if all that is new is late anyway.
     pub(super) async fn deliver_round(
         &mut self,
         preparing: Preparing<'_, S::Account>,
@@ -91,7 +92,12 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if !taken.is_empty() {
             self.last_round = (taken.len(), round.size);
         }
-        for _ in 0..self.settings.round_long_slices_max {
+        let is_late = are_late(taken, SystemTime::now());
+        let mut long_slices = 0;
+        while long_slices < self.settings.round_long_slices_max
+            || (is_late && round.size < self.settings.round_deliveries_max)
+        {
+            long_slices += 1;
             let Some(job) = self.queue.next_long() else { break };
             taken.push(Slice { job, reached: None });
             self.gather_slice(round, taken).await?;
