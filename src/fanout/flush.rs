@@ -276,13 +276,6 @@ impl<A> State<A> {
     }
 
     fn begin(&mut self) -> (Vec<Part<A>>, CancellationToken) {
-        eprintln!(
-            "DBG waited {:?} late {:?} deliveries {:?} awaited {:?}",
-            self.next.since.elapsed(),
-            self.next.parts.iter().map(|p| p.is_late).collect::<Vec<_>>(),
-            self.next.parts.iter().map(|p| p.deliveries.len()).collect::<Vec<_>>(),
-            self.next.awaited
-        );
         let parts = std::mem::take(&mut self.next).parts;
         let end = CancellationToken::new();
         let partitions = parts.iter().map(|part| part.partition).collect();
