@@ -123,6 +123,15 @@ pub enum AppError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The topic is gone that the store was made from.
+    #[error(
+        "there is no topic {topic} in Kafka, though Redis holds what came from it: check the \
+         brokers, or restore the topic. To begin a new log of this name, empty this Redis"
+    )]
+    LogGone {
+        /// Its name.
+        topic: String,
+    },
     /// A worker cannot go on.
     #[error(transparent)]
     Fanout(#[from] FanoutError),

@@ -295,6 +295,12 @@ pub enum LogError {
         /// All that is wrong with it, and what to do about each.
         problems: String,
     },
+    /// There is no topic, and none is to be made.
+    #[error("there is no topic {topic} in Kafka; check its name and the brokers")]
+    NoTopic {
+        /// Its name.
+        topic: String,
+    },
     /// The log cannot be opened with these settings.
     #[error("{reason}; change the settings of the event log")]
     Settings {

@@ -16,7 +16,11 @@ mod patience;
 mod publish;
 mod requests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future;
@@ -107,6 +111,8 @@ struct Inner<L, S> {
     requests: Requests,
     /// One permit for each byte under way.
     in_flight: Arc<Semaphore>,
+    /// That the log is not what it was, once that is known: nothing is written any more.
+    log_lost: OnceLock<Arc<LogError>>,
     settings: Settings,
 }
 
@@ -185,8 +191,18 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     ) -> Self {
         let requests = Requests::default();
         let in_flight = Arc::new(Semaphore::new(settings.in_flight_bytes_max as usize));
-        let inner =
-            Inner { log, store, progress, memory, ids, clock, requests, in_flight, settings };
+        let inner = Inner {
+            log,
+            store,
+            progress,
+            memory,
+            ids,
+            clock,
+            requests,
+            in_flight,
+            log_lost: OnceLock::new(),
+            settings,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -326,6 +342,33 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
 
     /// Appends events, those of one partition together and all partitions at
     /// once. Returns the partition and offset of each.
+    /// Appends events of one partition, behind all that was applied of it before. A log
+    /// that says otherwise is not the one that it was: no worker would come to them.
+    async fn append_group(
+        &self,
+        partition: u32,
+        payloads: Vec<Bytes>,
+    ) -> Result<Vec<u64>, Arc<LogError>> {
+        if let Some(error) = self.log_lost.get() {
+            return Err(Arc::clone(error));
+        }
+        let applied = self.progress.position(partition).applied;
+        let append = self.log.append(partition, payloads);
+        let offsets = self.settings.metrics.append(append).await.map_err(Arc::new)?;
+        match offsets.first() {
+            Some(offset) if *offset < applied => {
+                let reason = format!(
+                    "what is written now comes to offset {offset}: the log has lost its end, or \
+                     was dropped and made anew, and this process writes no more"
+                );
+                let error = LogError::Incomplete { partition, offset: applied - 1, reason };
+                tracing::error!(%error, "nothing is acknowledged any more");
+                Err(Arc::clone(self.log_lost.get_or_init(|| Arc::new(error))))
+            }
+            _ => Ok(offsets),
+        }
+    }
+
     async fn append(&self, events: &[Event]) -> Vec<Result<(u32, u64), WriteError>> {
         let mut by_partition = BTreeMap::<u32, Vec<Group>>::new();
         for (place, event) in events.iter().enumerate() {
@@ -347,9 +390,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             groups.into_iter().map(move |group| (partition, group))
         });
         let appends = groups.map(|(partition, Group { places, payloads, .. })| async move {
-            let metrics = &self.settings.metrics;
-            let appended = metrics.append(self.log.append(partition, payloads)).await;
-            (partition, places, appended.map_err(Arc::new))
+            (partition, places, self.append_group(partition, payloads).await)
         });
         let mut results: Vec<Result<(u32, u64), WriteError>> =
             events.iter().map(|_| Err(WriteError::Closing)).collect();

@@ -244,6 +244,22 @@ async fn records_that_the_topic_has_dropped_are_an_error_and_are_not_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_is_an_error_for_those_who_wait_for_more() {
+    let Some(settings) = services::kafka_settings(1) else { return };
+    let log = KafkaLog::open(settings.clone()).await.unwrap();
+    append(&log, 0, 3).await;
+    assert_eq!(log.read(0, 0, 1000).await.unwrap().len(), 3);
+    KafkaLog::remove(settings.clone()).await.unwrap();
+    let existing = Settings { create: false, ..settings.clone() };
+    let error = KafkaLog::open(existing).await.expect_err("there is none");
+    assert!(matches!(&error, LogError::NoTopic { topic } if *topic == settings.topic), "{error}");
+    let _anew = KafkaLog::open(settings).await.unwrap();
+    let error = timeout(DEADLINE, log.wait_past(0, 3)).await.unwrap().unwrap_err();
+    assert!(matches!(error, LogError::Incomplete { partition: 0, offset: 3, .. }), "{error}");
+    assert!(error.to_string().contains("made anew"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_offset_that_was_committed_to_another_log_is_an_error() {
     let Some(settings) = services::kafka_settings(1) else { return };
     let log = KafkaLog::open(settings.clone()).await.unwrap();

@@ -26,7 +26,7 @@ use crate::{
     data_dir::DataDir,
     domain::{Event, PostId},
     event_log::{
-        EventLog, codec,
+        EventLog, LogError, codec,
         embedded::{self as embedded_log, EmbeddedLog},
         kafka::{self, KafkaLog},
     },
@@ -341,11 +341,22 @@ async fn wait_for_shared(
 ) -> Result<(Arc<KafkaLog>, Arc<RedisStore>, PostIds), AppError> {
     let waits = Waits::new(gate);
     let kafka = &kafka::Settings { open_timeout: OPEN_TIMEOUT, ..kafka.clone() };
-    let (log, ()) = both(
-        waits.until("Kafka", || open_log(kafka, metrics)),
-        waits.until("Redis", || async { Ok(redis_store::check(redis).await?) }),
+    let (log, known) = both(
+        waits.until("Kafka", || open_existing_log(kafka, metrics)),
+        waits.until("Redis", || async {
+            redis_store::check(redis).await?;
+            Ok(redis_store::log_of(redis).await?)
+        }),
     )
     .await?;
+    let log = match log {
+        Some(log) => log,
+        // A new topic would be another log of the same name.
+        None if known.as_ref() == Some(&kafka.topic) => {
+            return Err(AppError::LogGone { topic: kafka.topic.clone() });
+        }
+        None => waits.until("Kafka", || open_log(kafka, metrics)).await?,
+    };
     let store = store_settings(&log, kafka, redis, settings, metrics);
     let store = waits.until("Redis", || async { Ok(RedisStore::open(store.clone()).await?) });
     let store = Arc::new(store.await?);
@@ -360,6 +371,19 @@ async fn wait_for_shared(
     });
     let ids = ids.await?;
     Ok((log, store, ids))
+}
+
+/// `None`: there is no topic.
+async fn open_existing_log(
+    kafka: &kafka::Settings,
+    metrics: &Metrics,
+) -> Result<Option<Arc<KafkaLog>>, AppError> {
+    let existing = kafka::Settings { create: false, ..kafka.clone() };
+    match open_log(&existing, metrics).await {
+        Ok(log) => Ok(Some(log)),
+        Err(AppError::Log(LogError::NoTopic { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn open_log(kafka: &kafka::Settings, metrics: &Metrics) -> Result<Arc<KafkaLog>, AppError> {
@@ -377,6 +401,7 @@ fn store_settings(
 ) -> redis_store::Settings {
     let (redis, topic) = (Arc::clone(redis), kafka.topic.clone());
     let mut store = redis_store::Settings::new(redis, topic, log.partitions());
+    store.group.clone_from(&kafka.group);
     store.home_timeline_cap = settings.home_timeline_cap;
     store.metrics = Arc::clone(&metrics.redis);
     store

@@ -38,8 +38,8 @@ const PROPERTIES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY";
 /// told at once.
 #[derive(Debug, Default, Args)]
 pub struct ServeFlags {
-    /// A TOML file with any of these settings: `data_dir = "…"`, `listen = "…"`, …;
-    /// flags and variables come before it
+    /// A TOML file with any of these settings but the log format: `data_dir = "…"`,
+    /// `listen = "…"`, …; flags and variables come before it
     #[arg(long, value_name = "FILE", env = "ROOST_CONFIG")]
     config: Option<PathBuf>,
     /// Where everything is kept; made if it does not exist [default: ./roost-data]
@@ -52,7 +52,7 @@ pub struct ServeFlags {
     /// [default: off]
     #[arg(long, value_name = "ADDRESS", env = "ROOST_METRICS_LISTEN")]
     metrics_listen: Option<String>,
-    /// What this process does, `api`, `worker` or both: with Kafka and Redis there may
+    /// What this process does, `api`, `worker` or `both`: with Kafka and Redis there may
     /// be any number of each [default: both]
     #[arg(long, value_name = "ROLE", env = "ROOST_ROLE", value_delimiter = ',')]
     role: Vec<String>,
@@ -145,7 +145,11 @@ impl ServeFlags {
         let in_flags = pairs("number", "--kafka-property", flags, problems);
         let properties: BTreeMap<String, String> =
             in_file.into_iter().chain(in_variable).chain(in_flags).collect();
-        problems.extend(file.keys().map(|name| format!("there is no setting {name}")));
+        problems.extend(file.keys().map(|name| match name.as_str() {
+            // It logs before it reads the file.
+            "log_format" => "log_format has no place in a file: set ROOST_LOG_FORMAT".to_owned(),
+            _ => format!("there is no setting {name} in a file"),
+        }));
 
         let listen = read_address("listen", listen.as_deref().unwrap_or(DEFAULT_LISTEN), problems);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -279,7 +283,8 @@ fn read_roles(value: Option<&str>, problems: &mut Vec<String>) -> Roles {
         match role.trim() {
             "api" => roles.api = true,
             "worker" => roles.worker = true,
-            other => problems.push(format!("role: {other:?} is neither api nor worker")),
+            "both" => roles = Roles { api: true, worker: true },
+            other => problems.push(format!("role: {other:?} is none of api, worker and both")),
         }
     }
     roles
@@ -365,6 +370,8 @@ mod tests {
 
     #[test]
     fn kafka_and_redis_are_read_from_a_file() {
+        let both = merged(ServeFlags::default(), "role = 'both'").expect("good");
+        assert_eq!(both.roles, Roles::default());
         let file = "role = ['worker']\nkafka = 'a:1,b:2'\nredis = 'redis://c'\npartitions = 8\n\
                     [kafka_property]\n'security.protocol' = 'sasl_plaintext'\n";
         let settings = merged(ServeFlags::default(), file).expect("good");
@@ -378,13 +385,20 @@ mod tests {
     #[test]
     fn everything_wrong_is_told_at_once() {
         let file = "listn = 1\nlisten = 'x'\nhome_timeline_cap = 0\nrole = 'boss'\n\
-                    kafka = 'a:1'\ndata_dir = 'd'\n";
+                    kafka = 'a:1'\ndata_dir = 'd'\nlog_format = 'json'\n";
         let problems = merged(ServeFlags::default(), file).expect_err("bad");
-        for part in ["listn", "listen", "home_timeline_cap", "boss", "redis is not set", "data_dir"]
-        {
+        for part in [
+            "listn",
+            "listen",
+            "home_timeline_cap",
+            "boss",
+            "redis is not set",
+            "data_dir",
+            "ROOST_LOG_FORMAT",
+        ] {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
         }
-        assert_eq!(problems.len(), 6, "{problems:?}");
+        assert_eq!(problems.len(), 7, "{problems:?}");
     }
 
     #[test]

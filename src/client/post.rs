@@ -1,5 +1,7 @@
 //! `roost post` and `roost delete`.
 
+use std::num::NonZeroU64;
+
 use clap::{Args, ValueEnum};
 
 use super::{ClientError, Target, follow::when};
@@ -27,10 +29,10 @@ pub struct PostArgs {
     pub link: String,
     /// The post that this one answers
     #[arg(long, value_name = "POST_ID")]
-    pub reply_to: Option<PostId>,
+    pub reply_to: Option<NonZeroU64>,
     /// The post that this one repeats
     #[arg(long, value_name = "POST_ID")]
-    pub repost_of: Option<PostId>,
+    pub repost_of: Option<NonZeroU64>,
     /// A name for this request, at most 64 bytes: repeating it for one author
     /// never makes a second post
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -77,8 +79,8 @@ impl PostArgs {
             text: self.text,
             origin: Origin::from(self.origin).into(),
             link: self.link,
-            reply_to_id: self.reply_to.map_or(0, |post| post.0),
-            repost_of_id: self.repost_of.map_or(0, |post| post.0),
+            reply_to_id: self.reply_to.map_or(0, NonZeroU64::get),
+            repost_of_id: self.repost_of.map_or(0, NonZeroU64::get),
             request_id: self.request_id,
             is_retry: self.retry,
         };

@@ -65,6 +65,8 @@ pub struct Settings {
     /// count that it was made with, and asking for another one is an error; `None`
     /// takes what is there, or [`PARTITIONS_DEFAULT`] for a new topic.
     pub partitions: Option<u32>,
+    /// Whether the topic is made where there is none.
+    pub create: bool,
     /// On how many brokers each partition is. `None` takes what is there, or 3 for a
     /// new topic, or as many as there are brokers.
     pub replication: Option<u16>,
@@ -103,6 +105,7 @@ impl Default for Settings {
             topic: "roost-events".into(),
             group: "roost-workers".into(),
             partitions: None,
+            create: true,
             replication: None,
             min_insync_replicas: None,
             properties: BTreeMap::new(),
@@ -200,11 +203,13 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Opens the log, and makes its topic where there is none.
+    /// Opens the log, and makes its topic where there is none, unless the settings say not
+    /// to.
     ///
     /// # Errors
     ///
-    /// [`LogError::Settings`] if it cannot be opened like this, [`LogError::Topic`] if
+    /// [`LogError::Settings`] if it cannot be opened like this, [`LogError::NoTopic`] if
+    /// there is none and none is made, [`LogError::Topic`] if
     /// the topic is not as a log must be, [`LogError::Refused`] if the brokers do not
     /// let this process in, and [`LogError::Unavailable`] if they do not answer within
     /// [`Settings::open_timeout`].

@@ -82,6 +82,9 @@ pub struct Settings {
     pub log: String,
     /// How many partitions that log has.
     pub partitions: u32,
+    /// The group of the workers. Workers of another one would take partitions that these
+    /// have.
+    pub group: String,
     /// CAP: how many posts a home timeline shows. At least 1.
     pub home_timeline_cap: usize,
     /// A name of this process that no other one has or ever had.
@@ -104,6 +107,7 @@ impl Settings {
             config,
             log,
             partitions,
+            group: String::from("roost-workers"),
             home_timeline_cap: HOME_TIMELINE_CAP_DEFAULT,
             worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             followers_cache_bytes: 512 << 20,
@@ -197,6 +201,16 @@ impl RedisStore {
     }
 }
 
+/// The log that a Redis holds the store of, if it holds one.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn log_of(config: &RedisConfig) -> Result<Option<String>, StoreError> {
+    let control = Control::connect(config, &Arc::default()).await?;
+    let log = bytes(control.one(Call::of("HGET", &[keys::STORE, b"log"])).await?);
+    Ok(log.map(|log| String::from_utf8_lossy(&log).into_owned()))
+}
+
 impl Inner {
     async fn connect(settings: Settings) -> Result<Self, StoreError> {
         let control = Control::connect(&settings.config, &settings.metrics).await?;
@@ -232,9 +246,14 @@ impl Inner {
     /// Makes an empty store this log's, and refuses one of another log.
     async fn check_log(&self) -> Result<(), StoreError> {
         let partitions = self.settings.partitions.to_string();
-        let own: [(&str, &str); 3] =
-            [("version", VERSION), ("log", &self.settings.log), ("partitions", &partitions)];
-        for (field, value) in own {
+        let Settings { log, group, .. } = &self.settings;
+        let own: [(&str, &str, &str); 4] = [
+            ("version", VERSION, "another version of Roost has written it"),
+            ("log", log, "it belongs to another log; check kafka_topic"),
+            ("partitions", &partitions, "it belongs to another log; check kafka_topic"),
+            ("group", group, "another group of workers has it; check kafka_group"),
+        ];
+        for (field, value, advice) in own {
             let call = Call::of("HSETNX", &[keys::STORE, field.as_bytes(), value.as_bytes()]);
             self.control.one(call).await?;
             let found =
@@ -243,8 +262,8 @@ impl Inner {
             if found != value {
                 let reason = format!(
                     "what is in this Redis has the {field} {found:?}, and this Roost has \
-                     {value:?}: it belongs to another log; use another Redis, or empty this one \
-                     and start again, which fills it from the log"
+                     {value:?}: {advice}. If it is right, use another Redis, or empty this one, \
+                     which is filled from the log then"
                 );
                 return Err(StoreError::Redis { reason, is_final: true });
             }

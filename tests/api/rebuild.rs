@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::server::{Roost, home_of};
+use tonic::Code;
+
+use crate::server::{Roost, home_of, post};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -98,4 +100,38 @@ async fn nobody_starts_on_a_store_that_has_seen_more_than_is_in_the_log() {
     let error = roost.restart_behind_its_store().await.to_string();
     assert!(error.contains("the store holds events up to"), "{error}");
     assert!(error.contains("roost rebuild"), "{error}");
+}
+
+/// A log that is made anew under the same name begins at 0, below what the store has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_that_no_worker_would_come_to() {
+    let roost = Roost::start().await;
+    if roost.is_alone() {
+        return roost.stop().await;
+    }
+    roost.publish_many(7, 5).await;
+    roost.delivered().await;
+    roost.drop_log().await;
+    // Whoever starts now does not make another one.
+    let error = roost.start_beside().await.to_string();
+    assert!(error.contains("there is no topic") && error.contains("Redis holds"), "{error}");
+    let error = roost.rebuild_beside().await.expect_err("no log").to_string();
+    assert!(error.contains("there is no topic"), "{error}");
+
+    roost.make_log().await;
+    let begun = Instant::now();
+    loop {
+        let status = roost.try_publish(post(7, "lost")).await.expect_err("not acknowledged");
+        if status.code() == Code::DataLoss {
+            assert!(status.message().contains("made anew"), "{status}");
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Of other partitions neither.
+    let status = roost.try_publish(post(8, "lost")).await.expect_err("not acknowledged");
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    let error = roost.start_beside().await.to_string();
+    assert!(error.contains("the store holds events up to"), "{error}");
 }

@@ -11,6 +11,10 @@ use std::{
 use roost::{
     app::{self, App, AppError, Backend, Rebuilt, Settings},
     client::Target,
+    event_log::{
+        EventLog,
+        kafka::{self, KafkaLog},
+    },
     proto::v1::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
         ImportFollowsRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
@@ -134,6 +138,29 @@ impl Roost {
         let error = App::start(settings, &CancellationToken::new()).await.err().expect("refused");
         drop(place);
         error
+    }
+
+    fn kafka(&self) -> &kafka::Settings {
+        let Backend::Shared { kafka, .. } = &self.settings.backend else {
+            panic!("it has no Kafka");
+        };
+        kafka
+    }
+
+    /// Drops the topic of its log.
+    pub async fn drop_log(&self) {
+        KafkaLog::remove(self.kafka().clone()).await.expect("dropped");
+    }
+
+    /// Makes the topic of its log.
+    pub async fn make_log(&self) {
+        KafkaLog::open(self.kafka().clone()).await.expect("made").close().await;
+    }
+
+    /// Starts another one on the same log and store, which is refused.
+    pub async fn start_beside(&self) -> AppError {
+        let started = App::start(self.settings.clone(), &CancellationToken::new()).await;
+        started.err().expect("refused")
     }
 
     /// Stops it, rebuilds its store, and starts another one in the same place.

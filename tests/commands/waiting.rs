@@ -126,6 +126,8 @@ fn it_goes_on_by_itself_and_is_not_ready_while_nothing_can_be_read() {
 fn a_redis_that_is_spoken_to_in_the_wrong_way_ends_it_with_what_to_do() {
     let dir = TempDir::new().expect("a directory");
     let (plain, locked, tls) = (free_address(), free_address(), free_address());
+    let clustered = free_address();
+    let _clustered = redis(dir.path(), clustered, &["--cluster-enabled", "yes"]);
     let _plain = redis(dir.path(), plain, &[]);
     let _locked = redis(dir.path(), locked, &["--requirepass", "secret"]);
     let file = |name: &str| -> PathBuf {
@@ -142,6 +144,7 @@ fn a_redis_that_is_spoken_to_in_the_wrong_way_ends_it_with_what_to_do() {
     thread::scope(|scope| {
         for (url, more, parts) in [
             (format!("redis://{plain}?cluster"), None, ["is no Cluster", "?cluster"]),
+            (format!("redis://{clustered}"), None, ["belongs to a Cluster", "add ?cluster"]),
             (format!("redis://{plain}/99"), None, ["no such database", "URL"]),
             (
                 format!("redis://{plain}/1?cluster"),

@@ -8,7 +8,7 @@ use roost::{
     domain::{Event, PostId, UserId},
     store::{
         ClaimedPost, Cursor, Homes, Ledger, Lookups, StoreError, Work,
-        redis::{RedisStore, slots::key_slot},
+        redis::{self as redis_store, RedisStore, slots::key_slot},
     },
 };
 use tokio::time::{Instant, sleep};
@@ -29,6 +29,7 @@ behaviours::behaviours!(redis_cluster:
     a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning
     a_watermark_that_has_gone_before_its_slot_stops_nobody
     nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake
+    a_store_is_of_one_log_and_one_group
 );
 
 /// Until a loss is noticed.
@@ -138,6 +139,25 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     other.delivered(PARTITION, 3, &[]).await.unwrap();
     assert_eq!(other.resume(PARTITION, 12).await.unwrap().marks.delivered, Some(3));
     assert_eq!(history().await, since_loss);
+}
+
+async fn a_store_is_of_one_log_and_one_group(backend: Redis) {
+    let world = World::new(backend).await;
+    let own = redis_store::Settings::new(world.backend.config.clone(), "test".to_owned(), 3);
+    let other = |change: fn(&mut redis_store::Settings)| {
+        let mut other = own.clone();
+        change(&mut other);
+        other
+    };
+    for (settings, name) in [
+        (other(|it| it.log.push('2')), "kafka_topic"),
+        (other(|it| it.partitions = 4), "kafka_topic"),
+        (other(|it| it.group.push('2')), "kafka_group"),
+    ] {
+        let error = RedisStore::open(settings).await.err().expect("refused");
+        assert!(error.is_final() && error.to_string().contains(name), "{error}");
+    }
+    RedisStore::open(own).await.unwrap();
 }
 
 async fn cursors_go_to_another_process_and_not_beyond_a_loss(backend: Redis) {

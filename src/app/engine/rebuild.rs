@@ -15,7 +15,7 @@ use super::{Engine, Parts, both, open, open_log, store_settings};
 use crate::{
     app::{AppError, Backend, RebuildStep, Rebuilt, Settings},
     data_dir::DataDir,
-    event_log::EventLog,
+    event_log::{EventLog, kafka},
     post_id::PostIds,
     store::{
         Store,
@@ -54,7 +54,9 @@ impl Engine {
             }
             Backend::Shared { kafka, redis } => {
                 let check = async { Ok(redis_store::check(redis).await?) };
-                let (log, ()) = both(open_log(kafka, &metrics), check).await?;
+                // There is nothing to rebuild from where there is no topic.
+                let existing = kafka::Settings { create: false, ..kafka::Settings::clone(kafka) };
+                let (log, ()) = both(open_log(&existing, &metrics), check).await?;
                 let store = store_settings(&log, kafka, redis, settings, &metrics);
                 let told = |keys| tell(RebuildStep::Dropped { keys });
                 let store = Arc::new(RedisStore::open_emptied(store, told).await?);

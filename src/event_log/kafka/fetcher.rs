@@ -195,7 +195,8 @@ impl Fetcher {
         }
     }
 
-    /// Waits until the end of a partition is greater than `offset`.
+    /// Waits until the end of a partition is greater than `offset`, which it has been
+    /// already, or equal to.
     pub async fn wait_past(&self, number: u32, offset: u64) -> Result<(), LogError> {
         let partition = self.partition(number);
         let _waiting = Waiting::new(partition);
@@ -215,9 +216,13 @@ impl Fetcher {
             }
             match self.ends.query().await {
                 Ok(ends) => {
+                    let end = ends[number as usize];
+                    if end < offset {
+                        return Err(self.shared.ends_too_early(number, offset, end));
+                    }
                     self.note_ends(&ends);
                     // What is beyond the end comes without being asked for.
-                    self.follow(number, offset.min(ends[number as usize]));
+                    self.follow(number, offset);
                 }
                 Err(LogError::Closed) => return Err(LogError::Closed),
                 // It passes: the brokers are away, or this process is not let in.
@@ -382,6 +387,18 @@ enum Look {
     Some(Vec<Record>),
     /// All that it can get.
     Enough(Vec<Record>),
+}
+
+impl Shared {
+    /// That what was read, or was to be, before `offset` is not there any more.
+    fn ends_too_early(&self, partition: u32, offset: u64, end: u64) -> LogError {
+        let reason = format!(
+            "the topic {} ends at offset {end}, and has lost what came after it, or was dropped \
+             and made anew",
+            self.topic
+        );
+        LogError::Incomplete { partition, offset, reason }
+    }
 }
 
 impl Partition {

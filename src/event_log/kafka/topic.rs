@@ -34,7 +34,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Batches are up to this large, which is what brokers take unless told otherwise.
 const BATCH_BYTES_MAX: u64 = 1_048_588;
 
-/// Makes the topic if it is missing, checks it if it is there, and answers how many
+/// Makes the topic if it is missing and may be, checks it if it is there, and answers how many
 /// partitions it has. Blocks until it has leaders for all of them, and no longer
 /// than until `deadline`.
 pub fn open(
@@ -50,6 +50,9 @@ pub fn open(
         match partitions(&metadata, settings)? {
             Partitions::Ready(found) => {
                 return brokers.check(found);
+            }
+            Partitions::Missing if !settings.create && !asked_for => {
+                return Err(LogError::NoTopic { topic: settings.topic.clone() });
             }
             Partitions::Missing if !asked_for => {
                 brokers.create(metadata.brokers().len())?;

@@ -49,23 +49,36 @@ pub async fn check(config: &Arc<RedisConfig>) -> Result<(), StoreError> {
         Err(error) => return Err(explained(error, config.seeds.first(), &dial).await.into()),
     };
     for node in &nodes {
-        let info = match memory_of(node, &dial).await {
+        let info = match info_of(node, &dial).await {
             Ok(info) => info,
             Err(error) => return Err(explained(error, Some(node), &dial).await.into()),
         };
-        if let Some(reason) = eviction(&info) {
+        let problem = eviction(&info).or_else(|| cluster_mode(config, &info));
+        if let Some(problem) = problem {
+            let reason = format!("{}:{}: {problem}", node.host, node.port);
             return Err(StoreError::Redis { reason, is_final: true });
         }
     }
     Ok(())
 }
 
-async fn memory_of(node: &NodeAddress, dial: &Dial) -> Result<String, NodeError> {
+/// What a node says of its memory and of its Cluster.
+async fn info_of(node: &NodeAddress, dial: &Dial) -> Result<String, NodeError> {
     let mut connection = NodeConnection::connect(node, dial).await?;
-    match connection.call(&[b"INFO", b"memory"]).await? {
-        Value::Text(info) => Ok(String::from_utf8_lossy(&info).into_owned()),
-        _ => Ok(String::new()),
+    let mut info = String::new();
+    for section in ["memory", "cluster"] {
+        if let Value::Text(text) = connection.call(&[b"INFO", section.as_bytes()]).await? {
+            info.push_str(&String::from_utf8_lossy(&text));
+        }
     }
+    Ok(info)
+}
+
+/// Why a node that says this cannot be what the URL takes it for.
+fn cluster_mode(config: &RedisConfig, info: &str) -> Option<String> {
+    let is_cluster = info::field(info, "cluster_enabled") == Some("1");
+    (is_cluster && !config.cluster)
+        .then(|| "it belongs to a Cluster; add ?cluster to its URL".to_owned())
 }
 
 /// Why a Redis that says this of its memory may not be used: one that evicts would drop

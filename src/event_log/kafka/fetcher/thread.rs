@@ -134,7 +134,7 @@ impl Thread {
                     "Kafka goes on at offset {offset}: the topic was compacted, or written to in \
                      transactions"
                 );
-                followed.fail(number, next, reason);
+                followed.fail(LogError::Incomplete { partition: number, offset: next, reason });
             }
             if !is_wanted {
                 continue;
@@ -172,20 +172,21 @@ impl Thread {
                 continue;
             };
             let (low, high) = (low.max(0) as u64, high.max(0) as u64);
-            let reason = if next < low {
-                format!(
+            let failure = if next < low {
+                let reason = format!(
                     "the topic {topic} begins at offset {low}, since its retention has dropped what \
                      was before: set retention.ms and retention.bytes to -1"
-                )
+                );
+                LogError::Incomplete { partition: number as u32, offset: next, reason }
             } else if next > high {
-                format!("the topic {topic} ends at offset {high}, and has lost what came after it")
+                self.shared.ends_too_early(number as u32, next, high)
             } else {
                 self.follow_anew(number as u32, next);
                 continue;
             };
             let mut followed = partition.followed();
             if self.is_current() {
-                followed.fail(number as u32, next, reason);
+                followed.fail(failure);
             }
             drop(followed);
             partition.changed.notify_waiters();
@@ -244,9 +245,9 @@ impl Thread {
 }
 
 impl Followed {
-    fn fail(&mut self, partition: u32, offset: u64, reason: String) {
+    fn fail(&mut self, failure: LogError) {
         self.is_followed = false;
-        self.failure = Some(LogError::Incomplete { partition, offset, reason });
+        self.failure = Some(failure);
     }
 }
 
