@@ -128,8 +128,8 @@ impl Engine {
         }
     }
 
-    /// What answers from it.
-    pub(super) fn routes(&self, settings: &Settings) -> Result<Routes, AppError> {
+    /// What answers from it; `None` where that is not this process's role.
+    pub(super) fn routes(&self, settings: &Settings) -> Result<Option<Routes>, AppError> {
         match self {
             Self::Embedded(parts) => parts.routes(settings),
             Self::Shared(parts) => parts.routes(settings),
@@ -213,9 +213,9 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(self)
     }
 
-    fn routes(&self, settings: &Settings) -> Result<Routes, AppError> {
+    fn routes(&self, settings: &Settings) -> Result<Option<Routes>, AppError> {
         if !settings.roles.api {
-            return Ok(Routes::default());
+            return Ok(None);
         }
         let text_chars_max = settings.text_chars_max;
         let writes = Writes::new(
@@ -240,7 +240,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             fanout: Arc::clone(&self.metrics.fanout),
             limits: Limits { home_timeline_cap: settings.home_timeline_cap, text_chars_max },
         };
-        Ok(grpc::routes(api)?)
+        Ok(Some(grpc::routes(api)?))
     }
 
     async fn failed(&mut self) -> AppError {

@@ -45,7 +45,7 @@ impl Serving {
     /// Roost, with all that stands before its services.
     pub(super) async fn roost<L: EventLog, S: Store>(api: Api<L, S>) -> Result<Self, BenchError> {
         let (gate, routes) = Gate::new().await;
-        gate.open(grpc::routes(api).map_err(app::AppError::from)?).await;
+        gate.open(Some(grpc::routes(api).map_err(app::AppError::from)?)).await;
         Self::start(Calls::new(Default::default()).measure(routes)).await
     }
 

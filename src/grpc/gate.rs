@@ -47,8 +47,14 @@ enum Phase {
     /// And how far it has come.
     Starting(String),
     Open,
+    /// It works, and answers no calls.
+    OpenToNobody,
     Stopping,
 }
+
+/// What a process without an API answers calls.
+const NO_API: &str =
+    "this process is a worker alone, and answers no calls: call one whose role is api";
 
 impl State {
     /// Why the process is not ready, if it is not.
@@ -57,8 +63,8 @@ impl State {
             (Phase::Stopping, _) => Some("it is stopping".to_owned()),
             (Phase::Starting(how_far), None) => Some(how_far.clone()),
             (Phase::Starting(how_far), Some(reason)) => Some(format!("{how_far}; {reason}")),
-            (Phase::Open, Some(reason)) => Some(nothing_read(reason)),
-            (Phase::Open, None) => None,
+            (Phase::Open | Phase::OpenToNobody, Some(reason)) => Some(nothing_read(reason)),
+            (Phase::Open | Phase::OpenToNobody, None) => None,
         }
     }
 
@@ -68,7 +74,9 @@ impl State {
                 ServingStatus::NotServing
             }
             Phase::Open => ServingStatus::Serving,
-            Phase::Starting(_) | Phase::Stopping => ServingStatus::NotServing,
+            // The process as a whole does what it is there for.
+            Phase::OpenToNobody if service.is_empty() => ServingStatus::Serving,
+            Phase::OpenToNobody | Phase::Starting(_) | Phase::Stopping => ServingStatus::NotServing,
         }
     }
 }
@@ -106,11 +114,15 @@ impl Gate {
         })
     }
 
-    /// Lets calls through to these services from now on.
-    pub async fn open(&self, routes: Routes) {
-        // It is opened once; a second time would change nothing.
-        let _ = self.ready.set(routes.prepare().into_axum_router());
-        self.change(|state| state.phase = Phase::Open);
+    /// Lets calls through to these services from now on. `None`: the start is over, and
+    /// there are none.
+    pub async fn open(&self, routes: Option<Routes>) {
+        let phase = if routes.is_some() { Phase::Open } else { Phase::OpenToNobody };
+        if let Some(routes) = routes {
+            // It is opened once; a second time would change nothing.
+            let _ = self.ready.set(routes.prepare().into_axum_router());
+        }
+        self.change(|state| state.phase = phase);
         self.tell_health().await;
     }
 
@@ -172,6 +184,16 @@ impl Gate {
         }
     }
 
+    /// Why no call is let through.
+    fn not_open(&self) -> String {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if let Phase::OpenToNobody = state.phase {
+            return NO_API.to_owned();
+        }
+        let how_far = state.unready().unwrap_or_default();
+        format!("this Roost is starting: {how_far}; try again in a moment")
+    }
+
     async fn answer(&self, request: Request) -> Response {
         match self.ready.get() {
             Some(routes) => match self.refusal(&request) {
@@ -179,13 +201,7 @@ impl Gate {
                 // It cannot fail: its error has no values.
                 None => routes.clone().oneshot(request).await.unwrap_or_else(|no| match no {}),
             },
-            None => {
-                let state = self.readiness.reason().unwrap_or_default();
-                super::unavailable(format!(
-                    "this Roost is starting: {state}; try again in a moment"
-                ))
-                .into_http()
-            }
+            None => super::unavailable(self.not_open()).into_http(),
         }
     }
 }
@@ -229,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_alone_serves_as_a_whole_and_no_service() {
+        let state = State { phase: Phase::OpenToNobody, reads_shut: None };
+        assert_eq!(state.unready(), None);
+        assert_eq!(state.health(""), ServingStatus::Serving);
+        for service in &SERVICES[1..] {
+            assert_eq!(state.health(service), ServingStatus::NotServing, "{service}");
+        }
+    }
+
+    #[test]
     fn reads_are_known_by_their_methods() {
         for read in ["TimelineService/ListHomeTimeline", "PostService/BatchGetPosts"] {
             assert!(is_read(&format!("/roost.v1.{read}")), "{read}");
@@ -258,7 +284,7 @@ mod tests {
         assert!(message.contains("7 events are left"), "{message}");
 
         let reflection = tonic_reflection::server::Builder::configure().build_v1();
-        gate.open(Routes::new(reflection.expect("a service"))).await;
+        gate.open(Some(Routes::new(reflection.expect("a service")))).await;
         assert_eq!(look(&channel).await, (Serving as i32, Code::Ok, String::new()));
 
         gate.close().await;
@@ -277,7 +303,7 @@ mod tests {
             Some("7 events are left; the store does not answer"),
             "while it starts"
         );
-        gate.open(Routes::default()).await;
+        gate.open(Some(Routes::default())).await;
         let said = reason().expect("not ready");
         assert_eq!(said, "nothing can be read now: the store does not answer; try again");
         let read = Request::get("/roost.v1.TimelineService/ListHomeTimeline");

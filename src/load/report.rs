@@ -147,18 +147,7 @@ impl fmt::Display for Report {
                 ),
             )?;
         }
-        let combined =
-            if self.pushes == 0 { 0.0 } else { self.deliveries as f64 / self.pushes as f64 };
-        row(
-            "deliveries",
-            format!(
-                "{} in {:.1} s, {} a second ({combined:.1} a write, {} saved)",
-                grouped(self.deliveries),
-                self.delivered_seconds,
-                grouped(self.deliveries_per_second() as u64),
-                grouped(self.skipped_deliveries)
-            ),
-        )?;
+        row("deliveries", self.deliveries_text())?;
         if self.server_restarts > 0 {
             row("", format!("at least: the server restarted {} times", self.server_restarts))?;
         }
@@ -201,6 +190,23 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    fn deliveries_text(&self) -> String {
+        let seconds = self.delivered_seconds;
+        if self.pushes == 0 && self.posts > 0 {
+            // Those who were asked have no workers.
+            return format!("done in {seconds:.1} s; the metrics of the workers say how many");
+        }
+        let combined = self.deliveries as f64 / self.pushes.max(1) as f64;
+        format!(
+            "{} in {seconds:.1} s, {} a second ({combined:.1} a write, {} saved)",
+            grouped(self.deliveries),
+            grouped(self.deliveries_per_second() as u64),
+            grouped(self.skipped_deliveries)
+        )
+    }
+}
+
 impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timelines = grouped(self.home_timelines);
@@ -216,6 +222,10 @@ impl fmt::Display for Verification {
         writeln!(f, "verified {timelines} home timelines: {} DIFFERENCES", self.difference_count)?;
         for difference in &self.differences {
             writeln!(f, "  {difference}")?;
+        }
+        let more = self.difference_count.saturating_sub(self.differences.len() as u64);
+        if more > 0 {
+            writeln!(f, "  and {more} more")?;
         }
         writeln!(
             f,
