@@ -4,6 +4,7 @@ pub(super) mod round;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use crate::{
     store::{Resumed, Store, Work},
     telemetry::FanoutMetrics,
 };
+
+/// Timelines that are changed at once where a follow was.
+const MERGES_AT_ONCE: usize = 64;
 
 /// The worker of one partition.
 pub(super) struct Worker<L, S: Store> {
@@ -384,15 +388,21 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let mut gone = posts.clone();
             gone.ids.extend(self.store.deleted_of(followee).await?);
             gone.ids.sort_unstable();
-            for reader in awake {
+            let (posts, gone) = (&posts, &gone);
+            let changes = stream::iter(awake).map(|reader| async move {
                 if self.store.follows(reader, followee).await? {
-                    self.store.merge(reader, &posts).await?;
+                    self.store.merge(reader, posts).await?;
                 } else {
-                    self.store.purge(reader, &gone).await?;
+                    self.store.purge(reader, gone).await?;
                 }
                 // A store in memory would let nobody else go on before the last one.
                 tokio::task::yield_now().await;
-            }
+                Ok::<(), FanoutError>(())
+            });
+            changes
+                .buffer_unordered(MERGES_AT_ONCE)
+                .try_for_each(|()| future::ready(Ok(())))
+                .await?;
         }
         Ok(())
     }
