@@ -175,6 +175,9 @@ pub enum AppError {
     /// Somebody wanted it to stop before it served.
     #[error("it was stopped before it served")]
     Stopped,
+    /// What a rebuild needs is away.
+    #[error("{0}; nothing was changed: once that is mended, run `roost rebuild` again")]
+    RebuildNotBegun(Box<AppError>),
     /// A rebuild met something that is away.
     #[error(
         "{0}; the store may not hold everything that it should: once that is mended, run \
@@ -194,6 +197,15 @@ pub enum AppError {
 
 impl AppError {
     /// Whether it is of something that is away, so that a later try may succeed.
+    /// The same, of a rebuild that has begun to change the store, or has not.
+    fn of_rebuild(self, has_begun: bool) -> Self {
+        match (self.may_pass(), has_begun) {
+            (true, true) => Self::RebuildBroken(Box::new(self)),
+            (true, false) => Self::RebuildNotBegun(Box::new(self)),
+            (false, _) => self,
+        }
+    }
+
     fn may_pass(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable { .. }),

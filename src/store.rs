@@ -512,7 +512,10 @@ pub enum StoreError {
         is_final: bool,
     },
     /// Another process works on a partition that this one worked on.
-    #[error("partition {partition} is another worker's now; this one stops working on it")]
+    #[error(
+        "partition {partition} is not this worker's any more: another one has taken it over, or \
+         its marks are gone from Redis"
+    )]
     Fenced {
         /// Which partition.
         partition: u32,

@@ -44,17 +44,13 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, AppError> {
     let roles = Roles { api: false, worker: true };
     let settings = Settings { roles, metrics_listen: None, ..settings };
-    let broken = |error: AppError| match error.may_pass() {
-        true => AppError::RebuildBroken(Box::new(error)),
-        false => error,
-    };
     let mut engine = tokio::select! {
-        engine = Engine::start_emptied(&settings, tell) => engine.map_err(broken)?,
+        engine = Engine::start_emptied(&settings, tell) => engine?,
         () = stop.cancelled() => return Err(AppError::RebuildStopped),
     };
     let rebuilt = engine.deliver_all(tell, stop).await;
     let stopped = engine.stop().await;
     // What failed first says more than what fails on the way out.
-    let rebuilt = rebuilt.map_err(broken)?;
+    let rebuilt = rebuilt.map_err(|error| error.of_rebuild(true))?;
     stopped.map(|()| rebuilt)
 }

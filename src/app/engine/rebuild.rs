@@ -56,10 +56,12 @@ impl Engine {
                 let check = async { Ok(redis_store::check(redis).await?) };
                 // There is nothing to rebuild from where there is no topic.
                 let existing = kafka::Settings { create: false, ..kafka::Settings::clone(kafka) };
-                let (log, ()) = both(open_log(&existing, &metrics), check).await?;
+                let opened = both(open_log(&existing, &metrics), check).await;
+                let (log, ()) = opened.map_err(|error| error.of_rebuild(false))?;
                 let store = store_settings(&log, kafka, redis, settings, &metrics);
                 let told = |keys| tell(RebuildStep::Dropped { keys });
-                let store = Arc::new(RedisStore::open_emptied(store, told).await?);
+                let emptied = RedisStore::open_emptied(store, told).await.map_err(AppError::from);
+                let store = Arc::new(emptied.map_err(|error| error.of_rebuild(true))?);
                 Ok(Self::Shared(Parts::new(log, store, ids, memory, settings, &metrics)?))
             }
         }

@@ -421,7 +421,10 @@ impl Membership {
 
     fn tell_lost(&self, partitions: impl Iterator<Item = u32>) {
         for partition in partitions {
-            tracing::warn!(partition, "the partition has gone to another worker");
+            tracing::warn!(
+                partition,
+                "the group does not count this process among its workers; the partition may go to another"
+            );
             self.tell(Assignment::Lost { partition });
         }
     }
