@@ -9,7 +9,17 @@ use crate::{
     telemetry::{FanoutMetrics, Kind, Partition},
 };
 
+/// Why steps fail.
+const FAILURES: [&str; 5] = ["log", "store", "fenced", "lost", "event"];
+
 impl FanoutMetrics {
+    /// Has every kind of failure stand at 0, so that the first of it is seen to be one more.
+    pub(super) fn begin(&self) {
+        for kind in FAILURES {
+            drop(self.worker_failures.get_or_create(&Kind { kind }));
+        }
+    }
+
     /// Pushes were made.
     pub(super) fn pushed<A: Copy>(&self, pushes: &Pushes<A>, outcome: PushOutcome) {
         self.deliveries.inc_by(outcome.deliveries);

@@ -58,6 +58,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         metrics: Arc<FanoutMetrics>,
         settings: Settings,
     ) -> Self {
+        metrics.begin();
         let flusher = Arc::new(Flusher::new(settings.flush));
         Self { log, store, progress, metrics, settings, flusher }
     }

@@ -72,6 +72,8 @@ async fn metrics_tell_what_was_done() {
         let label = format!("partition=\"{partition}\"");
         assert!(text.contains(&format!("roost_delivery_lag_events{{{label}}} 0")), "{text}");
     }
+    // Before the first, so that it is seen to be one more.
+    assert!(text.contains("roost_worker_failures_total{kind=\"event\"} 0"), "{text}");
     assert!(sum(&text, "process_resident_memory_bytes", "") > 1e6, "{text}");
     roost.stop().await;
 }
