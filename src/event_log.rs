@@ -77,8 +77,9 @@ pub trait EventLog: Send + Sync + 'static {
         }
     }
 
-    /// Waits until the partition's end is greater than `offset`. An error once
-    /// the log is closed or has failed and it never will be.
+    /// Waits until the partition's end is greater than `offset`, up to which it has been
+    /// read: an end before it is one that the log has lost. An error once that is so, and
+    /// once the log is closed or has failed and it never will be.
     fn wait_past(
         &self,
         partition: u32,

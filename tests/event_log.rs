@@ -231,6 +231,7 @@ async fn several_readers_read_the_same(backend: impl Backend) {
 
 async fn waiting_ends_when_there_is_something_to_read(backend: impl Backend) {
     let log = Arc::new(backend.open().await);
+    append(&*log, 1, &["not enough"]).await;
     let waits = {
         let log = log.clone();
         tokio::spawn(async move {
@@ -239,7 +240,6 @@ async fn waiting_ends_when_there_is_something_to_read(backend: impl Backend) {
         })
     };
     append(&*log, 0, &["another partition", "'s", "records"]).await;
-    append(&*log, 1, &["not enough"]).await;
     assert!(!waits.is_finished());
     append(&*log, 1, &["enough"]).await;
     assert_eq!(timeout(DEADLINE, waits).await.unwrap().unwrap(), 2);
