@@ -196,7 +196,6 @@ pub enum AppError {
 }
 
 impl AppError {
-    /// Whether it is of something that is away, so that a later try may succeed.
     /// The same, of a rebuild that has begun to change the store, or has not.
     fn of_rebuild(self, has_begun: bool) -> Self {
         match (self.may_pass(), has_begun) {
@@ -206,6 +205,7 @@ impl AppError {
         }
     }
 
+    /// Whether it is of something that is away, so that a later try may succeed.
     fn may_pass(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable { .. }),

@@ -35,11 +35,19 @@ struct Round<A> {
     removals: Vec<(PostId, Vec<A>)>,
     /// How many timelines all of it writes to, each post counted.
     size: usize,
+    /// Whether all that begins in it is late.
+    is_late: bool,
 }
 
 impl<A> Default for Round<A> {
     fn default() -> Self {
-        Self { deliveries: Vec::new(), deliveries_again: Vec::new(), removals: Vec::new(), size: 0 }
+        Self {
+            deliveries: Vec::new(),
+            deliveries_again: Vec::new(),
+            removals: Vec::new(),
+            size: 0,
+            is_late: false,
+        }
     }
 }
 
@@ -92,10 +100,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if !taken.is_empty() {
             self.last_round = (taken.len(), round.size);
         }
-        let is_late = are_late(taken, SystemTime::now());
+        round.is_late = are_late(taken, SystemTime::now());
         let mut long_slices = 0;
         while long_slices < self.settings.round_long_slices_max
-            || (is_late && round.size < self.settings.round_deliveries_max)
+            || (round.is_late && round.size < self.settings.round_deliveries_max)
         {
             long_slices += 1;
             let Some(job) = self.queue.next_long() else { break };
@@ -147,7 +155,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if round.deliveries.is_empty() {
             drop(preparing);
         } else {
-            preparing.flush(round.deliveries, are_late(taken, SystemTime::now())).await?;
+            preparing.flush(round.deliveries, round.is_late).await?;
         }
         let pushes = combine(round.deliveries_again);
         if !pushes.is_empty() {

@@ -35,15 +35,10 @@ pub(super) fn author(author: UserId) -> Vec<u8> {
     format!("a:{author}").into_bytes()
 }
 
-/// What holds the posts of about a second: to write some of them at once costs Redis less
-/// than half of what a key each would.
-pub(super) fn posts(second: u64) -> Vec<u8> {
-    format!("p:{second}").into_bytes()
-}
-
-/// The second of a post, as [`posts`] counts them: 1,024 ms long.
-pub(super) fn second_of(post: PostId) -> u64 {
-    post.0 >> (PostId::NODE_AND_SEQUENCE_BITS + 10)
+/// What holds a post and the others of its second, which is 1,024 ms long: to write some
+/// of them at once costs Redis less than half of what a key each would.
+pub(super) fn posts_of_second(post: PostId) -> Vec<u8> {
+    format!("p:{}", post.0 >> (PostId::NODE_AND_SEQUENCE_BITS + 10)).into_bytes()
 }
 
 pub(super) fn request(author: UserId, request_id: &str) -> Vec<u8> {
@@ -101,7 +96,7 @@ mod tests {
         let derived = [
             home(UserId(7)),
             author(UserId(7)),
-            posts(second_of(PostId(7 << 40))),
+            posts_of_second(PostId(7 << 40)),
             request(UserId(7), "a:b c"),
             followers(UserId(7)),
             following(UserId(7)),

@@ -277,13 +277,12 @@ impl Inner {
             calls
                 .push(Call::of("HSET", &[keys::DELETED, &post.0.to_be_bytes(), author.as_bytes()]));
         }
-        let mut by_second = BTreeMap::<u64, Vec<([u8; 8], Vec<u8>)>>::new();
+        let mut by_second = BTreeMap::<Vec<u8>, Vec<([u8; 8], Vec<u8>)>>::new();
         for post in &fold.posts {
             let field = (post.id.0.to_be_bytes(), codec::encode_post(post));
-            by_second.entry(keys::second_of(post.id)).or_default().push(field);
+            by_second.entry(keys::posts_of_second(post.id)).or_default().push(field);
         }
-        for (second, posts) in by_second {
-            let key = keys::posts(second);
+        for (key, posts) in by_second {
             let fields = posts.iter().flat_map(|(id, post)| [id.as_slice(), post]);
             let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(fields).collect();
             calls.push(Call::of("HSET", &arguments));
@@ -319,7 +318,7 @@ impl Inner {
         }
         for (post, author) in &fold.deleted {
             let id = post.0.to_be_bytes();
-            calls.push(Call::of("HDEL", &[&keys::posts(keys::second_of(*post)), &id]));
+            calls.push(Call::of("HDEL", &[&keys::posts_of_second(*post), &id]));
             calls.push(Call::of("LREM", &[&keys::author(*author), b"0", &id]));
         }
         self.write(calls).await.map(drop)
@@ -419,7 +418,7 @@ impl Inner {
             })
             .collect();
         let call = |post: &PostId| {
-            Call::of("HEXISTS", &[&keys::posts(keys::second_of(*post)), &post.0.to_be_bytes()])
+            Call::of("HEXISTS", &[&keys::posts_of_second(*post), &post.0.to_be_bytes()])
         };
         let calls = posts.iter().map(call).collect();
         let there = self.control.run(calls).await?;

@@ -46,9 +46,8 @@ impl Lookups for RedisStore {
     }
 
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
-        let call = |id: &PostId| {
-            Call::of("HGET", &[&keys::posts(keys::second_of(*id)), &id.0.to_be_bytes()])
-        };
+        let call =
+            |id: &PostId| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]);
         let calls = ids.iter().map(call).collect();
         let found = self.inner.control.run(calls).await?;
         found
