@@ -13,22 +13,22 @@
 //! pushed twice after a crash changes nothing the second time.
 
 mod combine;
-mod flush;
 mod half_done;
 mod observed;
 pub mod plan;
 mod pool;
 mod progress;
 mod queue;
+mod sweep;
 mod worker;
 
 use std::time::Duration;
 
 pub use self::{
     combine::combine,
-    flush::{FlushError, FlushSettings},
     pool::WorkerPool,
     progress::{Position, Progress},
+    sweep::{SweepError, SweepSettings},
 };
 use crate::{
     event_log::{LogError, codec::CodecError},
@@ -48,11 +48,12 @@ pub struct Settings {
     pub slice_deliveries_max: usize,
     /// Posts of one author that are fanned out together.
     pub fanout_posts_max: usize,
-    /// Deliveries of one round; the first slices of all fan-outs come before the
-    /// others. A round may pass it by one slice and those of long fan-outs.
+    /// Deliveries of one round that are new, the first slices of all fan-outs. A round may
+    /// pass it by one slice.
     pub round_deliveries_max: usize,
-    /// Slices of long fan-outs in one round, of those that begin with posts in time.
-    pub round_long_slices_max: usize,
+    /// Deliveries of long fan-outs that are in one round at least, where there are so many;
+    /// and as many as it has of new ones. What is longer than a slice is long.
+    pub round_long_deliveries_min: usize,
     /// Posts whose half-done fan-outs the store remembers: the oldest. After a crash those
     /// beyond begin again from their start.
     pub cursor_posts_max: usize,
@@ -63,7 +64,7 @@ pub struct Settings {
     /// How long to wait before a step that failed is tried again.
     pub retry_delay: Duration,
     /// How the deliveries of all workers are written together.
-    pub flush: FlushSettings,
+    pub sweep: SweepSettings,
 }
 
 impl Default for Settings {
@@ -74,12 +75,12 @@ impl Default for Settings {
             slice_deliveries_max: 8_192,
             fanout_posts_max: 256,
             round_deliveries_max: 524_288,
-            round_long_slices_max: 4,
+            round_long_deliveries_min: 4 * 8_192,
             cursor_posts_max: 1_024,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
-            flush: FlushSettings::default(),
+            sweep: SweepSettings::default(),
         }
     }
 }
@@ -96,7 +97,7 @@ pub enum FanoutError {
     /// What was written together with deliveries of other partitions failed; a later
     /// step may succeed.
     #[error(transparent)]
-    Flush(FlushError),
+    Sweep(SweepError),
     /// An entry of the log cannot be read, so nothing after it can be applied.
     #[error(
         "partition {partition}, offset {offset}: {source}; run the version of roost \
@@ -133,7 +134,7 @@ impl FanoutError {
         match self {
             Self::Log(error) => error.is_final(),
             Self::Store(error) => error.is_final(),
-            Self::Flush(error) => error.is_final(),
+            Self::Sweep(error) => error.is_final(),
             Self::Event { .. } | Self::LogBehindStore { .. } => true,
         }
     }

@@ -50,7 +50,7 @@ impl FanoutMetrics {
             FanoutError::Log(_) => "log",
             FanoutError::Store(StoreError::Fenced { .. }) => "fenced",
             FanoutError::Store(StoreError::Lost { .. }) => "lost",
-            FanoutError::Store(_) | FanoutError::Flush(_) => "store",
+            FanoutError::Store(_) | FanoutError::Sweep(_) => "store",
             FanoutError::Event { .. } => "event",
             FanoutError::LogBehindStore { .. } => "log",
         };

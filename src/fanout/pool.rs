@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FanoutError, Progress, Settings,
-    flush::Flusher,
+    sweep::Sweep,
     worker::{Worker, wait_to_retry},
 };
 use crate::{
@@ -32,7 +32,7 @@ pub struct WorkerPool<L, S: Store> {
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
     settings: Settings,
-    flusher: Arc<Flusher<S::Account>>,
+    sweep: Arc<Sweep<S::Account>>,
 }
 
 /// A worker at work.
@@ -59,8 +59,8 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         settings: Settings,
     ) -> Self {
         metrics.begin();
-        let flusher = Arc::new(Flusher::new(settings.flush));
-        Self { log, store, progress, metrics, settings, flusher }
+        let sweep = Arc::new(Sweep::new(settings.sweep));
+        Self { log, store, progress, metrics, settings, sweep }
     }
 
     /// Runs workers until it is told to stop, and commits what they have delivered.
@@ -161,9 +161,9 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
 
     /// Writes what the workers deliver, until it is aborted.
     fn write(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (flusher, store) = (Arc::clone(&self.flusher), Arc::clone(&self.store));
+        let (sweep, store) = (Arc::clone(&self.sweep), Arc::clone(&self.store));
         let metrics = Arc::clone(&self.metrics);
-        async move { flusher.run(&*store, &metrics).await }
+        async move { sweep.run(&*store, &metrics).await }
     }
 
     fn work(
@@ -173,14 +173,14 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
     ) -> impl Future<Output = Result<(), FanoutError>> + Send + 'static {
         let (log, store) = (Arc::clone(&self.log), Arc::clone(&self.store));
         let (progress, metrics) = (Arc::clone(&self.progress), Arc::clone(&self.metrics));
-        let (flusher, settings) = (Arc::clone(&self.flusher), self.settings);
+        let (sweep, settings) = (Arc::clone(&self.sweep), self.settings);
         async move {
             while !stop.is_cancelled() {
                 let (log, store) = (Arc::clone(&log), Arc::clone(&store));
                 let (progress, counted) = (Arc::clone(&progress), Arc::clone(&metrics));
-                let flusher = Arc::clone(&flusher);
+                let sweep = Arc::clone(&sweep);
                 let worker =
-                    Worker::resume(log, store, progress, counted, flusher, partition, settings);
+                    Worker::resume(log, store, progress, counted, sweep, partition, settings);
                 let ended = match worker.await {
                     Ok(worker) => {
                         metrics.worker_resumes.inc();
@@ -213,7 +213,7 @@ impl<L: EventLog, S: Store> WorkerPool<L, S> {
         };
         let Some(worker) = running.remove(&id) else { return result.map(|()| None) };
         // Whoever takes the partition over must find that nothing of it is under way.
-        self.flusher.left(worker.partition).await;
+        self.sweep.left(worker.partition).await;
         self.store.abandon(worker.partition);
         if let Some(released) = worker.released {
             // Whoever waited may have gone.

@@ -152,6 +152,11 @@ impl<A: Copy + Ord + Hash> FanoutQueue<A> {
         self.fresh.len()
     }
 
+    /// How many authors have long fan-outs that are not in hand.
+    pub(super) fn long_len(&self) -> usize {
+        self.turns.len()
+    }
+
     /// How many fan-outs are under way.
     pub(super) fn len(&self) -> usize {
         self.len

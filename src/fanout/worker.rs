@@ -2,18 +2,23 @@
 
 pub(super) mod round;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::round::{Writing, first_done};
 use super::{
     FanoutError, Position, Progress, Settings, check_end,
-    flush::Flusher,
     half_done::HalfDone,
     plan::{self, Effects},
     queue::{FanoutQueue, Job},
+    sweep::{Sweep, UnderWay},
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -31,7 +36,7 @@ pub(super) struct Worker<L, S: Store> {
     store: Arc<S>,
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
-    flusher: Arc<Flusher<S::Account>>,
+    sweep: Arc<Sweep<S::Account>>,
     partition: u32,
     settings: Settings,
     /// The next event to read. All before it are applied.
@@ -40,6 +45,10 @@ pub(super) struct Worker<L, S: Store> {
     /// partition before.
     attempted: u64,
     queue: FanoutQueue<S::Account>,
+    /// The rounds that are being written while the next one is prepared.
+    writing: VecDeque<Writing<S::Account>>,
+    /// Of the last one, until it is.
+    under_way: Option<UnderWay>,
     /// How many fan-outs began in the last round that began some, and how many
     /// deliveries that came to.
     last_round: (usize, usize),
@@ -64,7 +73,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         store: Arc<S>,
         progress: Arc<Progress>,
         metrics: Arc<FanoutMetrics>,
-        flusher: Arc<Flusher<S::Account>>,
+        sweep: Arc<Sweep<S::Account>>,
         partition: u32,
         settings: Settings,
     ) -> Result<Self, FanoutError> {
@@ -86,12 +95,14 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             store,
             progress,
             metrics,
-            flusher,
+            sweep,
             partition,
             settings,
             next_offset: committed,
             attempted: resume.attempted,
             queue: FanoutQueue::default(),
+            writing: VecDeque::new(),
+            under_way: None,
             last_round: (1, settings.slice_deliveries_max),
             half_done: HalfDone::new(cursors),
             shown: resume.shown,
@@ -142,14 +153,16 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         }
     }
 
-    /// Commits what is delivered, and lets the partition go. Where something has failed,
-    /// what was written then may still be under way, so that whoever takes the partition
-    /// over must see to it that it comes to an end.
+    /// Waits for what is being written, commits what is delivered, and lets the partition
+    /// go. Where something has failed, what was written then may still be under way, so that
+    /// whoever takes the partition over must see to it that it comes to an end.
     async fn end(&mut self, has_failed: bool) -> Result<(), FanoutError> {
+        let written = self.end_rounds().await;
+        self.publish_progress();
         self.commit().await?;
-        if has_failed {
+        if has_failed || written.is_err() {
             self.store.abandon(self.partition);
-            return Ok(());
+            return written;
         }
         if self.untold_deliveries > 0 {
             self.tell().await?;
@@ -157,12 +170,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         Ok(self.store.release(self.partition).await?)
     }
 
-    /// Reads and applies a batch, if there is one and room for it, and delivers a
-    /// round. After an error it can be called again; nothing is lost by it.
+    /// Reads and applies a batch, if there is one and room for it, and has a round
+    /// written. After an error it can be called again; nothing is lost by it.
     async fn step(&mut self) -> Result<Step, FanoutError> {
+        self.end_rounds_until_under_way().await?;
         self.store.check(self.partition)?;
-        let flusher = Arc::clone(&self.flusher);
-        let preparing = flusher.prepare(self.partition);
         let mut worked = false;
         while self.has_room() {
             let applied = self.apply_batch().await?;
@@ -175,7 +187,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 break;
             }
         }
-        worked |= self.deliver_round(preparing).await?;
+        worked |= self.deliver_round().await?;
         self.publish_progress();
         if self.delivered_offset() > self.delivered
             || self.untold_deliveries >= self.settings.round_deliveries_max
@@ -226,6 +238,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
+            done = first_done(&mut self.writing) => self.end_first_round(done).await,
             result = self.log.wait_past(self.partition, self.next_offset) => Ok(result?),
             () = tokio::time::sleep_until(look_at) => Ok(()),
         }
@@ -268,6 +281,12 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 })
             })
             .collect::<Result<_, _>>()?;
+        // Beside what is being written only what is new may be applied: nothing that ends a
+        // follow or takes a post away, which a push that comes after it would bring back.
+        let is_new = |event: &Event| matches!(event, Event::PostPublished { .. });
+        if first_offset < self.attempted || !events.iter().all(is_new) {
+            self.end_rounds().await?;
+        }
         let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
         let mut effects = plan::plan(first_offset, &events, &absent);
         if first_offset < self.attempted && !absent.is_empty() {

@@ -40,6 +40,7 @@ mod sleepers;
 pub mod slots;
 mod tls;
 mod topology;
+mod trims;
 mod wakes;
 mod watermarks;
 

@@ -30,11 +30,14 @@ impl Mutation {
     /// A mark that is dropped doubles what lists hold, and timelines are sets here, so that
     /// their pages tell of it in one seed of a thousand. The pushes tell at once: each is
     /// compared with what the timelines were given before.
-    fn sign(self) -> &'static str {
+    /// A rebuild that is announced too late misses posts, or brings back what is taken away
+    /// meanwhile.
+    fn signs(self) -> &'static [&'static str] {
         match self {
-            Self::None => "no comparison fails",
-            Self::DropsTheAttemptedMark => "a second time as if the first",
-            Self::CommitsBeforeWriting | Self::AnnouncesARebuildTooLate => "the home timeline of",
+            Self::None => &[],
+            Self::DropsTheAttemptedMark => &["a second time as if the first"],
+            Self::CommitsBeforeWriting => &["the home timeline of"],
+            Self::AnnouncesARebuildTooLate => &["the home timeline of", "is deleted, and"],
         }
     }
 }
@@ -47,7 +50,7 @@ impl Mutation {
 pub fn caught(mutation: Mutation, seeds: Range<u64>) -> u64 {
     for seed in seeds.clone() {
         let Err(said) = quietly(|| run(seed, mutation)) else { continue };
-        let by_comparison = said.contains(mutation.sign());
+        let by_comparison = mutation.signs().iter().any(|sign| said.contains(sign));
         assert!(by_comparison, "seed {seed} with {mutation:?} fails by something else: {said}");
         println!("{mutation:?}: caught by seed {seed}: {said}");
         return seed;

@@ -14,7 +14,7 @@ use roost::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Redis, behaviours,
+    CAP, Redis, behaviours,
     fixture::{ANN, BOB, CEM, NONE, PARTITION, World, deleted, followed, named, newest, post},
     slots::cluster,
 };
@@ -29,6 +29,7 @@ behaviours::behaviours!(redis_cluster:
     a_node_that_was_emptied_sends_its_partitions_back_to_the_beginning
     a_watermark_that_has_gone_before_its_slot_stops_nobody
     nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake
+    a_list_that_grows_for_ever_is_trimmed_and_its_floor_is_the_newest_that_it_lost
     a_store_is_of_one_log_and_one_group
 );
 
@@ -245,6 +246,29 @@ async fn nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake(backe
     world.store.resume(PARTITION, 0).await.unwrap();
     assert_eq!(push(14).await, 2);
     assert_eq!(world.shown(secret).await.unwrap(), [14]);
+}
+
+async fn a_list_that_grows_for_ever_is_trimmed_and_its_floor_is_the_newest_that_it_lost(
+    backend: Redis,
+) {
+    let world = World::new(backend).await;
+    world.wake(BOB, [], None).await;
+    let mut redis = world.backend.connect().await;
+    // Pairs are turned round: the last one dropped is not always the newest.
+    let ids: Vec<u64> = (1..=10 * CAP as u64).map(|id| id + id % 2 - (id + 1) % 2).collect();
+    let mut trims = 0;
+    let mut before = 1;
+    for (count, id) in (1..).zip(&ids) {
+        world.push(&[(BOB, *id)]).await;
+        let list: Vec<Vec<u8>> = redis.lrange(format!("h:{BOB}"), 0, -1).await.unwrap();
+        let (marker, kept) = list.split_first().unwrap();
+        assert!(kept.len() <= CAP + CAP / 5, "{} after {count} posts", kept.len());
+        trims += usize::from(list.len() < before);
+        before = list.len();
+        let newest_lost = ids[..count - kept.len()].iter().max().copied().unwrap_or_default();
+        assert_eq!(marker[1..9], newest_lost.to_be_bytes(), "after {count} posts");
+    }
+    assert!(trims > 5, "{trims}");
 }
 
 /// Two posts of Ann's, whom Bob follows; all of it is delivered.

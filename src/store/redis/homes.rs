@@ -167,13 +167,7 @@ impl Inner {
             outcome += self.push_again(&pushes.only(&report.unknown)).await?;
         }
         if !report.over_full.is_empty() {
-            let kept = self.limits.kept.to_string();
-            let calls = report
-                .over_full
-                .iter()
-                .map(|list| scripts::TRIM.call(&keys::home(list.reader), &[kept.as_bytes()]))
-                .collect();
-            self.write(calls).await?;
+            self.trim(&report.over_full).await?;
         }
         Ok(outcome)
     }

@@ -222,23 +222,19 @@ return 1
     )
 );
 
-// Drops the ids that were pushed first; the newest of them becomes the floor.
-// KEYS: home. ARGV: ids to keep.
+// Drops ids from the beginning, if the last of them stands where it stood. KEYS: home.
+// ARGV: the place of that one, it itself, the newest of them, which becomes the floor.
 script!(
     TRIM,
     with_less!(
         r"
-local drop = redis.call('LLEN', KEYS[1]) - 1 - tonumber(ARGV[1])
-if drop <= 0 then return 0 end
-local dropped = redis.call('LRANGE', KEYS[1], 0, drop)
-local marker = dropped[1]
+if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+local marker = redis.call('LINDEX', KEYS[1], 0)
 local floor = string.sub(marker, 2, 9)
-for place = 2, #dropped do
-  if less(floor, dropped[place]) then floor = dropped[place] end
-end
-redis.call('LTRIM', KEYS[1], drop, -1)
+if less(floor, ARGV[3]) then floor = ARGV[3] end
+redis.call('LTRIM', KEYS[1], ARGV[1], -1)
 redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10))
-return drop
+return 1
 "
     )
 );

@@ -1,0 +1,83 @@
+//! Trims home lists that have grown too long.
+//!
+//! ```text
+//!  too long ──► what would be dropped: LRANGE ──► the newest of it, the last of it
+//!                                                   │
+//!       dropped, the newest as the floor ◄── TRIM ◄─┘ if the last still stands there
+//! ```
+//!
+//! Every delivery is dropped some day, so it counts what that costs. To find the newest id
+//! in a script takes five times as long as to send all of them here and look there: Lua
+//! makes a string of each. And nothing is lost by the time between: a list only grows at its
+//! end, or is written anew, sorted, or has ids taken out, which moves the others.
+
+use super::{
+    Inner,
+    control::{Call, bytes, elements},
+    keys,
+    ledger::post_id,
+    push::OverFull,
+    scripts,
+};
+use crate::{
+    domain::{PostId, UserId},
+    store::StoreError,
+};
+
+impl Inner {
+    /// Drops what was pushed first into lists, as far as they have not changed meanwhile.
+    pub(super) async fn trim(&self, lists: &[OverFull]) -> Result<(), StoreError> {
+        let reads = lists.iter().map(|list| {
+            let drop = self.dropped(list).to_string();
+            Call::of("LRANGE", &[&keys::home(list.reader), b"1", drop.as_bytes()])
+        });
+        let read = self.control.run(reads.collect()).await?;
+        let trims = lists.iter().zip(read).filter_map(|(list, read)| {
+            let ids = elements(read).into_iter().filter_map(bytes);
+            let ids: Option<Vec<PostId>> = ids.map(|id| post_id(&id)).collect();
+            trim(list.reader, self.dropped(list), &ids?)
+        });
+        self.write(trims.collect()).await.map(drop)
+    }
+
+    /// How many of a list's ids are too many.
+    fn dropped(&self, list: &OverFull) -> usize {
+        // The marker is an entry too.
+        (list.length as usize).saturating_sub(1 + self.limits.kept)
+    }
+}
+
+/// Drops the first `count` ids of a list, which are `ids`; nothing where those are fewer.
+fn trim(reader: UserId, count: usize, ids: &[PostId]) -> Option<Call> {
+    let (last, newest) = (ids.last()?, ids.iter().max()?);
+    let (last, newest) = (last.0.to_be_bytes(), newest.0.to_be_bytes());
+    let place = count.to_string();
+    (ids.len() == count)
+        .then(|| scripts::TRIM.call(&keys::home(reader), &[place.as_bytes(), &last, &newest]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_what_is_dropped_is_the_floor_wherever_it_stands() {
+        let ids = [3, 9, 4, 5].map(PostId);
+        let mut packed = Vec::new();
+        trim(UserId(7), 4, &ids).expect("all are there").pack(&mut packed);
+        let arguments = [&b"4"[..], &5_u64.to_be_bytes(), &9_u64.to_be_bytes()];
+        let mut expected = Vec::new();
+        for argument in arguments {
+            expected.extend(format!("${}\r\n", argument.len()).into_bytes());
+            expected.extend(argument);
+            expected.extend(b"\r\n");
+        }
+        assert!(packed.ends_with(&expected), "{packed:?}");
+    }
+
+    #[test]
+    fn a_list_that_has_lost_what_it_had_is_left_alone() {
+        assert!(trim(UserId(7), 4, &[3, 9, 4].map(PostId)).is_none());
+        assert!(trim(UserId(7), 0, &[]).is_none());
+    }
+}
