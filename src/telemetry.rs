@@ -93,9 +93,10 @@ metrics! {
         /// How long a flush took, from its first push to the last answer.
         flush_seconds: Histogram = Histogram::new(CALL_SECONDS),
         /// Timelines that one round of a partition writes to, awake or not, each post
-        /// counted: its part of a flush.
+        /// counted.
         round_deliveries: Histogram = Histogram::new(DELIVERIES),
-        /// How long a round took, from asking for followers to the last answer.
+        /// How long a round took, from asking for followers to the last answer: a turn of
+        /// the writer round all readers.
         round_seconds: Histogram = Histogram::new(CALL_SECONDS),
         /// From the moment in a post's id until it has reached every follower.
         delivery_delay_seconds: Histogram = Histogram::new(DELAY_SECONDS),

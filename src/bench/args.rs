@@ -14,7 +14,7 @@ use crate::{
     load::{self, Source},
 };
 
-pub(super) const POSTS_DEFAULT: u32 = 20_000;
+pub(super) const POSTS_DEFAULT: u32 = 60_000;
 /// As Red Planet Labs' demonstration of their Mastodon has it.
 pub(super) const FOLLOWERS_PER_POST_DEFAULT: f64 = 403.0;
 /// Where `deploy/services` keeps Kafka's jars unless told otherwise.

@@ -74,7 +74,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
 
 fn section(ground: &Ground<'_>, users: u32, named: &[(String, Held); 3]) -> Section {
     let rows = named.iter().map(|(name, held)| {
-        held.latencies.figures(Row::new(name.clone()).with(RATE, held.work.rate(), "/s"))
+        held.latencies.figures(Row::new(name.clone()).with(RATE, held.rate, "/s"))
     });
     let p99 = |held: &Held| held.latencies.quantile(0.99).as_secs_f64();
     let [(_, alone), beside @ ..] = named;

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::Stdio,
+    thread,
     time::Duration,
 };
 
@@ -81,8 +82,11 @@ impl OwnKafka {
     }
 }
 
-/// Broker and controller in one, of which there is one.
+/// Broker and controller in one, of which there is one, with as many threads as suit the
+/// machine: what a request waits for is the next thread that takes it on.
 fn properties(port: u16, controller: u16, data: &Path) -> String {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (network, io) = ((cores / 2).clamp(1, 3), cores.clamp(1, 8));
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
@@ -90,6 +94,8 @@ fn properties(port: u16, controller: u16, data: &Path) -> String {
          controller.listener.names=CONTROLLER\n\
          listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         num.network.threads={network}\n\
+         num.io.threads={io}\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
          offsets.topic.replication.factor=1\n\

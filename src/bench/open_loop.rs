@@ -51,6 +51,9 @@ pub(super) struct Stream<'a> {
 
 /// What became of a window's posts.
 pub(super) struct Held {
+    /// Deliveries a second in the second half of the window: at its beginning nothing has
+    /// been delivered yet, and at its end nothing more comes.
+    pub(super) rate: f64,
     /// Of the counted ones, ascending. Those that have not been seen in time stand here
     /// with the time for which they were waited for.
     pub(super) latencies: Latencies,
@@ -153,7 +156,15 @@ pub(super) async fn hold(
     let work = roost.moment().since(&before);
     let redis_cpu = ground.redis.usage().await?.cpu_since(&redis_before);
     let (latencies, unseen) = board.end(Instant::now(), &schedule);
-    Ok(Held { latencies, unseen, work, redis_cpu, samples })
+    let rate = steady_rate(&samples, window);
+    Ok(Held { rate, latencies, unseen, work, redis_cpu, samples })
+}
+
+/// Deliveries a second in the second half of a window; 0 where it is too short to tell.
+fn steady_rate(samples: &[Sample], window: Duration) -> f64 {
+    let mut half = samples.iter().filter(|sample| sample.at >= window / 2 && sample.at <= window);
+    let (Some(first), Some(last)) = (half.next(), half.next_back()) else { return 0.0 };
+    (last.deliveries - first.deliveries) as f64 / (last.at - first.at).as_secs_f64()
 }
 
 /// A post that is to be published.
@@ -318,6 +329,19 @@ mod tests {
         let (latencies, unseen) = board.end(after(1_010), &schedule);
         assert_eq!(unseen, 1);
         assert_eq!(latencies.0, [Duration::from_millis(5), Duration::from_secs(1)]);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_windows_second_half() {
+        let sample = |at, deliveries| Sample {
+            at: Duration::from_secs(at),
+            deliveries,
+            pushes: 0,
+            waiting: 0,
+        };
+        let samples = [sample(0, 0), sample(5, 10), sample(7, 30), sample(10, 60), sample(15, 70)];
+        assert_eq!(steady_rate(&samples, Duration::from_secs(10)), 10.0);
+        assert_eq!(steady_rate(&samples[..2], Duration::from_secs(10)), 0.0);
     }
 
     #[test]

@@ -25,9 +25,6 @@ const FIRST_SHARE: f64 = 0.5;
 const CONFIRM_WINDOWS: u32 = 3;
 /// Which shares of a rate that was found are held, until one is good.
 const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
-/// What is done for the first time is done before anything is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
-
 /// A rate that was tried for a while.
 struct Tried {
     posts_per_second: f64,
@@ -50,7 +47,8 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let writes = roost.writes();
     let mut road = Road { ground, town: &town, roost: &mut roost, writes: &writes, seen: &seen };
 
-    road.hold("warming up at", first.min(RATE_FIRST), WARM_UP).await?;
+    // Followers are read for the first time, and the broker's code is compiled.
+    road.hold("warming up at", first, window / 2).await?;
     while let Some(rate) = search.next() {
         let tried = road.hold("trying", rate, window).await?;
         search.note(rate, tried.is_in_time);
@@ -110,7 +108,7 @@ impl Tried {
         let waiting = samples.iter().map(|sample| sample.waiting).max().unwrap_or_default();
         let row = Row::new(name)
             .with("posts", self.posts_per_second, "/s")
-            .with(RATE, work.rate(), "/s")
+            .with(RATE, self.held.rate, "/s")
             .with(VALUES, work.values_a_push(), "")
             .with(REDIS_CPU, micros_each(*redis_cpu, work.deliveries), "µs")
             .with(OWN_CPU, micros_each(work.own_cpu, work.deliveries), "µs");
@@ -152,7 +150,7 @@ fn section(about: String, found: Option<Tried>, half: Option<Tried>, others: &[T
         rows: main.chain(others_rows).collect(),
         ratios: vec![Ratio {
             name: "deliveries/s at the highest rate".to_owned(),
-            value: found.as_ref().map_or(0.0, |tried| tried.held.work.rate()),
+            value: found.as_ref().map_or(0.0, |tried| tried.held.rate),
             goal: Some(Goal::AtLeast(1.41e6)),
         }],
         plots: vec![
