@@ -74,7 +74,7 @@ impl Default for Settings {
             replay_bytes_max: 8 << 20,
             slice_deliveries_max: 8_192,
             fanout_posts_max: 256,
-            round_deliveries_max: 524_288,
+            round_deliveries_max: 262_144,
             round_long_deliveries_min: 4 * 8_192,
             cursor_posts_max: 1_024,
             fanouts_max: 65_536,

@@ -97,14 +97,18 @@ impl<A: Copy + Ord + Hash> FanoutQueue<A> {
         line.insert(place, job);
     }
 
-    /// How far the fan-outs have come that are half done, as many as work on `posts_max`
-    /// posts together.
+    /// How far the fan-outs have come that are half done, here and in hand, as many as work
+    /// on `posts_max` posts together.
     ///
     /// Of too many the oldest: an author's older fan-out is ahead of its newer ones, and
     /// authors take turns, so that those have come farthest; and one that is among them
     /// stays so until it is done.
-    pub(super) fn cursors(&self, posts_max: usize) -> Vec<Cursor<A>> {
-        let lines = self.long.values().flatten();
+    pub(super) fn cursors<'a>(
+        &'a self,
+        in_hand: impl Iterator<Item = &'a Job<A>>,
+        posts_max: usize,
+    ) -> Vec<Cursor<A>> {
+        let lines = self.long.values().flatten().chain(in_hand);
         let mut begun: Vec<(&Job<A>, A)> =
             lines.filter_map(|job| Some((job, job.after?))).collect();
         begun.sort_unstable_by_key(|(job, _)| (job.offset, job.author, &job.work));
@@ -290,11 +294,12 @@ mod tests {
         queue.add(Job { author: 4, work, after: Some(7), offset: 25, again: true });
         // One that failed at its first slice has reached nobody.
         queue.put_back(deliver(6, 2));
+        let in_hand = Job { after: Some(535), ..deliver(8, 35) };
         let kept = |posts_max| {
-            let cursors = queue.cursors(posts_max).into_iter();
+            let cursors = queue.cursors([&in_hand].into_iter(), posts_max).into_iter();
             cursors.map(|cursor| (cursor.author, cursor.reached)).collect::<Vec<_>>()
         };
-        assert_eq!(kept(9), [(3, 520), (4, 7), (2, 530), (1, 540)]);
+        assert_eq!(kept(9), [(3, 520), (4, 7), (2, 530), (8, 535), (1, 540)]);
         assert_eq!(kept(3), [(3, 520), (4, 7)]);
         assert_eq!(kept(2), [(3, 520)]);
         assert_eq!(kept(0), []);

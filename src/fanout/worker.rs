@@ -223,7 +223,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             // that have come farther since are true as they were.
             self.half_done.cursors()
         } else {
-            in_queue = self.queue.cursors(self.settings.cursor_posts_max);
+            let in_hand = self.writing.iter().flat_map(Writing::jobs);
+            in_queue = self.queue.cursors(in_hand, self.settings.cursor_posts_max);
             &in_queue
         };
         self.store.delivered(self.partition, delivered, cursors).await?;

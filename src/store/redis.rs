@@ -27,6 +27,7 @@ mod homes;
 mod info;
 mod keys;
 mod ledger;
+mod lists;
 mod lookups;
 pub mod node;
 mod nodes;
@@ -60,6 +61,7 @@ use self::{
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
     followers_cache::{FollowersCache, followers_cache},
+    lists::Lists,
     node::ConnectionName,
     push::{PushSettings, Pusher},
     sleepers::Sleepers,
@@ -72,7 +74,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "5";
+const VERSION: &str = "6";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -95,7 +97,10 @@ pub struct Settings {
     /// Bytes of memory for the readers who are known to sleep, 8 each. None, and they cost
     /// as much as those who are awake.
     pub sleepers_bytes_max: usize,
-    /// How long a home timeline lives that nobody reads.
+    /// Bytes of memory for home timelines as they were read last.
+    pub lists_cache_bytes: u64,
+    /// How long a home timeline lives that nobody reads; a 64th less, since not every read
+    /// makes its life longer.
     pub idle_max: Duration,
     /// Where round trips are counted.
     pub metrics: Arc<RedisMetrics>,
@@ -113,6 +118,7 @@ impl Settings {
             worker: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
             followers_cache_bytes: 512 << 20,
             sleepers_bytes_max: 64 << 20,
+            lists_cache_bytes: 64 << 20,
             idle_max: Duration::from_secs(30 * 24 * 3600),
             metrics: Arc::default(),
         }
@@ -133,6 +139,11 @@ struct Inner {
     claims: Claims,
     followers: FollowersCache,
     sleepers: tokio::sync::Mutex<Sleepers>,
+    lists: Lists,
+    /// What was seen last of which Redis this is.
+    incarnation: AtomicU64,
+    /// How many there were: each time one of its nodes is another.
+    incarnations: AtomicU64,
     /// How many partitions this process has resumed.
     resumed: AtomicU64,
     /// When the watermarks were looked at last.
@@ -230,7 +241,7 @@ impl Inner {
         let followers = followers_cache(settings.followers_cache_bytes);
         let looked_at = tokio::sync::Mutex::new(Instant::now());
         let sleepers = tokio::sync::Mutex::new(Sleepers::new(settings.sleepers_bytes_max));
-        let resumed = AtomicU64::new(0);
+        let lists = lists::lists(settings.lists_cache_bytes);
         Ok(Self {
             control,
             pusher,
@@ -239,7 +250,10 @@ impl Inner {
             claims,
             followers,
             sleepers,
-            resumed,
+            lists,
+            incarnation: AtomicU64::new(0),
+            incarnations: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
             looked_at,
         })
     }

@@ -230,7 +230,7 @@ async fn nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake(backe
     // A list that nobody has announced: whoever pushes to all would find it.
     let secret = UserId(150);
     let mut redis = world.backend.connect().await;
-    let marker = [b"L".as_slice(), &[0; 16]].concat();
+    let marker = [b"L".as_slice(), &[0; 24]].concat();
     let _: () = redis.rpush(format!("h:{secret}"), marker).await.unwrap();
     assert_eq!(push(11).await, 0);
     // One that wakes by the hand of another process.

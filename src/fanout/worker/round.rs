@@ -62,6 +62,11 @@ struct Rest<A> {
 }
 
 impl<A> Writing<A> {
+    /// Its fan-outs, as they were before.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job<A>> {
+        self.taken.iter().map(|slice| &slice.job)
+    }
+
     /// Waits for what is written together with others.
     async fn done(&mut self) -> Result<(), FanoutError> {
         match &mut self.part {
@@ -191,9 +196,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if !taken.is_empty() {
             self.last_round = (taken.len(), round.size);
         }
-        let end = round.size + round.size.max(self.settings.round_long_deliveries_min);
+        let fresh = round.size;
+        let end = fresh + fresh.max(self.settings.round_long_deliveries_min);
         while round.size < end {
-            let share = (end - round.size) / self.queue.long_len().max(1);
+            let share = fresh / self.queue.long_len().max(1);
             let Some(job) = self.queue.next_long() else { break };
             taken.push(Slice { job, reached: None, size: 0 });
             self.gather_slice(round, taken, slice_max.max(share)).await?;

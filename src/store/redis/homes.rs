@@ -8,7 +8,7 @@ use super::{
     Inner, RedisStore,
     control::{Call, bytes, elements, integer},
     damaged, keys,
-    ledger::{id_bytes, post_id, with_ids},
+    ledger::{id_bytes, with_ids},
     push::PushReport,
     scripts,
 };
@@ -23,7 +23,6 @@ use crate::{
 /// Ids taken away that one rebuild remembers, at the most. They are in one entry of the
 /// list, which is written anew with each of them.
 const TAKEN_MAX: &[u8] = b"8192";
-const MARKER_BYTES: usize = 17;
 /// With fewer readers, leaving out those who sleep costs more than it saves.
 const LEAVE_OUT_FROM: usize = 32;
 
@@ -68,32 +67,8 @@ impl Homes for RedisStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
-        let key = keys::home(reader);
-        let ttl = self.inner.ttl();
-        let calls = vec![
-            Call::of("LRANGE", &[&key, b"0", b"-1"]),
-            Call::of("EXPIRE", &[&key, ttl.as_bytes()]),
-        ];
-        let list = self.inner.control.run(calls).await?.into_iter().next().unwrap_or(Value::Nil);
-        let mut entries = elements(list).into_iter().filter_map(bytes);
-        let Some(marker) = entries.next() else { return Ok(HomeRead::Asleep) };
-        if marker.first() == Some(&b'R') {
-            return Ok(HomeRead::Asleep);
-        }
-        if marker.len() != MARKER_BYTES {
-            return Err(damaged("the marker of a home timeline"));
-        }
-        let floor = post_id(&marker[1..9]).unwrap_or(PostId(0));
-        let mut ids: Vec<PostId> = Vec::new();
-        for entry in entries {
-            let id = post_id(&entry).ok_or_else(|| damaged("an entry of a home timeline"))?;
-            if id > floor {
-                ids.push(id);
-            }
-        }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.dedup();
-        self.inner.cut(ids, floor, before, count_max).await
+        let Some(list) = self.inner.list(reader).await? else { return Ok(HomeRead::Asleep) };
+        self.inner.cut(&list.ids, list.floor, before, count_max).await
     }
 
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
@@ -151,7 +126,7 @@ impl Inner {
     }
 
     /// How many seconds a list lives that nobody reads.
-    fn ttl(&self) -> String {
+    pub(super) fn ttl(&self) -> String {
         self.settings.idle_max.as_secs().to_string()
     }
 
@@ -192,14 +167,15 @@ impl Inner {
         let floor = floor_bytes(floor);
         let ids = id_bytes(ids);
         let (kept, ttl) = (self.limits.kept.to_string(), self.ttl());
-        let arguments = with_ids([&floor, kept.as_bytes(), ttl.as_bytes()], &ids);
+        let version = version();
+        let arguments = with_ids([&floor, kept.as_bytes(), ttl.as_bytes(), &version], &ids);
         scripts::MERGE.call(&keys::home(reader), &arguments)
     }
 
     /// Cuts a page out of all the ids above the floor, newest first.
     async fn cut(
         &self,
-        ids: Vec<PostId>,
+        ids: &[PostId],
         floor: PostId,
         before: Option<PostId>,
         count_max: usize,
@@ -259,6 +235,11 @@ impl Inner {
     }
 }
 
+/// What a list's marker says after a change of what it had: nothing that any said before.
+pub(super) fn version() -> [u8; 8] {
+    rand::random::<u64>().to_be_bytes()
+}
+
 /// A floor as the scripts take it; no floor is below every id.
 fn floor_bytes(floor: Option<PostId>) -> [u8; 8] {
     floor.map_or(0, |floor| floor.0).to_be_bytes()
@@ -268,6 +249,7 @@ fn floor_bytes(floor: Option<PostId>) -> [u8; 8] {
 fn take(reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
     let floor = floor_bytes(floor);
     let ids = id_bytes(ids);
-    let arguments = with_ids([&floor, TAKEN_MAX], &ids);
+    let version = version();
+    let arguments = with_ids([&floor, TAKEN_MAX, &version], &ids);
     scripts::TAKE.call(&keys::home(reader), &arguments)
 }

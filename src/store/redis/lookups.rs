@@ -1,6 +1,9 @@
 //! What the API and those who pull ask of Redis.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use redis::Value;
 
@@ -192,7 +195,12 @@ impl Lookups for RedisStore {
     }
 
     async fn incarnation(&self) -> Result<u64, StoreError> {
-        self.inner.incarnation().await
+        let inner = &self.inner;
+        let incarnation = inner.incarnation().await?;
+        if inner.incarnation.swap(incarnation, Ordering::AcqRel) != incarnation {
+            inner.incarnations.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(incarnation)
     }
 
     async fn unnoticed(&self) -> Result<Vec<u32>, StoreError> {

@@ -1,16 +1,18 @@
 //! The scripts: what must happen to one key at once.
 //!
 //! A home list begins with a marker and goes on with ids, the last one pushed at
-//! its end. Ids are 8 bytes, big-endian; the marker is 17, and more during a rebuild:
+//! its end. Ids are 8 bytes, big-endian; the marker is 25, and more during a rebuild:
 //!
 //! ```text
-//!  0       1                 9                17
-//!  ┌───────┬─────────────────┬─────────────────┬─────────┬──
-//!  │ L / R │ floor           │ ticket          │ taken   │ …   L: live, R: a rebuild is
-//!  └───────┴─────────────────┴─────────────────┴─────────┴──   under way
+//!  0       1             9              17              25
+//!  ┌───────┬─────────────┬──────────────┬───────────────┬─────────┬──
+//!  │ L / R │ floor       │ ticket       │ version       │ taken   │ …   L: live, R: a
+//!  └───────┴─────────────┴──────────────┴───────────────┴─────────┴──   rebuild is under way
 //! ```
 //!
-//! `taken` are the ids that were taken away since the rebuild began.
+//! `taken` are the ids that were taken away since the rebuild began. Whatever is done to a
+//! list but to append ids leaves another ticket or another version, so that whoever knows
+//! the list from before knows whether it has only grown.
 //!
 //! A slot may be on its way to another node, and stay so for long. What its old node has
 //! not is looked for on the new one, at the start of a script as well as in the middle
@@ -124,7 +126,7 @@ script!(
     r"
 local marker = redis.call('LINDEX', KEYS[1], 0)
 if marker and string.sub(marker, 1, 1) == 'R' then return string.sub(marker, 10, 17) end
-redis.call('RPUSH', KEYS[1], 'R' .. string.rep('\0', 8) .. ARGV[1])
+redis.call('RPUSH', KEYS[1], 'R' .. string.rep('\0', 8) .. ARGV[1] .. string.rep('\0', 8))
 redis.call('LTRIM', KEYS[1], -1, -1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return ARGV[1]
@@ -143,7 +145,7 @@ if string.sub(marker, 1, 1) == 'L' then return 1 end
 local floor = string.sub(marker, 2, 9)
 if less(floor, ARGV[2]) then floor = ARGV[2] end
 local taken = {}
-for at = 18, #marker, 8 do taken[string.sub(marker, at, at + 7)] = true end
+for at = 26, #marker, 8 do taken[string.sub(marker, at, at + 7)] = true end
 local ids, seen = {}, {}
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
   if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
@@ -152,14 +154,14 @@ for place = 5, #ARGV do
   local id = ARGV[place]
   if not seen[id] and not taken[id] then seen[id] = true; ids[#ids + 1] = id end
 end
-rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 17), floor, ids, tonumber(ARGV[3]), ARGV[4])
+rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 25), floor, ids, tonumber(ARGV[3]), ARGV[4])
 return 1
 "
     )
 );
 
 // Puts ids where they belong, with a floor. KEYS: home. ARGV: floor, entries at
-// most, seconds to live, ids. Returns how many ids the list had not.
+// most, seconds to live, another version, ids. Returns how many ids the list had not.
 script!(
     MERGE,
     with_rewrite!(
@@ -169,11 +171,11 @@ if not marker then return -1 end
 local floor = string.sub(marker, 2, 9)
 local raised = less(floor, ARGV[1])
 if raised then floor = ARGV[1] end
-if #ARGV == 4 and not raised then
-  if not less(floor, ARGV[4]) or redis.call('LPOS', KEYS[1], ARGV[4]) then return 0 end
+if #ARGV == 5 and not raised then
+  if not less(floor, ARGV[5]) or redis.call('LPOS', KEYS[1], ARGV[5]) then return 0 end
   local last = redis.call('LINDEX', KEYS[1], -1)
-  if #last ~= 8 or less(last, ARGV[4]) then
-    redis.call('RPUSH', KEYS[1], ARGV[4])
+  if #last ~= 8 or less(last, ARGV[5]) then
+    redis.call('RPUSH', KEYS[1], ARGV[5])
     return 1
   end
 end
@@ -181,7 +183,7 @@ local ids, seen, new = {}, {}, 0
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
   if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
 end
-for place = 4, #ARGV do
+for place = 5, #ARGV do
   local id = ARGV[place]
   if not seen[id] and less(floor, id) then
     seen[id] = true
@@ -190,6 +192,7 @@ for place = 4, #ARGV do
   end
 end
 if new == 0 and not raised then return 0 end
+marker = string.sub(marker, 1, 17) .. ARGV[4] .. string.sub(marker, 26)
 rewrite(KEYS[1], marker, floor, ids, tonumber(ARGV[2]), ARGV[3])
 return new
 "
@@ -197,7 +200,7 @@ return new
 );
 
 // Takes ids out, and whatever is at or below a floor. KEYS: home. ARGV: floor, ids a
-// rebuild may take away at most, ids.
+// rebuild may take away at most, another version, ids.
 script!(
     TAKE,
     with_less!(
@@ -208,10 +211,14 @@ local marker = before
 if less(string.sub(marker, 2, 9), ARGV[1]) then
   marker = string.sub(marker, 1, 1) .. ARGV[1] .. string.sub(marker, 10)
 end
-for place = 3, #ARGV do redis.call('LREM', KEYS[1], 0, ARGV[place]) end
+local removed = 0
+for place = 4, #ARGV do removed = removed + redis.call('LREM', KEYS[1], 0, ARGV[place]) end
+if removed > 0 then
+  marker = string.sub(marker, 1, 17) .. ARGV[3] .. string.sub(marker, 26)
+end
 if string.sub(marker, 1, 1) == 'R' then
-  marker = marker .. table.concat(ARGV, '', 3)
-  if #marker > 17 + 8 * tonumber(ARGV[2]) then
+  marker = marker .. table.concat(ARGV, '', 4)
+  if #marker > 25 + 8 * tonumber(ARGV[2]) then
     redis.call('DEL', KEYS[1])
     return 1
   end
@@ -223,7 +230,8 @@ return 1
 );
 
 // Drops ids from the beginning, if the last of them stands where it stood. KEYS: home.
-// ARGV: the place of that one, it itself, the newest of them, which becomes the floor.
+// ARGV: the place of that one, it itself, the newest of them, which becomes the floor,
+// another version.
 script!(
     TRIM,
     with_less!(
@@ -232,8 +240,9 @@ if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local marker = redis.call('LINDEX', KEYS[1], 0)
 local floor = string.sub(marker, 2, 9)
 if less(floor, ARGV[3]) then floor = ARGV[3] end
+local rest = string.sub(marker, 10, 17) .. ARGV[4] .. string.sub(marker, 26)
 redis.call('LTRIM', KEYS[1], ARGV[1], -1)
-redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. string.sub(marker, 10))
+redis.call('LSET', KEYS[1], 0, string.sub(marker, 1, 1) .. floor .. rest)
 return 1
 "
     )

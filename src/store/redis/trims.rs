@@ -14,6 +14,7 @@
 use super::{
     Inner,
     control::{Call, bytes, elements},
+    homes::version,
     keys,
     ledger::post_id,
     push::OverFull,
@@ -35,7 +36,7 @@ impl Inner {
         let trims = lists.iter().zip(read).filter_map(|(list, read)| {
             let ids = elements(read).into_iter().filter_map(bytes);
             let ids: Option<Vec<PostId>> = ids.map(|id| post_id(&id)).collect();
-            trim(list.reader, self.dropped(list), &ids?)
+            trim(list.reader, self.dropped(list), &ids?, version())
         });
         self.write(trims.collect()).await.map(drop)
     }
@@ -48,12 +49,14 @@ impl Inner {
 }
 
 /// Drops the first `count` ids of a list, which are `ids`; nothing where those are fewer.
-fn trim(reader: UserId, count: usize, ids: &[PostId]) -> Option<Call> {
+fn trim(reader: UserId, count: usize, ids: &[PostId], version: [u8; 8]) -> Option<Call> {
     let (last, newest) = (ids.last()?, ids.iter().max()?);
     let (last, newest) = (last.0.to_be_bytes(), newest.0.to_be_bytes());
     let place = count.to_string();
-    (ids.len() == count)
-        .then(|| scripts::TRIM.call(&keys::home(reader), &[place.as_bytes(), &last, &newest]))
+    (ids.len() == count).then(|| {
+        let arguments: [&[u8]; 4] = [place.as_bytes(), &last, &newest, &version];
+        scripts::TRIM.call(&keys::home(reader), &arguments)
+    })
 }
 
 #[cfg(test)]
@@ -64,8 +67,8 @@ mod tests {
     fn the_newest_of_what_is_dropped_is_the_floor_wherever_it_stands() {
         let ids = [3, 9, 4, 5].map(PostId);
         let mut packed = Vec::new();
-        trim(UserId(7), 4, &ids).expect("all are there").pack(&mut packed);
-        let arguments = [&b"4"[..], &5_u64.to_be_bytes(), &9_u64.to_be_bytes()];
+        trim(UserId(7), 4, &ids, [1; 8]).expect("all are there").pack(&mut packed);
+        let arguments = [&b"4"[..], &5_u64.to_be_bytes(), &9_u64.to_be_bytes(), &[1; 8]];
         let mut expected = Vec::new();
         for argument in arguments {
             expected.extend(format!("${}\r\n", argument.len()).into_bytes());
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_list_that_has_lost_what_it_had_is_left_alone() {
-        assert!(trim(UserId(7), 4, &[3, 9, 4].map(PostId)).is_none());
-        assert!(trim(UserId(7), 0, &[]).is_none());
+        assert!(trim(UserId(7), 4, &[3, 9, 4].map(PostId), [1; 8]).is_none());
+        assert!(trim(UserId(7), 0, &[], [1; 8]).is_none());
     }
 }
