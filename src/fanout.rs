@@ -49,11 +49,9 @@ pub struct Settings {
     /// Posts of one author that are fanned out together.
     pub fanout_posts_max: usize,
     /// Deliveries of one round that are new, the first slices of all fan-outs. A round may
-    /// pass it by one slice.
+    /// pass it by one slice. Of long fan-outs, those of several slices, no more is on its way
+    /// than of new ones, or a slice.
     pub round_deliveries_max: usize,
-    /// Deliveries of long fan-outs that are in one round at least, where there are so many;
-    /// and as many as it has of new ones. What is longer than a slice is long.
-    pub round_long_deliveries_min: usize,
     /// Posts whose half-done fan-outs the store remembers: the oldest. After a crash those
     /// beyond begin again from their start.
     pub cursor_posts_max: usize,
@@ -72,10 +70,9 @@ impl Default for Settings {
         Self {
             batch_bytes_max: 1 << 20,
             replay_bytes_max: 8 << 20,
-            slice_deliveries_max: 8_192,
+            slice_deliveries_max: 4_096,
             fanout_posts_max: 256,
             round_deliveries_max: 262_144,
-            round_long_deliveries_min: 4 * 8_192,
             cursor_posts_max: 1_024,
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),

@@ -6,14 +6,14 @@ use std::{
 };
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 use roost::cli::{Cli, LogFormat};
+use tikv_jemallocator::Jemalloc;
 use tracing_subscriber::EnvFilter;
 
 /// Workers allocate what they gather anew at every turn, and the system's allocator gives
 /// such pieces back, and has them made again, page by page.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// What is logged where `RUST_LOG` does not say. Of each connection that it makes
 /// anew, the redis crate warns a dozen times a second.

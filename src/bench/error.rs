@@ -76,6 +76,9 @@ pub enum BenchError {
     /// The bare producer failed.
     #[error("the bare producer failed: {0}; see the log of Kafka")]
     Producer(rdkafka::error::KafkaError),
+    /// A post was refused.
+    #[error("a post was refused: {0}")]
+    Refused(String),
     /// Some of what was published has no acknowledgement.
     #[error("some posts were not acknowledged; see the log of Kafka, and run the bench again")]
     Unacknowledged,

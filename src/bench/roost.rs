@@ -263,6 +263,11 @@ impl<S: Store> Roost<S> {
 }
 
 impl Moment {
+    /// Ids written to live timelines so far.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
     /// What was done since an earlier one.
     pub(super) fn since(&self, before: &Self) -> Work {
         Work {

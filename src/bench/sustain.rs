@@ -28,6 +28,8 @@ const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
 /// A rate that was tried for a while.
 struct Tried {
     posts_per_second: f64,
+    /// Ids that a timeline had been given on average when it began.
+    entries: f64,
     held: Held,
     /// Whether 99 of 100 posts showed in time.
     is_in_time: bool,
@@ -45,7 +47,15 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let (mut roost, seen) = ground.watched_roost().await?;
     roost.prepare(&town).await?;
     let writes = roost.writes();
-    let mut road = Road { ground, town: &town, roost: &mut roost, writes: &writes, seen: &seen };
+    let readers_count = town.readers().len();
+    let mut road = Road {
+        ground,
+        town: &town,
+        readers: readers_count.max(1),
+        roost: &mut roost,
+        writes: &writes,
+        seen: &seen,
+    };
 
     // Followers are read for the first time, and the broker's code is compiled.
     road.hold("warming up at", first, window / 2).await?;
@@ -69,7 +79,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     };
     drop(writes);
     roost.stop().await?;
-    let about = about(ground, readers, town.readers().len());
+    let about = about(ground, readers, readers_count);
     Ok(vec![section(about, found, half, &others)])
 }
 
@@ -77,6 +87,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
 struct Road<'a, 'g> {
     ground: &'a mut Ground<'g>,
     town: &'a Town,
+    readers: usize,
     roost: &'a mut Roost<RedisStore>,
     writes: &'a Writes<BenchLog, RedisStore>,
     seen: &'a Seen,
@@ -91,6 +102,8 @@ impl Road<'_, '_> {
     ) -> Result<Tried, BenchError> {
         self.ground.say(&format!("{phase} {posts_per_second:.0} posts a second"));
         let visible_max = self.ground.settings.visible_max;
+        let delivered = self.roost.moment().deliveries();
+        let entries = delivered as f64 / self.readers as f64;
         let streams = [Stream { town: self.town, posts_per_second, is_counted: true }];
         let patience = visible_max * 2;
         let (ground, roost) = (&*self.ground, &*self.roost);
@@ -98,7 +111,7 @@ impl Road<'_, '_> {
         // The next one does not begin with what this one leaves.
         self.roost.settle().await?;
         let is_in_time = held.unseen == 0 && held.latencies.quantile(0.99) <= visible_max;
-        Ok(Tried { posts_per_second, held, is_in_time })
+        Ok(Tried { posts_per_second, entries, held, is_in_time })
     }
 }
 
@@ -112,7 +125,11 @@ impl Tried {
             .with(VALUES, work.values_a_push(), "")
             .with(REDIS_CPU, micros_each(*redis_cpu, work.deliveries), "µs")
             .with(OWN_CPU, micros_each(work.own_cpu, work.deliveries), "µs");
-        latencies.figures(row).with("posts waiting, at most", waiting as f64, "")
+        latencies.figures(row).with("posts waiting, at most", waiting as f64, "").with(
+            "ids a timeline before",
+            self.entries,
+            "",
+        )
     }
 }
 

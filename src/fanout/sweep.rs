@@ -85,7 +85,7 @@ impl SweepError {
 pub struct SweepSettings {
     /// Deliveries that are gathered or being written, at most, 16 bytes each; with more,
     /// workers wait. A part that has more by itself waits until there is nothing else.
-    pub deliveries_max: usize,
+    pub deliveries_max: u32,
     /// Deliveries that are combined and pushed at once, at least, where there are so many.
     pub flush_deliveries_min: usize,
     /// Accounts, by their numbers, that are visited together, as a power of two: those made
@@ -153,7 +153,7 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Sweep<A> {
         Self {
             settings,
             state: Mutex::new(State::default()),
-            room: Semaphore::new(settings.deliveries_max),
+            room: Semaphore::new(settings.deliveries_max as usize),
             changed: Notify::new(),
             given_up: Notify::new(),
         }
@@ -166,13 +166,15 @@ impl<A: Copy + Ord + Into<u64> + Send + Sync> Sweep<A> {
         deliveries: Vec<(A, PostId)>,
     ) -> (Part<A>, UnderWay) {
         let by_range = ByRange::of(deliveries, self.settings.range_bits);
-        let room = by_range.deliveries.len().min(self.settings.deliveries_max);
-        if let Ok(permits) = self.room.acquire_many(room as u32).await {
+        let count = u32::try_from(by_range.deliveries.len()).unwrap_or(u32::MAX);
+        let room = count.min(self.settings.deliveries_max);
+        // It is never closed.
+        if let Ok(permits) = self.room.acquire_many(room).await {
             permits.forget();
         }
         let (under_way, is_under_way) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let ticket = self.state().add(partition, room, &by_range, under_way, done);
+        let ticket = self.state().add(partition, room as usize, &by_range, under_way, done);
         self.changed.notify_one();
         (Part { sweep: Arc::clone(self), ticket, is_done }, UnderWay(is_under_way))
     }

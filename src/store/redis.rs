@@ -228,7 +228,8 @@ impl Inner {
         let control = Control::connect(&settings.config, &settings.metrics).await?;
         let cap = settings.home_timeline_cap.max(1);
         let slack = (cap / 10).max(1);
-        let limits = Limits { cap, kept: cap + slack, len_max: cap + 2 * slack };
+        // A trim costs much the same however much it drops.
+        let limits = Limits { cap, kept: cap + slack, len_max: cap + 3 * slack };
         let claims = Claims::default();
         let mut push_settings =
             // The marker is an entry too.

@@ -233,14 +233,13 @@ impl Simulation {
             slice_deliveries_max: self.faults.pick(1..6) as usize,
             fanout_posts_max: self.faults.pick(1..4) as usize,
             round_deliveries_max: self.faults.pick(1..12) as usize,
-            round_long_deliveries_min: self.faults.pick(1..12) as usize,
             cursor_posts_max: self.faults.pick(0..9) as usize,
             fanouts_max: self.faults.pick(1..5) as usize,
             // Not nothing: workers that have nothing to do would let no time pass.
             commit_interval: Duration::from_millis(self.faults.pick(0..3)).max(TICK),
             retry_delay: Duration::from_millis(1),
             sweep: fanout::SweepSettings {
-                deliveries_max: self.faults.pick(1..20) as usize,
+                deliveries_max: self.faults.pick(1..20) as u32,
                 flush_deliveries_min: self.faults.pick(1..9) as usize,
                 range_bits: self.faults.pick(0..3) as u32,
             },

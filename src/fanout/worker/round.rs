@@ -34,6 +34,8 @@ struct Round<A> {
     rest: Rest<A>,
     /// How many timelines all of it writes to, each post counted.
     size: usize,
+    /// How many of them are of new fan-outs.
+    fresh: usize,
 }
 
 impl<A> Default for Round<A> {
@@ -42,6 +44,7 @@ impl<A> Default for Round<A> {
             deliveries: Vec::new(),
             rest: Rest { deliveries_again: Vec::new(), removals: Vec::new() },
             size: 0,
+            fresh: 0,
         }
     }
 }
@@ -52,6 +55,7 @@ pub(super) struct Writing<A> {
     rest: Rest<A>,
     part: Option<Part<A>>,
     size: usize,
+    fresh: usize,
     begun: Instant,
 }
 
@@ -95,7 +99,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if taken.is_empty() {
             return Ok(false);
         }
-        let Round { deliveries, rest, size } = round;
+        let Round { deliveries, rest, size, fresh } = round;
         let mut part = None;
         // What looks or takes away is not left to run beside what comes next.
         let is_alone = deliveries.is_empty() || !rest.is_empty();
@@ -103,7 +107,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let (added, under_way) = self.sweep.add(self.partition, deliveries).await;
             (part, self.under_way) = (Some(added), Some(under_way));
         }
-        self.writing.push_back(Writing { taken, rest, part, size, begun });
+        self.writing.push_back(Writing { taken, rest, part, size, fresh, begun });
         if is_alone {
             self.end_rounds().await?;
         }
@@ -180,8 +184,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         }
     }
 
-    /// What is new comes first, and then as much of what is long: so whoever posts to few
-    /// waits at most twice as long, and those who post to many keep pace.
+    /// What is new comes first, and then what is long: no more of it is on its way than of
+    /// what is new, or a slice. So whoever posts to few waits at most twice as long, and those
+    /// who post to many keep pace.
     async fn gather(
         &mut self,
         round: &mut Round<S::Account>,
@@ -196,8 +201,10 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if !taken.is_empty() {
             self.last_round = (taken.len(), round.size);
         }
-        let fresh = round.size;
-        let end = fresh + fresh.max(self.settings.round_long_deliveries_min);
+        round.fresh = round.size;
+        let fresh = round.fresh + self.writing.iter().map(|writing| writing.fresh).sum::<usize>();
+        let long = self.writing.iter().map(|writing| writing.size - writing.fresh).sum::<usize>();
+        let end = round.fresh + fresh.max(slice_max).saturating_sub(long);
         while round.size < end {
             let share = fresh / self.queue.long_len().max(1);
             let Some(job) = self.queue.next_long() else { break };
