@@ -235,12 +235,16 @@ impl<L: EventLog, S: Store> Worker<L, S> {
 
     async fn wait_for_events(&mut self, stop: &CancellationToken) -> Result<(), FanoutError> {
         let look_at = self.committed_at.min(self.told_at) + self.settings.commit_interval;
+        // Without room for them nobody looks for any until something is written.
+        let has_room = self.has_room();
         // In this order: a simulation must be able to run twice in the same way.
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
             done = first_done(&mut self.writing) => self.end_first_round(done).await,
-            result = self.log.wait_past(self.partition, self.next_offset) => Ok(result?),
+            result = self.log.wait_past(self.partition, self.next_offset), if has_room => {
+                Ok(result?)
+            }
             () = tokio::time::sleep_until(look_at) => Ok(()),
         }
     }
