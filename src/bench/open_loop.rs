@@ -156,15 +156,15 @@ pub(super) async fn hold(
     let work = roost.moment().since(&before);
     let redis_cpu = ground.redis.usage().await?.cpu_since(&redis_before);
     let (latencies, unseen) = board.end(Instant::now(), &schedule);
-    let rate = steady_rate(&samples, window);
+    let rate = steady_rate(&samples, window).unwrap_or(work.rate());
     Ok(Held { rate, latencies, unseen, work, redis_cpu, samples })
 }
 
-/// Deliveries a second in the second half of a window; 0 where it is too short to tell.
-fn steady_rate(samples: &[Sample], window: Duration) -> f64 {
+/// Deliveries a second in the second half of a window; none where it is too short to tell.
+fn steady_rate(samples: &[Sample], window: Duration) -> Option<f64> {
     let mut half = samples.iter().filter(|sample| sample.at >= window / 2 && sample.at <= window);
-    let (Some(first), Some(last)) = (half.next(), half.next_back()) else { return 0.0 };
-    (last.deliveries - first.deliveries) as f64 / (last.at - first.at).as_secs_f64()
+    let (first, last) = (half.next()?, half.next_back()?);
+    Some((last.deliveries - first.deliveries) as f64 / (last.at - first.at).as_secs_f64())
 }
 
 /// A post that is to be published.
@@ -340,8 +340,8 @@ mod tests {
             waiting: 0,
         };
         let samples = [sample(0, 0), sample(5, 10), sample(7, 30), sample(10, 60), sample(15, 70)];
-        assert_eq!(steady_rate(&samples, Duration::from_secs(10)), 10.0);
-        assert_eq!(steady_rate(&samples[..2], Duration::from_secs(10)), 0.0);
+        assert_eq!(steady_rate(&samples, Duration::from_secs(10)), Some(10.0));
+        assert_eq!(steady_rate(&samples[..2], Duration::from_secs(10)), None);
     }
 
     #[test]
