@@ -52,9 +52,9 @@ use crate::{
 const STREAMS: usize = 4;
 /// So often each takes a turn, after one to warm up.
 const ROUNDS: usize = 7;
-/// With request ids so many of a turn's posts are published: an API remembers a million ids
-/// that no worker has applied.
-const NAMED_SHARE: f64 = 0.25;
+/// With request ids one of so many of a turn's posts is published: an API remembers a million
+/// ids that no worker has applied.
+const NAMED_ONE_OF: usize = 4;
 const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// How long the bare producer waits when its queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(1);
@@ -70,7 +70,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     redis.empty().await?;
     let authors: Arc<[UserId]> =
         town.posts_for_ever().take(turn_posts).map(|post| town.author(post)).collect();
-    let named_posts = (authors.len() as f64 * NAMED_SHARE).ceil() as usize;
+    let named_posts = authors.len().div_ceil(NAMED_ONE_OF);
     let named_authors: Arc<[UserId]> = authors[..named_posts].into();
     let mut bare = Bare::open(bare, &town, turn_posts).await?;
     let mut api = RunningApi::start(roost, redis).await?;

@@ -25,6 +25,7 @@ const FIRST_SHARE: f64 = 0.5;
 const CONFIRM_WINDOWS: u32 = 3;
 /// Which shares of a rate that was found are held, until one is good.
 const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
+
 /// A rate that was tried for a while.
 struct Tried {
     posts_per_second: f64,

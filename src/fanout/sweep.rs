@@ -447,6 +447,13 @@ mod tests {
         part.done().now_or_never().is_some_and(|done| done.is_ok())
     }
 
+    /// Writes the next flush at once.
+    fn write_next(sweep: &Sweep<u32>) {
+        let flush = sweep.state().take(FLUSH);
+        let permits = sweep.state().wrote(flush.deliveries.len(), flush.end);
+        sweep.room.add_permits(permits);
+    }
+
     fn readers(flush: &Flush<u32>) -> Vec<u32> {
         flush.deliveries.iter().map(|(reader, _)| *reader).collect()
     }
@@ -494,20 +501,14 @@ mod tests {
         let second = sweep.add(2, vec![(2, PostId(1)); 20]);
         let mut second = Box::pin(second);
         assert!((&mut second).now_or_never().is_none());
-        let flush = sweep.state().take(FLUSH);
-        let permits = sweep.state().wrote(flush.deliveries.len(), flush.end);
-        sweep.room.add_permits(permits);
+        write_next(&sweep);
         assert!(second.now_or_never().is_some());
         // One that has more than there is room for waits until there is nothing else.
         let mut third = Box::pin(sweep.add(3, vec![(3, PostId(1)); 300]));
         assert!((&mut third).now_or_never().is_none());
-        let flush = sweep.state().take(FLUSH);
-        let permits = sweep.state().wrote(flush.deliveries.len(), flush.end);
-        sweep.room.add_permits(permits);
+        write_next(&sweep);
         assert!(third.now_or_never().is_some());
-        let flush = sweep.state().take(FLUSH);
-        let permits = sweep.state().wrote(flush.deliveries.len(), flush.end);
-        sweep.room.add_permits(permits);
+        write_next(&sweep);
         assert_eq!(sweep.room.available_permits(), 100);
     }
 

@@ -25,11 +25,12 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// What the comparison says that must notice it; any other panic is something else.
+    /// What the comparisons say that must notice it; any other panic is something else.
     ///
     /// A mark that is dropped doubles what lists hold, and timelines are sets here, so that
     /// their pages tell of it in one seed of a thousand. The pushes tell at once: each is
     /// compared with what the timelines were given before.
+    ///
     /// A rebuild that is announced too late misses posts, or brings back what is taken away
     /// meanwhile.
     fn signs(self) -> &'static [&'static str] {
