@@ -5,6 +5,7 @@ mod gate;
 mod graph;
 mod page;
 mod posts;
+mod publish_stream;
 mod status;
 mod timelines;
 

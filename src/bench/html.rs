@@ -24,13 +24,14 @@ svg .grid{stroke:#8884;fill:none}\
 pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let about = format!(
-        "Roost {}: roost {}. {}, {} threads, {:.0} GiB, Linux {}, Redis {}; the event log: {}. It took \
+        "Roost {}: roost {}. {}, {} threads, {:.0} GiB with {:.0} ns an access, Linux {}, Redis {}; the event log: {}. It took \
          {:.0} s.",
         report.version,
         report.command,
         machine.processor,
         machine.cores,
         machine.memory_bytes as f64 / f64::from(1 << 30),
+        machine.memory_access_ns,
         machine.kernel,
         machine.redis,
         machine.log,

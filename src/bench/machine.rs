@@ -1,11 +1,18 @@
 //! What a bench ran on, and what time its processes have used. Read from `/proc`.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
 /// The clock ticks of a second in `/proc/…/stat`: the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Memory that no cache of one core holds, in bytes, as a power of two.
+const LARGE_BITS: u32 = 28;
+/// Accesses that are timed.
+const ACCESSES: u32 = 500_000;
 
 /// The machine that a bench ran on. What cannot be read is empty or 0.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -16,6 +23,10 @@ pub struct Machine {
     pub cores: usize,
     /// Bytes of memory.
     pub memory_bytes: u64,
+    /// How long one access to memory takes that no cache has, in nanoseconds, before
+    /// anything else is measured. On a machine that others use too it may be another the
+    /// next hour, and what a push to one of many timelines takes is mostly this.
+    pub memory_access_ns: f64,
     /// The kernel's version.
     pub kernel: String,
     /// The version of the Redis that was measured.
@@ -25,7 +36,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine.
+    /// This machine. Takes a second, of work.
     pub fn this() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -39,11 +50,27 @@ impl Machine {
             processor: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_bytes: memory_kb * 1_024,
+            memory_access_ns: memory_access_ns(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             redis: String::new(),
             log: "",
         }
     }
+}
+
+/// Follows a path through much memory: where it goes next is known only once what is there
+/// has come.
+fn memory_access_ns() -> f64 {
+    // Ones, so that there is memory behind it.
+    let memory = vec![1_u8; 1 << LARGE_BITS];
+    let (begun, mut here, mut path) = (Instant::now(), 1, 0_u64);
+    for _ in 0..ACCESSES {
+        // Knuth's MMIX generator, of which the high bits are used.
+        path = path.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(here));
+        here = memory[(path >> (64 - LARGE_BITS)) as usize];
+    }
+    std::hint::black_box(here);
+    begun.elapsed().as_secs_f64() * 1e9 / f64::from(ACCESSES)
 }
 
 /// The CPU time, user and system, that this process has used so far: in steps of a
@@ -82,6 +109,7 @@ mod tests {
         while own_cpu() == before {
             assert!(begun.elapsed() < deadline, "no CPU time after {deadline:?} of work");
         }
-        assert!(Machine::this().cores > 0);
+        let machine = Machine::this();
+        assert!(machine.cores > 0 && machine.memory_access_ns > 0.0);
     }
 }

@@ -1,5 +1,6 @@
-//! *publish*: posts over `StreamPublishPosts` into Kafka, beside a bare producer of
-//! librdkafka with the same settings, the same payloads and a topic of the same shape.
+//! *publish*: posts over `StreamBatchPublishPosts` and `StreamPublishPosts` into Kafka, beside
+//! a bare producer of librdkafka with the same settings, the same payloads and a topic of the
+//! same shape.
 //!
 //! ```text
 //!  streams ──► API ──► producer ──► topic          in turns with
@@ -18,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{future, stream};
+use futures::{FutureExt, future, stream};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::FromClientConfigAndContext,
@@ -42,7 +43,7 @@ use crate::{
         partition_of,
     },
     proto::v1::{
-        PublishPostRequest, post_service_client::PostServiceClient,
+        BatchPublishPostsRequest, PublishPostRequest, post_service_client::PostServiceClient,
         stream_publish_posts_response::Result as Answer,
     },
     writes::TEXT_CHARS_MAX_DEFAULT,
@@ -59,6 +60,32 @@ const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// How long the bare producer waits when its queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(1);
 
+/// How posts are published.
+struct Way {
+    name: &'static str,
+    /// Posts to a message of `StreamBatchPublishPosts`; `None`: by `StreamPublishPosts`.
+    batch: Option<usize>,
+    /// Whether each has a request id.
+    is_named: bool,
+    goal: Option<Goal>,
+}
+
+const WAYS: [Way; 3] = [
+    Way {
+        name: "Roost, 256 to a message",
+        batch: Some(256),
+        is_named: false,
+        goal: Some(Goal::AtLeast(0.8)),
+    },
+    Way { name: "Roost, one by one", batch: None, is_named: false, goal: None },
+    Way {
+        name: "Roost, 256 to a message, request ids",
+        batch: Some(256),
+        is_named: true,
+        goal: None,
+    },
+];
+
 /// Nothing, where the logs are embedded.
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
     let (Some(roost), Some(bare)) = (ground.logs.new_topic(), ground.logs.new_topic()) else {
@@ -68,27 +95,37 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     ground.say("publishing, Kafka");
     let redis = &ground.redis;
     redis.empty().await?;
-    let authors: Arc<[UserId]> =
+    let authors: Vec<UserId> =
         town.posts_for_ever().take(turn_posts).map(|post| town.author(post)).collect();
     let named_posts = authors.len().div_ceil(NAMED_ONE_OF);
-    let named_authors: Arc<[UserId]> = authors[..named_posts].into();
     let mut bare = Bare::open(bare, &town, turn_posts).await?;
     let mut api = RunningApi::start(roost, redis).await?;
-    let (mut plain, mut named, mut ratios) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
+    let mut bare_rates = Vec::new();
+    let mut way_rates = WAYS.map(|_| Vec::new());
     for round in 0..=ROUNDS {
-        let bare = bare.turn().await?;
-        let without = api.turn(&authors, None).await?;
-        let with = api.turn(&named_authors, Some(round)).await?;
+        let bare_rate = bare.turn().await?;
+        let mut rates = Vec::new();
+        for way in &WAYS {
+            let authors = if way.is_named { &authors[..named_posts] } else { &authors };
+            rates.push(api.turn(way, authors, round).await?);
+        }
         if round > 0 {
-            ratios.0.push(without / bare);
-            ratios.1.push(with / bare);
-            plain.push((without, bare));
-            named.push(with);
+            bare_rates.push(bare_rate);
+            way_rates.iter_mut().zip(rates).for_each(|(of_way, rate)| of_way.push(rate));
         }
     }
     api.stop().await?;
     redis.empty().await?;
-    let row = |name: &str, rates: Vec<f64>| Row::new(name).with("posts", median(rates), "/s");
+    let row = |name: &str, rates: &[f64]| Row::new(name).with("posts", median(rates), "/s");
+    let ways = WAYS.iter().zip(&way_rates);
+    let mut rows: Vec<Row> = ways.clone().map(|(way, rates)| row(way.name, rates)).collect();
+    rows.push(row("bare producer", &bare_rates));
+    let ratio_of = |(way, rates): (&Way, &Vec<f64>)| {
+        let ratios: Vec<f64> =
+            rates.iter().zip(&bare_rates).map(|(way, bare)| way / bare).collect();
+        let name = format!("posts/s, {} ÷ bare producer", way.name);
+        Ratio { name, value: median(&ratios), goal: way.goal }
+    };
     Ok(vec![Section {
         name: "publish, Kafka".to_owned(),
         about: format!(
@@ -97,29 +134,15 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
              for the last acknowledgement; with request ids {named_posts} of them. Medians of \
              {ROUNDS} turns."
         ),
-        rows: vec![
-            row("roost", plain.iter().map(|(roost, _)| *roost).collect()),
-            row("roost, request ids", named),
-            row("bare producer", plain.iter().map(|(_, bare)| *bare).collect()),
-        ],
-        ratios: vec![
-            Ratio {
-                name: "posts/s, Roost ÷ bare producer".to_owned(),
-                value: median(ratios.0),
-                goal: Some(Goal::AtLeast(0.8)),
-            },
-            Ratio {
-                name: "posts/s, Roost with request ids ÷ bare producer".to_owned(),
-                value: median(ratios.1),
-                goal: None,
-            },
-        ],
+        rows,
+        ratios: ways.map(ratio_of).collect(),
         ..Section::default()
     }])
 }
 
 /// The middle one.
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
@@ -149,24 +172,37 @@ impl RunningApi {
         Ok(Self { app, channels, _dir: dir })
     }
 
-    /// Publishes a post of each author, and returns posts a second. With `round` each has
-    /// a request id, which no other round has.
+    /// Publishes a post of each author, and returns posts a second. Request ids are those of
+    /// the round.
     async fn turn(
         &mut self,
-        authors: &Arc<[UserId]>,
-        round: Option<usize>,
+        way: &Way,
+        authors: &[UserId],
+        round: usize,
     ) -> Result<f64, BenchError> {
+        let lanes: Vec<(Channel, Vec<PublishPostRequest>)> = self
+            .channels
+            .iter()
+            .enumerate()
+            .map(|(lane, channel)| {
+                let posts =
+                    (lane..authors.len()).step_by(STREAMS).map(|place| PublishPostRequest {
+                        author_id: authors[place].0,
+                        text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
+                        request_id: if way.is_named {
+                            format!("{round}-{place}")
+                        } else {
+                            String::new()
+                        },
+                        ..Default::default()
+                    });
+                (channel.clone(), posts.collect())
+            })
+            .collect();
         let begun = Instant::now();
-        let streams = self.channels.iter().enumerate().map(|(lane, channel)| {
-            let authors = Arc::clone(authors);
-            let posts =
-                (lane..authors.len()).step_by(STREAMS).map(move |place| PublishPostRequest {
-                    author_id: authors[place].0,
-                    text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
-                    request_id: round.map_or_else(String::new, |at| format!("{at}-{place}")),
-                    ..Default::default()
-                });
-            tokio::spawn(publish(channel.clone(), posts))
+        let streams = lanes.into_iter().map(|(channel, posts)| match way.batch {
+            Some(batch) => tokio::spawn(publish_batches(channel, posts, batch)).boxed(),
+            None => tokio::spawn(publish(channel, posts)).boxed(),
         });
         let mut posts = 0;
         for done in future::join_all(streams).await {
@@ -185,10 +221,7 @@ impl RunningApi {
 }
 
 /// Publishes on one stream, and returns how many posts have an id.
-async fn publish(
-    channel: Channel,
-    posts: impl Iterator<Item = PublishPostRequest> + Send + 'static,
-) -> Result<usize, BenchError> {
+async fn publish(channel: Channel, posts: Vec<PublishPostRequest>) -> Result<usize, BenchError> {
     let mut client = PostServiceClient::new(channel);
     let answers = client.stream_publish_posts(stream::iter(posts)).await;
     let mut answers = answers.map_err(ClientError::from)?.into_inner();
@@ -199,6 +232,30 @@ async fn publish(
             Some(Answer::Error(error)) => return Err(BenchError::Refused(error.message)),
             None => {}
         }
+    }
+    Ok(made)
+}
+
+/// The same, with so many posts to a message.
+async fn publish_batches(
+    channel: Channel,
+    posts: Vec<PublishPostRequest>,
+    batch: usize,
+) -> Result<usize, BenchError> {
+    let mut posts = posts.into_iter();
+    let messages = std::iter::from_fn(move || {
+        let requests: Vec<PublishPostRequest> = posts.by_ref().take(batch).collect();
+        (!requests.is_empty()).then_some(BatchPublishPostsRequest { requests })
+    });
+    let mut client = PostServiceClient::new(channel);
+    let answers = client.stream_batch_publish_posts(stream::iter(messages)).await;
+    let mut answers = answers.map_err(ClientError::from)?.into_inner();
+    let mut made = 0;
+    while let Some(mut answer) = answers.message().await.map_err(ClientError::from)? {
+        if let Some(refused) = answer.refused_posts.pop() {
+            return Err(BenchError::Refused(refused.error.unwrap_or_default().message));
+        }
+        made += answer.post_ids.len();
     }
     Ok(made)
 }

@@ -126,7 +126,10 @@ pub async fn run(
     settings.load.check()?;
     let began_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = Instant::now();
+    let machine = tokio::task::spawn_blocking(Machine::this).await;
+    let machine = machine.map_err(|_| BenchError::Panicked)?;
     let mut ground = Ground::prepare(&settings, reporter).await?;
+    ground.say(&format!("an access to memory takes {:.0} ns", machine.memory_access_ns));
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         command: without_addresses(std::env::args().skip(1)),
@@ -135,7 +138,7 @@ pub async fn run(
         machine: Machine {
             redis: ground.redis.version().await?,
             log: ground.logs.name(),
-            ..Machine::this()
+            ..machine
         },
         sections: Vec::new(),
     };

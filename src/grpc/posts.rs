@@ -2,25 +2,21 @@
 
 use std::pin::Pin;
 
-use futures::{Stream, StreamExt, stream};
+use futures::Stream;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, at_place, not_found};
+use super::{Api, at_place, not_found, publish_stream};
 use crate::{
     domain::{Origin, Post, PostId, UserId},
     event_log::EventLog,
     proto::v1,
     store::Store,
-    writes::{Draft, FieldError, WriteError, Writes, check_post},
+    writes::{Draft, FieldError, check_post},
 };
 
-/// Posts of one batch call, published or got.
+/// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
-/// Requests of a stream that are published together, if so many have come.
-const STREAM_CHUNK_MAX: usize = 256;
-/// Chunks of a stream under way at once; with more, the stream is not read.
-const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
@@ -58,14 +54,19 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         &self,
         request: Request<Streaming<v1::PublishPostRequest>>,
     ) -> Result<Response<Self::StreamPublishPostsStream>, Status> {
-        let api = self.clone();
-        let responses = request
-            .into_inner()
-            .ready_chunks(STREAM_CHUNK_MAX)
-            .map(move |requests| publish_chunk(&api.writes, requests))
-            .buffered(STREAM_CHUNKS_IN_FLIGHT_MAX)
-            .flat_map(stream::iter);
-        Ok(Response::new(Box::pin(responses)))
+        let answers = publish_stream::one_by_one(self.writes.clone(), request.into_inner());
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    type StreamBatchPublishPostsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::StreamBatchPublishPostsResponse, Status>> + Send>>;
+
+    async fn stream_batch_publish_posts(
+        &self,
+        request: Request<Streaming<v1::BatchPublishPostsRequest>>,
+    ) -> Result<Response<Self::StreamBatchPublishPostsStream>, Status> {
+        let answers = publish_stream::in_batches(self.writes.clone(), request.into_inner());
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn delete_post(
@@ -113,67 +114,16 @@ impl<L: EventLog, S: Store> Api<L, S> {
     }
 }
 
-/// Publishes what has come on a stream, and answers each in its place. Where the
-/// stream broke, whatever came before is still published.
-///
-/// The call itself begins to publish, so that the posts of two chunks have their
-/// ids in the order in which they came.
-fn publish_chunk<L: EventLog, S: Store>(
-    writes: &Writes<L, S>,
-    requests: Vec<Result<v1::PublishPostRequest, Status>>,
-) -> impl Future<Output = Vec<Result<v1::StreamPublishPostsResponse, Status>>> + Send + use<L, S> {
-    let mut drafts = Vec::with_capacity(requests.len());
-    let parsed: Vec<Result<(), Result<FieldError, Status>>> = requests
-        .into_iter()
-        .map(|request| {
-            drafts.push(draft(request.map_err(Err)?).map_err(Ok)?);
-            Ok(())
-        })
-        .collect();
-    let published = writes.publish(drafts);
-    async move {
-        let mut published = published.await.into_iter();
-        parsed
-            .into_iter()
-            .map(|parsed| match parsed {
-                Err(Err(broken)) => Err(broken),
-                Err(Ok(error)) => Ok(stream_response(Err(error.into()))),
-                Ok(()) => {
-                    let result = published.next();
-                    Ok(stream_response(result.unwrap_or(Err(WriteError::Closing))))
-                }
-            })
-            .collect()
-    }
-}
-
-fn stream_response(result: Result<PostId, WriteError>) -> v1::StreamPublishPostsResponse {
-    use v1::stream_publish_posts_response::Result as Answer;
-    let answer = match result {
-        Ok(post) => Answer::PostId(post.0),
-        Err(error) => {
-            let field = match &error {
-                WriteError::Field(FieldError { field, .. })
-                | WriteError::UnknownPost { field, .. } => field,
-                _ => "",
-            };
-            let field = field.to_owned();
-            let status = Status::from(error);
-            let message = status.message().to_owned();
-            Answer::Error(v1::PublishError { code: status.code() as i32, message, field })
-        }
-    };
-    v1::StreamPublishPostsResponse { result: Some(answer) }
-}
-
-fn check_count(field: &'static str, count: usize) -> Result<(), FieldError> {
+/// Checks that a batch has as many entries as one may have.
+pub(super) fn check_count(field: &'static str, count: usize) -> Result<(), FieldError> {
     if (1..=BATCH_POSTS_MAX).contains(&count) {
         return Ok(());
     }
     Err(FieldError::new(field, format!("has {count} entries; send 1 to {BATCH_POSTS_MAX}")))
 }
 
-fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError> {
+/// The post that a request asks for.
+pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError> {
     let origin = match v1::Origin::try_from(request.origin) {
         Ok(v1::Origin::Unspecified | v1::Origin::Shared) => Origin::Shared,
         Ok(v1::Origin::Rss) => Origin::Rss,

@@ -3,7 +3,8 @@
 use roost::proto::v1::{
     BatchGetPostsRequest, BatchPublishPostsRequest, DeletePostRequest, FollowRequest, FollowerList,
     GetAccountRequest, GetPostRequest, ImportFollowsRequest, ListFollowersRequest,
-    ListFollowingRequest, Origin, PublishPostRequest, StreamPublishPostsResponse, UnfollowRequest,
+    ListFollowingRequest, Origin, PublishError, PublishPostRequest,
+    StreamBatchPublishPostsResponse, StreamPublishPostsResponse, UnfollowRequest,
     stream_publish_posts_response::Result as Answer,
 };
 use tonic::Code;
@@ -85,25 +86,21 @@ async fn one_bad_post_spoils_its_whole_batch() {
     roost.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_answers_in_order_and_goes_on_after_a_bad_post() {
-    let roost = Roost::start().await;
-    let requests = vec![
+/// Of six posts three are refused, each for something else.
+fn half_of_them_bad() -> Vec<PublishPostRequest> {
+    vec![
         post(7, "first"),
         post(7, ""),
         post(8, "second"),
         PublishPostRequest { reply_to_id: NO_POST, ..post(7, "hello") },
         PublishPostRequest { origin: 99, ..post(7, "hello") },
         post(7, "third"),
-    ];
-    let responses = roost.posts().stream_publish_posts(tokio_stream::iter(requests)).await;
-    let mut responses = responses.expect("a stream").into_inner();
-    let mut answers = Vec::new();
-    while let Some(response) = responses.message().await.expect("not broken") {
-        answers.push(said(response));
-    }
-    let [Ok(first), Err(empty), Ok(second), Err(lost), Err(origin), Ok(third)] = &answers[..]
-    else {
+    ]
+}
+
+/// Checks what was answered to them, and that the good ones are there.
+async fn assert_half_of_them_published(roost: &Roost, answers: &[Result<u64, (Code, String)>]) {
+    let [Ok(first), Err(empty), Ok(second), Err(lost), Err(origin), Ok(third)] = answers else {
         panic!("{answers:?}");
     };
     assert_eq!(empty, &(Code::InvalidArgument, "text".to_owned()));
@@ -113,18 +110,63 @@ async fn a_stream_answers_in_order_and_goes_on_after_a_bad_post() {
     roost.delivered().await;
     assert_eq!(roost.author(7).await.post_ids, [*third, *first]);
     assert_eq!(roost.author(8).await.post_ids, [*second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_answers_in_order_and_goes_on_after_a_bad_post() {
+    let roost = Roost::start().await;
+    let requests = tokio_stream::iter(half_of_them_bad());
+    let mut responses = roost.posts().stream_publish_posts(requests).await.unwrap().into_inner();
+    let mut answers = Vec::new();
+    while let Some(response) = responses.message().await.expect("not broken") {
+        answers.push(said(response));
+    }
+    assert_half_of_them_published(&roost, &answers).await;
     roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_batches_answers_each_post_in_its_place() {
+    let roost = Roost::start().await;
+    let batches = [vec![post(9, "one too many"); 1_001], Vec::new(), half_of_them_bad()];
+    let batches = batches.map(|requests| BatchPublishPostsRequest { requests });
+    let responses = roost.posts().stream_batch_publish_posts(tokio_stream::iter(batches)).await;
+    let mut responses = responses.expect("a stream").into_inner();
+
+    let too_many = answers(responses.message().await.expect("not broken").expect("an answer"));
+    let refused = Err((Code::InvalidArgument, "requests".to_owned()));
+    assert_eq!(too_many, vec![refused; 1_001]);
+    let nothing = answers(responses.message().await.expect("not broken").expect("an answer"));
+    assert_eq!(nothing, []);
+    let half = answers(responses.message().await.expect("not broken").expect("an answer"));
+    assert_half_of_them_published(&roost, &half).await;
+    assert_eq!(responses.message().await.expect("not broken"), None);
+    assert_eq!(roost.event_count().await, 3);
+    roost.stop().await;
+}
+
+/// The answers to the posts of one message.
+fn answers(response: StreamBatchPublishPostsResponse) -> Vec<Result<u64, (Code, String)>> {
+    let mut answers: Vec<_> = response.post_ids.into_iter().map(Ok).collect();
+    for refused in response.refused_posts {
+        let answer = &mut answers[refused.index as usize];
+        assert_eq!(answer, &Ok(0));
+        *answer = Err(refusal(refused.error.expect("why")));
+    }
+    answers
 }
 
 /// The id of a post, or the code and the field for which it was refused.
 fn said(response: StreamPublishPostsResponse) -> Result<u64, (Code, String)> {
     match response.result.expect("an answer") {
         Answer::PostId(id) => Ok(id),
-        Answer::Error(error) => {
-            assert!(!error.message.is_empty());
-            Err((error.code.into(), error.field))
-        }
+        Answer::Error(error) => Err(refusal(error)),
     }
+}
+
+fn refusal(error: PublishError) -> (Code, String) {
+    assert!(!error.message.is_empty());
+    (error.code.into(), error.field)
 }
 
 #[tokio::test(flavor = "multi_thread")]
