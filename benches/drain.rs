@@ -25,7 +25,7 @@ use roost::{
         partition_of,
     },
     fanout::{self, Progress, WorkerPool},
-    home_timeline::HomeTimelines,
+    home_timeline::{Filter, HomeTimelines},
     load::Population,
     post_id::PostIds,
     store::{
@@ -114,9 +114,10 @@ impl Bench {
 
     fn wake(&self) {
         let homes = HomeTimelines::new(Arc::clone(&self.store));
+        let everything = Filter::default();
         self.runtime.block_on(async {
             for user in 1..=u64::from(self.users) {
-                homes.read(UserId(user), None, 1).await.expect("a page");
+                homes.read(UserId(user), &everything, None, 1).await.expect("a page");
             }
         });
     }

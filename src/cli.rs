@@ -15,7 +15,8 @@ use crate::{
     app::AppError,
     bench::{BenchArgs, BenchError},
     client::{
-        ClientError, DeleteArgs, FollowArgs, ImportArgs, PostArgs, TimelineArgs, UnfollowArgs,
+        ClientError, DeleteArgs, FollowArgs, HideArgs, ImportArgs, PostArgs, TimelineArgs,
+        UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
 };
@@ -47,6 +48,14 @@ enum Command {
     Follow(FollowArgs),
     /// Let an account stop following another
     Unfollow(UnfollowArgs),
+    /// Let an account see nothing of another
+    Mute(HideArgs),
+    /// Let an account see another again
+    Unmute(HideArgs),
+    /// Let two accounts see nothing of each other
+    Block(HideArgs),
+    /// End a block
+    Unblock(HideArgs),
     /// Read a timeline
     Timeline(TimelineArgs),
     /// Import a follow graph from an edge list
@@ -105,6 +114,10 @@ impl Command {
             Self::Delete(args) => args.run().await?,
             Self::Follow(args) => args.run().await?,
             Self::Unfollow(args) => args.run().await?,
+            Self::Mute(args) => args.mute().await?,
+            Self::Unmute(args) => args.unmute().await?,
+            Self::Block(args) => args.block().await?,
+            Self::Unblock(args) => args.unblock().await?,
             Self::Timeline(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
             Self::Load(args) => args.run().await?,

@@ -1,5 +1,5 @@
-//! The commands that one types by hand: `post`, `follow`, `unfollow`,
-//! `timeline`, `delete` and `import`.
+//! The commands that one types by hand: `post`, `follow`, `unfollow`, `mute`, `unmute`,
+//! `block`, `unblock`, `timeline`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
 //! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
@@ -10,6 +10,7 @@ pub mod edge_list;
 mod error;
 mod follow;
 pub mod graph_import;
+mod hide;
 mod import;
 mod interrupt;
 pub(crate) mod page;
@@ -22,6 +23,7 @@ pub use connect::{DEFAULT_TARGET, Target, Targets};
 pub use error::ClientError;
 pub(crate) use error::status_line;
 pub use follow::{FollowArgs, UnfollowArgs};
+pub use hide::HideArgs;
 pub use import::ImportArgs;
 pub(crate) use interrupt::Interrupt;
 pub use post::{DeleteArgs, PostArgs};

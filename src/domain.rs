@@ -92,9 +92,18 @@ pub struct Post {
     /// Where it points to.
     pub link: Option<String>,
     /// The post that it answers.
-    pub reply_to: Option<PostId>,
+    pub reply_to: Option<Reference>,
     /// The post that it repeats.
-    pub repost_of: Option<PostId>,
+    pub repost_of: Option<Reference>,
+}
+
+/// A post that another one refers to. It may be deleted since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// Which one.
+    pub post: PostId,
+    /// Whose.
+    pub author: UserId,
 }
 
 /// What the event log holds, in the order in which it happened to an author.
@@ -129,17 +138,38 @@ pub enum Event {
         /// Who no longer follows it.
         follower: UserId,
     },
+    /// An account mutes another, or no longer does.
+    MuteChanged {
+        /// Who does.
+        muter: UserId,
+        /// Whose posts it does not see.
+        muted: UserId,
+        /// Whether it does from now on.
+        mutes: bool,
+    },
+    /// An account blocks another, or no longer does.
+    BlockChanged {
+        /// Who does.
+        blocker: UserId,
+        /// Neither of the two sees the other's posts.
+        blocked: UserId,
+        /// Whether it does from now on.
+        blocks: bool,
+    },
 }
 
 impl Event {
     /// The account whose partition the event belongs to: the author of a post,
     /// the followee of a follow. So the posts of an author and the changes of
-    /// its followers are in one partition and in one order.
+    /// its followers are in one partition and in one order. Whom an account hides is in
+    /// its own.
     pub fn key(&self) -> UserId {
         match self {
             Self::PostPublished { post, .. } => post.author,
             Self::PostDeleted { author, .. } => *author,
             Self::Followed { followee, .. } | Self::Unfollowed { followee, .. } => *followee,
+            Self::MuteChanged { muter, .. } => *muter,
+            Self::BlockChanged { blocker, .. } => *blocker,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Reading home timelines.
 //!
 //! ```text
-//!  read ──► live? ──► page
+//!  read ──► live? ──► page ──► posts on it? ──► done
+//!             │                 │ no, it is below CAP
+//!             │                 ▼
+//!             │               pull: read followees, their older posts ──► the newest of them
 //!             │ no: asleep, or some of what it held was taken away
 //!             ▼
 //!           rebuild: announce ──► read followees, their newest posts ──► merge ──► live
@@ -11,7 +14,9 @@
 //! rebuild reads too early to see is pushed, one that it sees too is there once,
 //! and one that is taken away meanwhile is left out.
 
+mod filter;
 pub mod merge;
+pub mod pull;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,9 +25,10 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore};
 
-use self::merge::Merge;
+pub use self::filter::Filter;
+use self::{merge::Merge, pull::Newest};
 use crate::{
-    domain::{PostId, UserId},
+    domain::{Post, PostId, UserId},
     store::{Floor, HomePage, HomeRead, Homes, Lookups, StoreError},
 };
 
@@ -30,10 +36,16 @@ use crate::{
 const REBUILD_ATTEMPTS_MAX: usize = 100;
 /// How often a read that finds the timeline gone again asks for a rebuild.
 const READ_ATTEMPTS_MAX: usize = 10;
-/// Rebuilds at work at once, each with a few megabytes in hand at the most.
+/// Rebuilds and pulls at work at once, each with a few megabytes in hand at the most.
 const REBUILDS_MAX: usize = 64;
 /// Followees whose posts are in hand at once.
 const REBUILD_FOLLOWEES_MAX: usize = 64;
+/// Posts that are looked at for one page, about, however few of them are shown.
+const LOOKED_AT_MAX: usize = 2_000;
+/// Posts that are looked at together, once the first page was not enough.
+const LOOKED_AT_MIN: usize = 100;
+/// Who follows more accounts reads no further than CAP: every page would ask all of them.
+const PULL_FOLLOWEES_MAX: usize = 5_000;
 
 /// Reads home timelines, and rebuilds those that sleep: one rebuild at a time for
 /// each reader, however many ask.
@@ -44,12 +56,23 @@ pub struct HomeTimelines<S: Homes> {
 struct Inner<S: Homes> {
     store: Arc<S>,
     rebuilds: Rebuilds<S::Account>,
-    /// One permit for each rebuild at work; the others wait.
+    /// One permit for each rebuild or pull at work; the others wait.
     at_work: Semaphore,
 }
 
 /// Whose rebuild is under way, and who waits for it.
 type Rebuilds<A> = Mutex<HashMap<A, Arc<Notify>>>;
+
+/// One page of a home timeline, as its reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Newest first. There may be none, or few, and more on the next page all the same.
+    pub ids: Vec<PostId>,
+    /// The next page has what is older than this; `None` on the last one.
+    pub next: Option<PostId>,
+    /// How far down the timeline is held ready or, below that, can be read.
+    pub floor: Floor,
+}
 
 /// Why a home timeline cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -72,25 +95,147 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         Self { inner: Arc::new(Inner { store, rebuilds: Mutex::default(), at_work }) }
     }
 
-    /// Reads up to `count_max` posts older than `before` (or the newest), newest
-    /// first. An account that no event has named has an empty timeline.
+    /// Reads up to `count_max` posts older than `before` (or the newest) that `filter` shows,
+    /// newest first, past CAP too. An account that no event has named has an empty timeline.
     pub async fn read(
         &self,
         user: UserId,
+        filter: &Filter,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<Page, ReadError> {
+        let Some(reader) = self.inner.store.account(user).await? else {
+            return Ok(Page { ids: Vec::new(), next: None, floor: Floor::Beginning });
+        };
+        let first = self.read_all(user, reader, before, count_max).await?;
+        if first.hides.is_empty() && filter.is_open() {
+            let next = first.ids.last().copied().filter(|_| first.more);
+            return Ok(Page { ids: first.ids, next, floor: first.floor });
+        }
+        let mut page = Page { ids: Vec::new(), next: None, floor: first.floor };
+        let (mut read, mut looked_at) = (first, 0);
+        loop {
+            let shown = self.shown(user, reader, filter, &read).await?;
+            looked_at += read.ids.len();
+            for (place, id) in read.ids.iter().enumerate() {
+                if shown[place] {
+                    page.ids.push(*id);
+                }
+                let is_last = place + 1 == read.ids.len() && !read.more;
+                page.next = (!is_last).then_some(*id);
+                if page.ids.len() == count_max {
+                    return Ok(page);
+                }
+            }
+            if page.next.is_none() || looked_at >= LOOKED_AT_MAX {
+                return Ok(page);
+            }
+            let wanted = count_max.max(LOOKED_AT_MIN);
+            read = self.read_all(user, reader, page.next, wanted).await?;
+            if read.ids.is_empty() {
+                page.next = None;
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Which posts of a page are shown.
+    async fn shown(
+        &self,
+        user: UserId,
+        reader: S::Account,
+        filter: &Filter,
+        page: &HomePage,
+    ) -> Result<Vec<bool>, StoreError> {
+        let store = &self.inner.store;
+        // One that is not there was deleted since.
+        let posts = store.posts(&page.ids).await?;
+        let is_shown = |post: &Arc<Post>| filter.shows(&page.hides, post);
+        let mut shown: Vec<bool> =
+            posts.iter().map(|post| post.as_ref().is_some_and(is_shown)).collect();
+        let mut follows = HashMap::new();
+        for (shown, post) in shown.iter_mut().zip(posts.iter().flatten()) {
+            let Some(other) = filter.other_side(user, post).filter(|_| *shown) else { continue };
+            *shown = match follows.get(&other) {
+                Some(follows) => *follows,
+                None => {
+                    let follows_it = match store.account(other).await? {
+                        Some(other) => store.follows(reader, other).await?,
+                        None => false,
+                    };
+                    follows.insert(other, follows_it);
+                    follows_it
+                }
+            };
+        }
+        Ok(shown)
+    }
+
+    /// Up to `count_max` posts older than `before`, with those that are hidden.
+    async fn read_all(
+        &self,
+        user: UserId,
+        reader: S::Account,
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomePage, ReadError> {
-        let store = &self.inner.store;
-        let Some(reader) = store.account(user).await? else {
-            return Ok(HomePage { ids: Vec::new(), more: false, floor: Floor::Beginning });
-        };
         for _ in 0..READ_ATTEMPTS_MAX {
-            match store.page(reader, before, count_max).await? {
-                HomeRead::Page(page) => return Ok(page),
+            match self.inner.store.page(reader, before, count_max).await? {
+                HomeRead::Page(page) => {
+                    return Ok(self.go_on(reader, before, count_max, page).await?);
+                }
                 HomeRead::Asleep => self.rebuild(user, reader).await?,
             }
         }
         Err(ReadError::Busy { user })
+    }
+
+    /// The page that follows on those that are held ready, if there are none of them on it.
+    async fn go_on(
+        &self,
+        reader: S::Account,
+        before: Option<PostId>,
+        count_max: usize,
+        page: HomePage,
+    ) -> Result<HomePage, StoreError> {
+        let Floor::Cap(oldest) = page.floor else { return Ok(page) };
+        if !page.ids.is_empty() {
+            return Ok(HomePage { more: true, ..page });
+        }
+        let before = before.map_or(oldest, |before| before.min(oldest));
+        // One more tells whether another page follows.
+        let Some(mut ids) = self.pull(reader, before, count_max + 1).await? else {
+            return Ok(HomePage { floor: Floor::Followees(oldest), ..page });
+        };
+        let more = ids.len() > count_max;
+        ids.truncate(count_max);
+        Ok(HomePage { ids, more, floor: Floor::Beginning, ..page })
+    }
+
+    /// The newest posts older than `before` of all whom the reader reads; none if those
+    /// are too many to be asked.
+    async fn pull(
+        &self,
+        reader: S::Account,
+        before: PostId,
+        count_max: usize,
+    ) -> Result<Option<Vec<PostId>>, StoreError> {
+        // The semaphore is never closed.
+        let _permit = self.inner.at_work.acquire().await;
+        let store = &self.inner.store;
+        let mut authors = store.following(reader).await?;
+        if authors.len() > PULL_FOLLOWEES_MAX {
+            return Ok(None);
+        }
+        authors.push(reader);
+        let mut newest = Newest::new(count_max);
+        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
+            for older in store.older_of(authors, before, count_max).await? {
+                newest.add(older);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(Some(newest.finish()))
     }
 
     /// Rebuilds a timeline, or waits for the rebuild that is under way. Once begun,

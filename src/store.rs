@@ -17,6 +17,7 @@
 
 mod cursor;
 pub mod embedded;
+mod hides;
 mod pushes;
 pub mod redis;
 
@@ -24,6 +25,7 @@ use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
 pub use self::{
     cursor::{Cursor, Work},
+    hides::{HideReason, Hides},
     pushes::{PushOutcome, Pushes},
 };
 use crate::domain::{Event, Post, PostId, UserId};
@@ -285,12 +287,27 @@ pub trait Lookups: Accounts {
         authors: &[Self::Account],
     ) -> impl Future<Output = Result<Vec<NewestPosts>, StoreError>> + Send;
 
+    /// Up to `count_max` posts of each author older than `before`, newest first, in the
+    /// same places.
+    fn older_of(
+        &self,
+        authors: &[Self::Account],
+        before: PostId,
+        count_max: usize,
+    ) -> impl Future<Output = Result<Vec<Vec<PostId>>, StoreError>> + Send;
+
     /// Whether one account follows another.
     fn follows(
         &self,
         follower: Self::Account,
         followee: Self::Account,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Whom a reader hides.
+    fn hides(
+        &self,
+        reader: Self::Account,
+    ) -> impl Future<Output = Result<Arc<Hides>, StoreError>> + Send;
 
     /// The accounts that a reader follows, ascending by handle.
     fn following(
@@ -389,7 +406,7 @@ pub enum HomeRead {
     Asleep,
 }
 
-/// One page of a home timeline.
+/// One page of a home timeline, with the posts of those whom its reader hides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HomePage {
     /// Newest first.
@@ -398,6 +415,8 @@ pub struct HomePage {
     pub more: bool,
     /// How far down the whole timeline is complete.
     pub floor: Floor,
+    /// Whom the reader hides.
+    pub hides: Arc<Hides>,
 }
 
 /// How far down a timeline is complete, and why it stops there.
@@ -405,8 +424,11 @@ pub struct HomePage {
 pub enum Floor {
     /// Complete to the very beginning.
     Beginning,
-    /// It holds CAP posts, the oldest of which is this.
+    /// It holds CAP posts, the oldest of which is this. What is older is read from the
+    /// author timelines.
     Cap(PostId),
+    /// So it does, and ends there: the reader follows too many accounts for more.
+    Followees(PostId),
 }
 
 /// A moment in the life of a store.

@@ -279,6 +279,28 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         self.inner.write_and_wait(Event::Unfollowed { followee, follower }).await
     }
 
+    /// Makes an account mute another, or no longer. The result is as that of `delete`.
+    pub async fn mute(
+        &self,
+        muter: UserId,
+        muted: UserId,
+        mutes: bool,
+    ) -> Result<bool, WriteError> {
+        draft::check_pair(("muter_id", muter), ("muted_id", muted))?;
+        self.inner.write_and_wait(Event::MuteChanged { muter, muted, mutes }).await
+    }
+
+    /// Makes an account block another, or no longer. The result is as that of `delete`.
+    pub async fn block(
+        &self,
+        blocker: UserId,
+        blocked: UserId,
+        blocks: bool,
+    ) -> Result<bool, WriteError> {
+        draft::check_pair(("blocker_id", blocker), ("blocked_id", blocked))?;
+        self.inner.write_and_wait(Event::BlockChanged { blocker, blocked, blocks }).await
+    }
+
     /// Imports follows, each list being a followee with its followers, which
     /// [`check_follow`] must have found good. Returns how many edges they are.
     pub async fn import(&self, lists: Vec<(UserId, Vec<UserId>)>) -> Result<u64, WriteError> {
@@ -340,8 +362,6 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok(timeout(self.settings.apply_wait_max, applied).await.is_ok())
     }
 
-    /// Appends events, those of one partition together and all partitions at
-    /// once. Returns the partition and offset of each.
     /// Appends events of one partition, behind all that was applied of it before. A log
     /// that says otherwise is not the one that it was: no worker would come to them.
     async fn append_group(
@@ -369,6 +389,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
+    /// Appends events, those of one partition together and all partitions at
+    /// once. Returns the partition and offset of each.
     async fn append(&self, events: &[Event]) -> Vec<Result<(u32, u64), WriteError>> {
         let mut by_partition = BTreeMap::<u32, Vec<Group>>::new();
         for (place, event) in events.iter().enumerate() {

@@ -6,6 +6,8 @@
 mod bad_input;
 #[path = "services/mod.rs"]
 mod external;
+#[path = "api/hide.rs"]
+mod hide;
 #[path = "api/idempotency.rs"]
 mod idempotency;
 #[path = "api/metrics.rs"]

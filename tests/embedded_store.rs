@@ -212,7 +212,7 @@ fn followers_after(events: &[Event]) -> BTreeSet<UserId> {
             Event::Unfollowed { follower, .. } => {
                 followers.remove(follower);
             }
-            Event::PostPublished { .. } | Event::PostDeleted { .. } => {}
+            _ => {}
         }
     }
     followers

@@ -64,6 +64,7 @@ impl Page {
             page_size: self.size,
             page_token: String::new(),
             ids_only: self.ids_only,
+            ..ListHomeTimelineRequest::default()
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{Api, Limits},
-    home_timeline::HomeTimelines,
+    home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
         HOME_TIMELINE_CAP_DEFAULT, Store,
@@ -201,8 +201,9 @@ impl<S: Store> Roost<S> {
     /// Lets these read their timelines, which makes them live.
     pub(super) async fn wake(&self, readers: &[UserId]) -> Result<(), BenchError> {
         let homes = HomeTimelines::new(Arc::clone(&self.store));
+        let everything = Filter::default();
         futures::stream::iter(readers)
-            .map(|reader| homes.read(*reader, None, 1))
+            .map(|reader| homes.read(*reader, &everything, None, 1))
             .buffer_unordered(WAKES_AT_ONCE)
             .try_for_each(|_| future::ready(Ok(())))
             .await?;

@@ -47,7 +47,13 @@ impl PageRequest {
         match kind {
             TimelineKind::Home => {
                 let user_id = user.0;
-                let request = ListHomeTimelineRequest { user_id, page_size, page_token, ids_only };
+                let request = ListHomeTimelineRequest {
+                    user_id,
+                    page_size,
+                    page_token,
+                    ids_only,
+                    ..ListHomeTimelineRequest::default()
+                };
                 Ok(timelines.list_home_timeline(request).await?.map(Page::from))
             }
             TimelineKind::Author => {

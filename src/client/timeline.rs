@@ -113,8 +113,12 @@ fn end_line(more: bool, floor: Option<&Floor>) -> String {
             "the timeline is complete to its very beginning".to_owned()
         }
         Some((FloorReason::Cap, id)) => format!(
-            "the timeline is complete down to post {id}, where it has reached its cap; older \
-             posts are in the author timelines"
+            "down to post {id} the timeline is held ready; older posts are read from the author \
+             timelines"
+        ),
+        Some((FloorReason::Followees, id)) => format!(
+            "the timeline is complete down to post {id}; its reader follows too many accounts to \
+             ask all of them for older posts, which are in the author timelines"
         ),
         Some((FloorReason::Unspecified, _)) | None => {
             "the server does not say how complete the timeline is".to_owned()

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    domain::{Event, Origin, Post, PostId, UserId},
+    domain::{Event, Origin, Post, PostId, Reference, UserId},
     proto::log_v1 as pb,
 };
 
@@ -39,6 +39,20 @@ pub fn encode(event: &Event) -> Bytes {
             followee_id: followee.0,
             follower_id: follower.0,
         }),
+        Event::MuteChanged { muter, muted, mutes } => {
+            pb::event::Kind::MuteChanged(pb::MuteChanged {
+                muter_id: muter.0,
+                muted_id: muted.0,
+                mutes: *mutes,
+            })
+        }
+        Event::BlockChanged { blocker, blocked, blocks } => {
+            pb::event::Kind::BlockChanged(pb::BlockChanged {
+                blocker_id: blocker.0,
+                blocked_id: blocked.0,
+                blocks: *blocks,
+            })
+        }
     };
     pb::Event { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -65,6 +79,16 @@ pub fn decode(bytes: &[u8]) -> Result<Event, CodecError> {
             followee: UserId(unfollowed.followee_id),
             follower: UserId(unfollowed.follower_id),
         },
+        pb::event::Kind::MuteChanged(changed) => Event::MuteChanged {
+            muter: UserId(changed.muter_id),
+            muted: UserId(changed.muted_id),
+            mutes: changed.mutes,
+        },
+        pb::event::Kind::BlockChanged(changed) => Event::BlockChanged {
+            blocker: UserId(changed.blocker_id),
+            blocked: UserId(changed.blocked_id),
+            blocks: changed.blocks,
+        },
     })
 }
 
@@ -79,6 +103,11 @@ pub fn decode_post(bytes: &[u8]) -> Result<Post, CodecError> {
 }
 
 fn post_to_proto(post: &Post) -> pb::PostPublished {
+    let parts = |reference: Option<Reference>| {
+        reference.map_or((0, 0), |reference| (reference.post.0, reference.author.0))
+    };
+    let (reply_to_id, reply_to_author_id) = parts(post.reply_to);
+    let (repost_of_id, repost_of_author_id) = parts(post.repost_of);
     pb::PostPublished {
         post_id: post.id.0,
         author_id: post.author.0,
@@ -89,14 +118,18 @@ fn post_to_proto(post: &Post) -> pb::PostPublished {
             Origin::Exclusive => 3,
         },
         link: post.link.clone().unwrap_or_default(),
-        reply_to_id: post.reply_to.map_or(0, |id| id.0),
-        repost_of_id: post.repost_of.map_or(0, |id| id.0),
+        reply_to_id,
+        repost_of_id,
+        reply_to_author_id,
+        repost_of_author_id,
         request_id: String::new(),
     }
 }
 
 fn post_from_proto(post: pb::PostPublished) -> Result<Post, CodecError> {
-    let reference = |id: u64| (id != 0).then_some(PostId(id));
+    let reference = |post, author| {
+        (post != 0).then_some(Reference { post: PostId(post), author: UserId(author) })
+    };
     Ok(Post {
         id: PostId(post.post_id),
         author: UserId(post.author_id),
@@ -108,8 +141,8 @@ fn post_from_proto(post: pb::PostPublished) -> Result<Post, CodecError> {
             _ => return Err(CodecError::Unknown("a post of an unknown origin")),
         },
         link: (!post.link.is_empty()).then_some(post.link),
-        reply_to: reference(post.reply_to_id),
-        repost_of: reference(post.repost_of_id),
+        reply_to: reference(post.reply_to_id, post.reply_to_author_id),
+        repost_of: reference(post.repost_of_id, post.repost_of_author_id),
     })
 }
 
@@ -122,13 +155,15 @@ mod tests {
     fn events() -> impl Strategy<Value = Event> {
         let user = || (1..u64::MAX).prop_map(UserId);
         let post_id = || (1..u64::MAX).prop_map(PostId);
+        let reference =
+            || (post_id(), user()).prop_map(|(post, author)| Reference { post, author });
         let origin = prop_oneof![Just(Origin::Rss), Just(Origin::Shared), Just(Origin::Exclusive)];
         let post =
             (
                 (post_id(), user(), ".{0,140}", origin),
                 proptest::option::of("https://[a-z]{1,20}"),
-                proptest::option::of(post_id()),
-                proptest::option::of(post_id()),
+                proptest::option::of(reference()),
+                proptest::option::of(reference()),
             )
                 .prop_map(|((id, author, text, origin), link, reply_to, repost_of)| {
                     Post { id, author, text, origin, link, reply_to, repost_of }
@@ -141,6 +176,14 @@ mod tests {
                 .prop_map(|(followee, followers)| Event::Followed { followee, followers }),
             (user(), user())
                 .prop_map(|(followee, follower)| Event::Unfollowed { followee, follower }),
+            (user(), user(), any::<bool>()).prop_map(|(muter, muted, mutes)| Event::MuteChanged {
+                muter,
+                muted,
+                mutes
+            }),
+            (user(), user(), any::<bool>()).prop_map(|(blocker, blocked, blocks)| {
+                Event::BlockChanged { blocker, blocked, blocks }
+            }),
         ]
     }
 

@@ -62,6 +62,8 @@ pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
             Event::Unfollowed { followee, follower } => {
                 effects.follows.entry(*followee).or_default().insert(*follower);
             }
+            // Whom a reader hides is left out of what is read.
+            Event::MuteChanged { .. } | Event::BlockChanged { .. } => {}
         }
     }
     effects

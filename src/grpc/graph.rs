@@ -1,5 +1,7 @@
 //! `roost.v1.GraphService`.
 
+use std::ops::Bound;
+
 use futures::{StreamExt, stream::FuturesUnordered};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -12,7 +14,7 @@ use crate::{
     domain::UserId,
     event_log::EventLog,
     proto::v1,
-    store::{FollowSide, Store},
+    store::{FollowSide, HideReason, Store},
     writes::{FieldError, check_follow, check_user},
 };
 
@@ -41,6 +43,62 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
         let v1::UnfollowRequest { follower_id, followee_id } = request.into_inner();
         let applied = self.writes.unfollow(UserId(follower_id), UserId(followee_id)).await?;
         Ok(Response::new(v1::UnfollowResponse { applied }))
+    }
+
+    async fn mute(
+        &self,
+        request: Request<v1::MuteRequest>,
+    ) -> Result<Response<v1::MuteResponse>, Status> {
+        let v1::MuteRequest { muter_id, muted_id } = request.into_inner();
+        let applied = self.writes.mute(UserId(muter_id), UserId(muted_id), true).await?;
+        Ok(Response::new(v1::MuteResponse { applied }))
+    }
+
+    async fn unmute(
+        &self,
+        request: Request<v1::UnmuteRequest>,
+    ) -> Result<Response<v1::UnmuteResponse>, Status> {
+        let v1::UnmuteRequest { muter_id, muted_id } = request.into_inner();
+        let applied = self.writes.mute(UserId(muter_id), UserId(muted_id), false).await?;
+        Ok(Response::new(v1::UnmuteResponse { applied }))
+    }
+
+    async fn block(
+        &self,
+        request: Request<v1::BlockRequest>,
+    ) -> Result<Response<v1::BlockResponse>, Status> {
+        let v1::BlockRequest { blocker_id, blocked_id } = request.into_inner();
+        let applied = self.writes.block(UserId(blocker_id), UserId(blocked_id), true).await?;
+        Ok(Response::new(v1::BlockResponse { applied }))
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<v1::UnblockRequest>,
+    ) -> Result<Response<v1::UnblockResponse>, Status> {
+        let v1::UnblockRequest { blocker_id, blocked_id } = request.into_inner();
+        let applied = self.writes.block(UserId(blocker_id), UserId(blocked_id), false).await?;
+        Ok(Response::new(v1::UnblockResponse { applied }))
+    }
+
+    async fn list_muted(
+        &self,
+        request: Request<v1::ListMutedRequest>,
+    ) -> Result<Response<v1::ListMutedResponse>, Status> {
+        let v1::ListMutedRequest { user_id, page_size, page_token } = request.into_inner();
+        let (user_ids, next_page_token) =
+            self.list_hidden(user_id, List::Muted, page_size, &page_token).await?;
+        Ok(Response::new(v1::ListMutedResponse { user_ids, next_page_token }))
+    }
+
+    async fn list_blocked(
+        &self,
+        request: Request<v1::ListBlockedRequest>,
+    ) -> Result<Response<v1::ListBlockedResponse>, Status> {
+        let v1::ListBlockedRequest { user_id, page_size, page_token } = request.into_inner();
+        let (user_ids, next_page_token) =
+            self.list_hidden(user_id, List::Blocked, page_size, &page_token).await?;
+        Ok(Response::new(v1::ListBlockedResponse { user_ids, next_page_token }))
     }
 
     async fn import_follows(
@@ -145,15 +203,42 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let after = page::parse(page_token, list, user_id)?.map(UserId);
         let account = self.known_account("user_id", UserId(user_id)).await?;
         // One more tells whether another page follows.
-        let mut users = self.store.list_follows(account, side, after, count_max + 1).await?;
-        let more = users.len() > count_max;
-        users.truncate(count_max);
-        let next_page_token = match users.last() {
-            Some(last) if more => page::token(list, user_id, last.0),
-            _ => String::new(),
-        };
-        Ok((users.into_iter().map(|user| user.0).collect(), next_page_token))
+        let users = self.store.list_follows(account, side, after, count_max + 1).await?;
+        Ok(user_page(list, user_id, users, count_max))
     }
+
+    async fn list_hidden(
+        &self,
+        user_id: u64,
+        list: List,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<(Vec<u64>, String), Status> {
+        let reason = if list == List::Muted { HideReason::Muted } else { HideReason::Blocked };
+        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let after = Bound::Excluded(UserId(page::parse(page_token, list, user_id)?.unwrap_or(0)));
+        let account = self.known_account("user_id", UserId(user_id)).await?;
+        let hides = self.store.hides(account).await?;
+        let later = hides.for_reason(reason).range((after, Bound::Unbounded));
+        Ok(user_page(list, user_id, later.copied().take(count_max + 1).collect(), count_max))
+    }
+}
+
+/// The ids of a page and the token of the next, out of one account more than a page has, if
+/// there is one more.
+fn user_page(
+    list: List,
+    owner: u64,
+    mut users: Vec<UserId>,
+    count_max: usize,
+) -> (Vec<u64>, String) {
+    let more = users.len() > count_max;
+    users.truncate(count_max);
+    let next_page_token = match users.last() {
+        Some(last) if more => page::token(list, owner, last.0),
+        _ => String::new(),
+    };
+    (users.into_iter().map(|user| user.0).collect(), next_page_token)
 }
 
 /// The lists of one message of an import, checked.

@@ -11,6 +11,8 @@ pub(super) enum List {
     Author = 2,
     Followers = 3,
     Following = 4,
+    Muted = 5,
+    Blocked = 6,
 }
 
 /// The number of entries to answer with, for what a request asks for.

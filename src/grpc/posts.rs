@@ -159,8 +159,8 @@ pub(super) fn post_to_proto(post: &Post) -> v1::Post {
         text: post.text.clone(),
         origin: origin.into(),
         link: post.link.clone().unwrap_or_default(),
-        reply_to_id: post.reply_to.map_or(0, |id| id.0),
-        repost_of_id: post.repost_of.map_or(0, |id| id.0),
+        reply_to_id: post.reply_to.map_or(0, |reference| reference.post.0),
+        repost_of_id: post.repost_of.map_or(0, |reference| reference.post.0),
         create_time: Some(Timestamp::from(post.id.created_at())),
     }
 }

@@ -9,11 +9,12 @@ use super::{
     posts::post_to_proto,
 };
 use crate::{
-    domain::{PostId, UserId},
+    domain::{Origin, PostId, UserId},
     event_log::EventLog,
+    home_timeline::{Filter, Page},
     proto::v1,
-    store::{Floor, HomePage, Store},
-    writes::check_user,
+    store::{Floor, Store},
+    writes::{FieldError, check_user},
 };
 
 const PAGE_SIZE_DEFAULT: usize = 20;
@@ -27,12 +28,19 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         &self,
         request: Request<v1::ListHomeTimelineRequest>,
     ) -> Result<Response<v1::ListHomeTimelineResponse>, Status> {
-        let v1::ListHomeTimelineRequest { user_id, page_size, page_token, ids_only } =
-            request.into_inner();
+        let v1::ListHomeTimelineRequest {
+            user_id,
+            page_size,
+            page_token,
+            ids_only,
+            origins,
+            followed_replies_only,
+        } = request.into_inner();
         check_user("user_id", UserId(user_id))?;
+        let filter = Filter { origins: parse_origins(&origins)?, followed_replies_only };
         let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
-        let mut page = self.homes.read(UserId(user_id), before, count_max).await?;
+        let mut page = self.homes.read(UserId(user_id), &filter, before, count_max).await?;
         let (post_ids, posts) = self.show(&mut page, ids_only).await?;
         let next_page_token = next_page_token(List::Home, user_id, &page);
         let floor = Some(floor_to_proto(page.floor));
@@ -52,7 +60,8 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let mut ids = self.store.author_page(UserId(author_id), before, count_max + 1).await?;
         let more = ids.len() > count_max;
         ids.truncate(count_max);
-        let mut page = HomePage { ids, more, floor: Floor::Beginning };
+        let next = ids.last().copied().filter(|_| more);
+        let mut page = Page { ids, next, floor: Floor::Beginning };
         let (post_ids, posts) = self.show(&mut page, ids_only).await?;
         let next_page_token = next_page_token(List::Author, author_id, &page);
         let floor = Some(floor_to_proto(page.floor));
@@ -71,7 +80,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
     /// of posts is cut short.
     async fn show(
         &self,
-        page: &mut HomePage,
+        page: &mut Page,
         ids_only: bool,
     ) -> Result<(Vec<u64>, Vec<v1::Post>), Status> {
         if ids_only {
@@ -84,7 +93,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
             bytes += post.encoded_len();
             if bytes > PAGE_BYTES_MAX && place > 0 {
                 page.ids.truncate(place);
-                page.more = true;
+                page.next = page.ids.last().copied();
                 break;
             }
             ids.push(post.id);
@@ -94,17 +103,28 @@ impl<L: EventLog, S: Store> Api<L, S> {
     }
 }
 
-fn next_page_token(list: List, owner: u64, page: &HomePage) -> String {
-    match page.ids.last() {
-        Some(last) if page.more => page::token(list, owner, last.0),
-        _ => String::new(),
-    }
+fn next_page_token(list: List, owner: u64, page: &Page) -> String {
+    page.next.map_or_else(String::new, |next| page::token(list, owner, next.0))
+}
+
+/// The origins that a filter names.
+fn parse_origins(origins: &[i32]) -> Result<Vec<Origin>, FieldError> {
+    let parse = |origin: &i32| match v1::Origin::try_from(*origin) {
+        Ok(v1::Origin::Rss) => Ok(Origin::Rss),
+        Ok(v1::Origin::Shared) => Ok(Origin::Shared),
+        Ok(v1::Origin::Exclusive) => Ok(Origin::Exclusive),
+        Ok(v1::Origin::Unspecified) | Err(_) => {
+            Err(FieldError::new("origins", format!("{origin} is not a known origin")))
+        }
+    };
+    origins.iter().map(parse).collect()
 }
 
 fn floor_to_proto(floor: Floor) -> v1::Floor {
     let (id, reason) = match floor {
         Floor::Beginning => (0, v1::FloorReason::Beginning),
         Floor::Cap(oldest) => (oldest.0, v1::FloorReason::Cap),
+        Floor::Followees(oldest) => (oldest.0, v1::FloorReason::Followees),
     };
     v1::Floor { complete_down_to_id: id, reason: reason.into() }
 }

@@ -62,30 +62,32 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What is wrong with the floor of a home timeline; `None` if it tells the truth.
-///
-/// `candidates` is everything that belongs to the timeline, beyond the cap too.
+/// What is wrong with the floor of a page that has `above` posts of the timeline above it;
+/// `None` if it tells the truth. `home` is the whole timeline, of which `cap` posts are held
+/// ready.
 pub(super) fn floor_problem(
-    candidates: &[PostId],
-    got: &[PostId],
+    home: &[PostId],
+    above: usize,
     floor: Option<&Floor>,
+    cap: usize,
 ) -> Option<String> {
     let Some(floor) = floor else { return Some("has no floor".to_owned()) };
     let down_to = floor.complete_down_to_id;
-    let claimed = candidates.iter().take_while(|id| id.0 >= down_to).count();
+    let oldest_ready = home.get(cap - 1).map_or(0, |id| id.0);
     match floor.reason() {
         FloorReason::Unspecified => Some("has a floor without a reason".to_owned()),
         FloorReason::Beginning if down_to != 0 => {
             Some(format!("is complete to the beginning, but only down to {down_to}"))
         }
-        FloorReason::Cap if down_to == 0 => Some("is capped, but at 0".to_owned()),
-        FloorReason::Cap if got.last().is_some_and(|oldest| oldest.0 < down_to) => {
-            Some(format!("goes below its floor {down_to}"))
+        FloorReason::Beginning if above < cap && home.len() > cap => {
+            Some(format!("has {} posts, and not all of them are held ready", home.len()))
         }
-        _ if claimed > got.len() => Some(format!(
-            "claims to be complete down to {down_to}, which would be {claimed} posts, and has {}",
-            got.len()
-        )),
+        FloorReason::Cap if above >= cap => {
+            Some(format!("is held ready where {above} posts are above"))
+        }
+        FloorReason::Cap | FloorReason::Followees if down_to == 0 || down_to != oldest_ready => {
+            Some(format!("is held ready down to {down_to}, and should be to {oldest_ready}"))
+        }
         _ => None,
     }
 }
@@ -125,20 +127,22 @@ mod tests {
 
     #[test]
     fn a_floor_must_tell_the_truth() {
-        let floor = |complete_down_to_id, reason: FloorReason| Floor {
-            complete_down_to_id,
-            reason: reason.into(),
+        let home = ids(&[9, 8, 7, 6]);
+        let problem = |above, complete_down_to_id, reason: FloorReason, cap| {
+            let floor = Floor { complete_down_to_id, reason: reason.into() };
+            floor_problem(&home, above, Some(&floor), cap)
         };
-        let candidates = ids(&[9, 8, 7, 6]);
-        let problem =
-            |got: &[u64], floor: Floor| floor_problem(&candidates, &ids(got), Some(&floor));
-        assert_eq!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Beginning)), None);
-        assert_eq!(problem(&[9, 8], floor(8, FloorReason::Cap)), None);
-        assert!(problem(&[9, 8], floor(0, FloorReason::Beginning)).is_some());
-        assert!(problem(&[9, 8], floor(7, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8], floor(9, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8], floor(0, FloorReason::Cap)).is_some());
-        assert!(problem(&[9, 8, 7, 6], floor(0, FloorReason::Unspecified)).is_some());
-        assert!(floor_problem(&candidates, &candidates, None).is_some());
+        assert_eq!(problem(0, 0, FloorReason::Beginning, 4), None);
+        assert_eq!(problem(0, 8, FloorReason::Cap, 2), None);
+        assert_eq!(problem(0, 6, FloorReason::Cap, 4), None);
+        assert_eq!(problem(2, 0, FloorReason::Beginning, 2), None);
+        assert_eq!(problem(2, 8, FloorReason::Followees, 2), None);
+        assert!(problem(0, 0, FloorReason::Beginning, 2).is_some());
+        assert!(problem(0, 8, FloorReason::Beginning, 2).is_some());
+        assert!(problem(0, 7, FloorReason::Cap, 2).is_some());
+        assert!(problem(2, 8, FloorReason::Cap, 2).is_some());
+        assert!(problem(0, 0, FloorReason::Cap, 5).is_some());
+        assert!(problem(0, 0, FloorReason::Unspecified, 4).is_some());
+        assert!(floor_problem(&home, 0, None, 4).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! The oracle: what every timeline must hold, by brute force.
 //!
-//! home(u) = the newest CAP posts among those written or reposted by u and by the
-//! accounts that u follows now, newest first, without the deleted. That sentence
-//! is all there is here; nothing is shared with the engine. It is computed from
+//! home(u) = the posts among those written or reposted by u and by the accounts that u
+//! follows now, newest first, without the deleted; the newest CAP of them are held ready.
+//! That sentence is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
 use super::{
@@ -37,21 +37,29 @@ impl Model {
         Self { cap, following: following(graph, changes), posts: by_author }
     }
 
-    /// Every post that a reader's definition admits, newest first, beyond the cap
-    /// too, as far as each author's newest CAP go.
-    pub(super) fn candidates(&self, reader: UserIndex) -> Vec<PostId> {
+    /// A reader's home timeline, to its very end.
+    pub(super) fn home(&self, reader: UserIndex) -> Vec<PostId> {
+        self.newest_of_each(reader, usize::MAX)
+    }
+
+    /// What is held ready of it.
+    pub(super) fn ready(&self, reader: UserIndex) -> Vec<PostId> {
+        let mut ids = self.newest_of_each(reader, self.cap);
+        ids.truncate(self.cap);
+        ids
+    }
+
+    fn newest_of_each(&self, reader: UserIndex, count_max: usize) -> Vec<PostId> {
         let authors = self.following.of(reader).iter().copied().chain([reader]);
-        let mut ids: Vec<PostId> = authors
-            .flat_map(|author| self.posts.of(author).iter().take(self.cap + 1))
-            .copied()
-            .collect();
+        let newest = |author| self.posts.of(author).iter().take(count_max);
+        let mut ids: Vec<PostId> = authors.flat_map(newest).copied().collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids
     }
 
-    /// The home timeline out of a reader's candidates.
-    pub(super) fn home<'a>(&self, candidates: &'a [PostId]) -> &'a [PostId] {
-        &candidates[..candidates.len().min(self.cap)]
+    /// How many posts are held ready, at the most.
+    pub(super) fn cap(&self) -> usize {
+        self.cap
     }
 
     /// Everything that an account has posted, newest first.
@@ -170,10 +178,10 @@ mod tests {
     fn a_home_timeline_is_the_one_sentence() {
         let posts = [(1, 10), (0, 11), (2, 12), (1, 14), (1, 13)].map(|(u, p)| (u, PostId(p)));
         let model = Model::new(&graph(), &Changes::default(), posts.into_iter(), 3);
-        assert_eq!(ids(&model.candidates(0)), [14, 13, 11, 10]);
-        assert_eq!(ids(model.home(&model.candidates(0))), [14, 13, 11]);
-        assert_eq!(ids(&model.candidates(1)), [14, 13, 10]);
-        assert_eq!(ids(&model.candidates(2)), [14, 13, 12, 10]);
+        assert_eq!(ids(&model.home(0)), [14, 13, 11, 10]);
+        assert_eq!(ids(&model.ready(0)), [14, 13, 11]);
+        assert_eq!(ids(&model.home(1)), [14, 13, 10]);
+        assert_eq!(ids(&model.home(2)), [14, 13, 12, 10]);
         assert_eq!(ids(model.author(1)), [14, 13, 10]);
     }
 
@@ -185,10 +193,10 @@ mod tests {
         changes.record(Churn::Follow { follower: 2, followee: 1 });
         let posts = [(1, 10), (0, 11), (2, 12)].map(|(u, p)| (u, PostId(p)));
         let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
-        assert_eq!(ids(&model.candidates(0)), [12, 11]);
-        assert_eq!(ids(&model.candidates(2)), [12, 10]);
+        assert_eq!(ids(&model.home(0)), [12, 11]);
+        assert_eq!(ids(&model.home(2)), [12, 10]);
         changes.record(Churn::Follow { follower: 0, followee: 1 });
         let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
-        assert_eq!(ids(&model.candidates(0)), [12, 11, 10]);
+        assert_eq!(ids(&model.home(0)), [12, 11, 10]);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         progress::{REPORT_EVERY, Reporter},
     },
     domain::PostId,
-    proto::v1::{Floor, Post, timeline_service_client::TimelineServiceClient},
+    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
 };
 
 /// The largest page that the API gives.
@@ -95,18 +95,16 @@ impl Verifier {
         let model = Arc::clone(&this.model);
         let computing = task::spawn_blocking(move || {
             for user in 0..user_count {
-                let candidates = model.candidates(user);
-                let home = model.home(&candidates).to_vec();
                 // Whoever no longer listens has an error to tell.
-                if expected.blocking_send((user, home)).is_err() {
+                if expected.blocking_send((user, model.ready(user))).is_err() {
                     return;
                 }
             }
         });
         let checks = ReceiverStream::new(ahead)
-            .map(|(user, home)| {
+            .map(|(user, ready)| {
                 let this = Arc::clone(&this);
-                async move { this.check_ids(user, &home).await }
+                async move { this.check_ids(user, &ready).await }
             })
             .buffer_unordered(READS_AT_ONCE);
         verification.home_timelines = gather(checks, &mut verification, reporter).await?;
@@ -133,9 +131,11 @@ impl Verifier {
         Ok(verification)
     }
 
-    /// The whole home timeline by ids, in the largest pages.
+    /// What is held ready of a home timeline by ids, in the largest pages.
     async fn check_ids(&self, user: UserIndex, expected: &[PostId]) -> Result<Findings, LoadError> {
-        let home = self.read(user, TimelineKind::Home, PAGE_SIZE_MAX, true).await?;
+        let cap = self.model.cap();
+        let mut home = self.read(user, TimelineKind::Home, PAGE_SIZE_MAX, true, cap).await?;
+        home.ids.truncate(cap);
         let problem = compare(expected, &home.ids);
         Ok(Findings {
             entries: home.ids.len() as u64,
@@ -152,29 +152,32 @@ impl Verifier {
         user: UserIndex,
         by_id: &[(PostId, u32)],
     ) -> Result<Findings, LoadError> {
-        let candidates = self.model.candidates(user);
-        let expected = self.model.home(&candidates);
+        let home = self.model.home(user);
         let mut problems = Vec::new();
         let mut found = |what: &str, problem: String| {
             problems.push(format!("{what} of {}: {problem}", self.name(user)));
         };
 
-        let paged = self.read(user, TimelineKind::Home, SMALL_PAGE_SIZE, true).await?;
+        let paged = self.read_all(user, TimelineKind::Home, SMALL_PAGE_SIZE, true).await?;
+        let expected = paged.part_of(&home, self.model.cap());
         if let Some(difference) = compare(expected, &paged.ids) {
             found("home timeline in small pages", difference.to_string());
         }
-        if let Some(problem) = floor_problem(&candidates, &paged.ids, paged.floor.as_ref()) {
-            found("home timeline", problem);
+        for (above, floor) in &paged.floors {
+            if let Some(problem) = floor_problem(&home, *above, floor.as_ref(), self.model.cap()) {
+                found("home timeline", problem);
+            }
         }
-        let hydrated = self.read(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false).await?;
-        if let Some(difference) = compare(expected, &hydrated.ids) {
+        let hydrated = self.read_all(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false).await?;
+        if let Some(difference) = compare(hydrated.part_of(&home, self.model.cap()), &hydrated.ids)
+        {
             found("home timeline with posts", difference.to_string());
         }
         if let Some(problem) = self.post_problem(&hydrated, by_id) {
             found("home timeline with posts", problem);
         }
         for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
-            let own = self.read(user, TimelineKind::Author, page_size, ids_only).await?;
+            let own = self.read_all(user, TimelineKind::Author, page_size, ids_only).await?;
             if let Some(difference) = compare(self.model.author(user), &own.ids) {
                 found("author timeline", difference.to_string());
             }
@@ -212,12 +215,24 @@ impl Verifier {
     }
 
     /// All pages of a timeline.
+    async fn read_all(
+        &self,
+        user: UserIndex,
+        kind: TimelineKind,
+        page_size: i32,
+        ids_only: bool,
+    ) -> Result<Timeline, LoadError> {
+        self.read(user, kind, page_size, ids_only, usize::MAX).await
+    }
+
+    /// Pages of a timeline until they have so many posts.
     async fn read(
         &self,
         user: UserIndex,
         kind: TimelineKind,
         page_size: i32,
         ids_only: bool,
+        count_min: usize,
     ) -> Result<Timeline, LoadError> {
         let client = TimelineServiceClient::new(channel_of(&self.channels, user));
         let mut timeline = Timeline::default();
@@ -247,7 +262,7 @@ impl Verifier {
             .await?;
             page_token = page.next_page_token.clone();
             timeline.add(page)?;
-            if page_token.is_empty() {
+            if page_token.is_empty() || timeline.ids.len() >= count_min {
                 return Ok(timeline);
             }
         }
@@ -271,7 +286,8 @@ impl Verifier {
 struct Timeline {
     ids: Vec<PostId>,
     posts: Vec<Post>,
-    floor: Option<Floor>,
+    /// The floor of each page, with how many posts were above the page.
+    floors: Vec<(usize, Option<Floor>)>,
     pages_without_posts: u32,
 }
 
@@ -280,6 +296,14 @@ struct Timeline {
 const EMPTY_PAGES_MAX: u32 = 100;
 
 impl Timeline {
+    /// What it should be of the whole: all of it, or what is held ready, where its reader
+    /// follows too many for more.
+    fn part_of<'a>(&self, home: &'a [PostId], cap: usize) -> &'a [PostId] {
+        let last = self.floors.last().and_then(|(_, floor)| floor.as_ref());
+        let is_cut = last.is_some_and(|floor| floor.reason() == FloorReason::Followees);
+        if is_cut { &home[..home.len().min(cap)] } else { home }
+    }
+
     fn add(&mut self, page: Page) -> Result<(), LoadError> {
         if page.post_ids.is_empty() {
             self.pages_without_posts += 1;
@@ -291,10 +315,9 @@ impl Timeline {
         } else {
             self.pages_without_posts = 0;
         }
+        self.floors.push((self.ids.len(), page.floor));
         self.ids.extend(page.post_ids.into_iter().map(PostId));
         self.posts.extend(page.posts);
-        // Of the whole timeline: any page has it.
-        self.floor = page.floor;
         Ok(())
     }
 }

@@ -7,8 +7,8 @@
 //!                                              home timelines when first read)
 //! ```
 //!
-//! Posts, author timelines, requests and the graph are on disk. The accounts and
-//! the graph are also in memory, whole, since every fan-out walks them; author
+//! Posts, author timelines, requests, the graph and whom readers hide are on disk. The
+//! accounts, the graph and whom readers hide are also in memory, whole; author
 //! timelines come into memory when a rebuild needs them; home timelines are in
 //! memory only. Nothing here is fsynced event by event: the log is the truth, and
 //! the store resumes where its disk remembers.
@@ -19,6 +19,7 @@ mod authors;
 mod disk;
 mod edges;
 mod graph;
+mod hides;
 mod homes;
 mod id_set;
 mod newest_ids;
@@ -39,13 +40,14 @@ use self::{
     authors::AuthorTimelines,
     disk::{Disk, Mark},
     graph::Graph,
+    hides::HideTable,
     homes::{HomeLimits, HomeTable},
     posts::PostTable,
 };
 use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT,
+        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, Hides,
         HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket,
         Resume, Resumed, StoreError, StoreSize,
     },
@@ -95,6 +97,7 @@ struct Inner {
     disk: Disk,
     accounts: AccountTable,
     graph: Graph,
+    hides: HideTable,
     authors: AuthorTimelines,
     homes: HomeTable,
     posts: PostTable,
@@ -124,6 +127,7 @@ impl EmbeddedStore {
             disk,
             accounts: AccountTable::default(),
             graph: Graph::default(),
+            hides: HideTable::default(),
             authors: AuthorTimelines::new(limits.entries_max),
             homes: HomeTable::new(limits),
             posts: PostTable::new(settings.post_cache_bytes),
@@ -313,8 +317,10 @@ impl Homes for EmbeddedStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
+        let hides = self.inner.hides.of(reader);
         let hidden = self.inner.posts.hidden();
-        Ok(self.inner.homes.page(reader, before, count_max, |post| hidden.contains(post)))
+        let is_hidden = |post| hidden.contains(post);
+        Ok(self.inner.homes.page(reader, before, count_max, is_hidden, hides))
     }
 
     async fn begin_rebuild(&self, reader: u32) -> Result<RebuildTicket, StoreError> {
@@ -418,8 +424,26 @@ impl Lookups for EmbeddedStore {
         .await
     }
 
+    async fn older_of(
+        &self,
+        authors: &[u32],
+        before: PostId,
+        count_max: usize,
+    ) -> Result<Vec<Vec<PostId>>, StoreError> {
+        let users = self.inner.accounts.users(authors);
+        self.run_blocking(move |inner| {
+            let older = |user| inner.disk.author_page(user, Some(before), count_max);
+            users.into_iter().map(older).collect()
+        })
+        .await
+    }
+
     async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
         Ok(self.inner.graph.follows(follower, followee))
+    }
+
+    async fn hides(&self, reader: u32) -> Result<Arc<Hides>, StoreError> {
+        Ok(self.inner.hides.of(reader))
     }
 
     async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {

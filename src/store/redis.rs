@@ -74,7 +74,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "6";
+const VERSION: &str = "7";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! A post that somebody wants to publish, and what may be wrong with it. Pure.
 
-use crate::domain::{Origin, Post, PostId, UserId};
+use crate::domain::{Origin, Post, PostId, Reference, UserId};
 
 /// The longest link, in bytes.
 pub const LINK_BYTES_MAX: usize = 2_048;
@@ -29,6 +29,41 @@ pub struct Draft {
     pub is_retry: bool,
 }
 
+/// How a draft refers to a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Referring {
+    ReplyTo,
+    RepostOf,
+}
+
+impl Referring {
+    /// The name of the field in the API.
+    pub(super) fn field(self) -> &'static str {
+        match self {
+            Self::ReplyTo => "reply_to_id",
+            Self::RepostOf => "repost_of_id",
+        }
+    }
+}
+
+/// The posts that a draft refers to, found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct References {
+    pub(super) reply_to: Option<Reference>,
+    pub(super) repost_of: Option<Reference>,
+}
+
+impl References {
+    /// Notes one that was found.
+    pub(super) fn set(&mut self, how: Referring, post: &Post) {
+        let reference = Some(Reference { post: post.id, author: post.author });
+        match how {
+            Referring::ReplyTo => self.reply_to = reference,
+            Referring::RepostOf => self.repost_of = reference,
+        }
+    }
+}
+
 /// A field of a request that is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -46,11 +81,11 @@ impl FieldError {
 }
 
 impl Draft {
-    /// The posts that it refers to, with the names of the fields.
-    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, PostId)> + use<> {
-        [("reply_to_id", self.reply_to), ("repost_of_id", self.repost_of)]
+    /// The posts that it refers to.
+    pub(super) fn references(&self) -> impl Iterator<Item = (Referring, PostId)> + use<> {
+        [(Referring::ReplyTo, self.reply_to), (Referring::RepostOf, self.repost_of)]
             .into_iter()
-            .filter_map(|(field, post)| Some((field, post?)))
+            .filter_map(|(how, post)| Some((how, post?)))
     }
 
     /// The client's name for the request; every author has its own names.
@@ -65,15 +100,15 @@ impl Draft {
     }
 
     /// The post that it makes, and the client's name for the request.
-    pub(super) fn into_post(self, id: PostId) -> (Post, Option<String>) {
+    pub(super) fn into_post(self, id: PostId, references: References) -> (Post, Option<String>) {
         let post = Post {
             id,
             author: self.author,
             text: self.text,
             origin: self.origin,
             link: self.link,
-            reply_to: self.reply_to,
-            repost_of: self.repost_of,
+            reply_to: references.reply_to,
+            repost_of: references.repost_of,
         };
         (post, self.request_id)
     }
@@ -124,11 +159,18 @@ pub fn check_post(field: &'static str, post: PostId) -> Result<(), FieldError> {
 
 /// Checks both ends of a follow.
 pub fn check_follow(follower: UserId, followee: UserId) -> Result<(), FieldError> {
-    check_user("follower_id", follower)?;
-    check_user("followee_id", followee)?;
-    if follower == followee {
-        let reason = format!("account {followee} cannot follow itself");
-        return Err(FieldError::new("followee_id", reason));
+    check_pair(("follower_id", follower), ("followee_id", followee))
+}
+
+/// Checks two accounts, with the names of their fields, that must not be the same.
+pub(super) fn check_pair(
+    (field, user): (&'static str, UserId),
+    (other_field, other): (&'static str, UserId),
+) -> Result<(), FieldError> {
+    check_user(field, user)?;
+    check_user(other_field, other)?;
+    if user == other {
+        return Err(FieldError::new(other_field, format!("is account {user} itself")));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Inner, WriteError,
-    draft::Draft,
+    draft::{Draft, References, Referring},
     patience::{self, Answer},
     requests::{Claim, Outcome, RequestKey},
 };
@@ -83,22 +83,25 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .zip(&fates)
             .map(|((_, draft), fate)| matches!(fate, Fate::New(_)).then_some(draft))
             .collect();
-        for (fate, error) in fates.iter_mut().zip(self.bad_references(&new).await) {
-            if let (Fate::New(request), Some(error)) = (&mut *fate, error) {
-                self.give_up(request.take());
-                *fate = Fate::Done(Err(error));
-            }
-        }
+        let references = self.find_references(&new).await;
 
         let (mut posts, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
-        for ((id, draft), fate) in drafts.into_iter().zip(&fates) {
-            if matches!(fate, Fate::New(_)) {
-                if let Some(key) = fate.request_key() {
-                    let (place, key, is_retry) = (posts.len(), key.clone(), draft.is_retry);
-                    named.push(Named { place, key, is_retry });
+        for (((id, draft), fate), references) in drafts.into_iter().zip(&mut fates).zip(references)
+        {
+            let Fate::New(request) = fate else { continue };
+            match references {
+                Ok(references) => {
+                    if let Some(Request { key, .. }) = request {
+                        let (place, key, is_retry) = (posts.len(), key.clone(), draft.is_retry);
+                        named.push(Named { place, key, is_retry });
+                    }
+                    posts.push(draft.into_post(id, references));
+                    ids.push(id);
                 }
-                posts.push(draft.into_post(id));
-                ids.push(id);
+                Err(error) => {
+                    self.give_up(request.take());
+                    *fate = Fate::Done(Err(error));
+                }
             }
         }
         let mut appended = self.append_posts(posts).await;
@@ -134,11 +137,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .zip(repeated)
             .map(|(draft, repeated)| (!repeated).then_some(draft))
             .collect();
-        let errors = self.bad_references(&new).await;
-        match errors.into_iter().enumerate().find_map(|(place, error)| Some((place, error?))) {
-            Some(refused) => Err(refused),
-            None => Ok(()),
-        }
+        let mut references = self.find_references(&new).await.into_iter().enumerate();
+        references.try_for_each(|(place, found)| found.map(drop).map_err(|error| (place, error)))
     }
 
     /// Whether each draft repeats a request that is under way or done.
@@ -163,28 +163,40 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok(repeated)
     }
 
-    /// What is wrong with the references of each of these drafts.
-    async fn bad_references(&self, drafts: &[Option<&Draft>]) -> Vec<Option<WriteError>> {
-        let mut errors: Vec<Option<WriteError>> = drafts.iter().map(|_| None).collect();
-        let references: Vec<(usize, &'static str, PostId)> = drafts
+    /// The posts that each of these drafts refers to, or what is wrong with that.
+    async fn find_references(
+        &self,
+        drafts: &[Option<&Draft>],
+    ) -> Vec<Result<References, WriteError>> {
+        let mut results: Vec<Result<References, WriteError>> =
+            drafts.iter().map(|_| Ok(References::default())).collect();
+        let references: Vec<(usize, Referring, PostId)> = drafts
             .iter()
             .enumerate()
             .filter_map(|(place, draft)| Some((place, (*draft)?.references())))
-            .flat_map(|(place, of_draft)| of_draft.map(move |(field, id)| (place, field, id)))
+            .flat_map(|(place, of_draft)| of_draft.map(move |(how, id)| (place, how, id)))
             .collect();
         if references.is_empty() {
-            return errors;
+            return results;
         }
         let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
         let found = self.find_posts(&ids).await.map_err(Arc::new);
-        for (index, (place, field, id)) in references.into_iter().enumerate() {
-            match &found {
-                Ok(found) if found.posts[index].is_some() => {}
-                Ok(found) => errors[place] = Some(found.missing(field, id)),
-                Err(error) => errors[place] = Some(WriteError::Store(Arc::clone(error))),
-            }
+        for (index, (place, how, id)) in references.into_iter().enumerate() {
+            let error = match &found {
+                Ok(found) => match &found.posts[index] {
+                    Some(post) => {
+                        if let Ok(references) = &mut results[place] {
+                            references.set(how, post);
+                        }
+                        continue;
+                    }
+                    None => found.missing(how.field(), id),
+                },
+                Err(error) => WriteError::Store(Arc::clone(error)),
+            };
+            results[place] = Err(error);
         }
-        errors
+        results
     }
 
     fn claim(&self, draft: &Draft) -> Fate {

@@ -116,7 +116,6 @@ async fn a_home_timeline_is_the_newest_cap_posts_whatever_is_taken_away() {
     roost.delivered().await;
     let home = roost.home(1).await;
     assert_eq!(home.post_ids, [&new[..], &old[..1]].concat());
-    assert_eq!(home.next_page_token, "");
     let floor = home.floor.expect("a floor");
     assert_eq!((floor.reason(), floor.complete_down_to_id), (FloorReason::Cap, old[0]));
     let author = roost.author(7).await;
@@ -130,6 +129,50 @@ async fn a_home_timeline_is_the_newest_cap_posts_whatever_is_taken_away() {
     assert_eq!(home.post_ids, old);
     let floor = home.floor.expect("a floor");
     assert_eq!((floor.reason(), floor.complete_down_to_id), (FloorReason::Beginning, 0));
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paging_goes_on_below_the_cap_to_the_end_of_the_author_timelines() {
+    let roost = Roost::start_with_cap(5).await;
+    for author in [7, 8, 9] {
+        roost.follow(1, author).await;
+    }
+    let mut posts = Vec::new();
+    for round in 0..10 {
+        for author in [1, 7, 8, 9] {
+            posts.push(roost.publish(post(author, &format!("round {round}"))).await);
+        }
+    }
+    posts.reverse();
+    roost.delivered().await;
+    roost.delete(posts[20]).await;
+    roost.unfollow(1, 9).await;
+    let nines = roost.author(9).await.post_ids;
+    let gone = posts[20];
+    posts.retain(|id| *id != gone && !nines.contains(id));
+
+    for page_size in [1, 3, 5, 7, 100] {
+        let (mut read, mut page_token, mut floors) = (Vec::new(), String::new(), Vec::new());
+        loop {
+            let request = ListHomeTimelineRequest { page_size, page_token, ..home_of(1) };
+            let page = roost.timelines().list_home_timeline(request).await.expect("a page");
+            let page = page.into_inner();
+            assert!(page.posts.iter().map(|post| post.id).eq(page.post_ids.iter().copied()));
+            floors.push((read.len(), page.floor.expect("a floor")));
+            read.extend(page.post_ids);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            page_token = page.next_page_token;
+        }
+        assert_eq!(read, posts, "pages of {page_size}");
+        for (above, floor) in floors {
+            let (reason, down_to) =
+                if above < 5 { (FloorReason::Cap, posts[4]) } else { (FloorReason::Beginning, 0) };
+            assert_eq!((floor.reason(), floor.complete_down_to_id), (reason, down_to));
+        }
+    }
     roost.stop().await;
 }
 

@@ -40,6 +40,12 @@ fn the_tour_goes_as_the_readme_tells_it() {
     by_hand.run(&["follow", "1", "3"]);
     let all: [&[&str]; 4] = [&[&repost], &[&answer], &[&snowing], &[&morning]];
     assert_shows(&by_hand.run(&["timeline", "1"]), &all);
+    assert_eq!(by_hand.run(&["mute", "1", "2"]), "1 mutes 2\n");
+    assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&snowing]]);
+    assert_eq!(by_hand.run(&["unmute", "1", "2"]), "1 does not mute 2\n");
+    assert_eq!(by_hand.run(&["block", "2", "1"]), "2 blocks 1\n");
+    assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&snowing]]);
+    assert_eq!(by_hand.run(&["unblock", "2", "1"]), "2 does not block 1\n");
     assert_eq!(by_hand.run(&["delete", &snowing]), format!("deleted {snowing}\n"));
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&repost], &[&answer], &[&morning]]);
 

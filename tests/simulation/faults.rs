@@ -14,9 +14,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HomeRead, Homes, Ledger, Lookups,
-        Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed, StoreError,
-        StoreSize, embedded::EmbeddedStore,
+        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeRead, Homes, Ledger,
+        Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed,
+        StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -422,8 +422,21 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.newest_of(authors))
     }
 
+    async fn older_of(
+        &self,
+        authors: &[u32],
+        before: PostId,
+        count_max: usize,
+    ) -> Result<Vec<Vec<PostId>>, StoreError> {
+        between_points!(self, self.store.older_of(authors, before, count_max))
+    }
+
     async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
         between_points!(self, self.store.follows(follower, followee))
+    }
+
+    async fn hides(&self, reader: u32) -> Result<Arc<Hides>, StoreError> {
+        between_points!(self, self.store.hides(reader))
     }
 
     async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {

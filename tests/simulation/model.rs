@@ -1,7 +1,8 @@
 //! The pull definition, by brute force, from the log alone.
 //!
-//! home(u) = the newest CAP posts among those written by u and by the accounts u
-//! follows now, newest first, without the deleted.
+//! home(u) = the posts among those written by u and by the accounts u follows now, newest
+//! first, without the deleted, the muted and the blocked. The newest CAP are held ready, those
+//! of hidden accounts among them; the others are pulled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,6 +18,10 @@ pub struct Model {
     pub posts: BTreeMap<PostId, UserId>,
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
+    /// Muter, muted.
+    pub mutes: BTreeSet<(UserId, UserId)>,
+    /// Blocker, blocked.
+    pub blocks: BTreeSet<(UserId, UserId)>,
     /// What each request made.
     pub requests: HashMap<(UserId, String), PostId>,
     /// Everyone who ever posted what, deleted or not.
@@ -52,14 +57,39 @@ impl Model {
                 Event::Unfollowed { followee, follower } => {
                     model.follows.remove(&(follower, followee));
                 }
+                Event::MuteChanged { muter, muted, mutes: true } => {
+                    model.mutes.insert((muter, muted));
+                }
+                Event::MuteChanged { muter, muted, mutes: false } => {
+                    model.mutes.remove(&(muter, muted));
+                }
+                Event::BlockChanged { blocker, blocked, blocks: true } => {
+                    model.blocks.insert((blocker, blocked));
+                }
+                Event::BlockChanged { blocker, blocked, blocks: false } => {
+                    model.blocks.remove(&(blocker, blocked));
+                }
             }
         }
         model
     }
 
-    pub fn home(&self, reader: UserId, cap: usize) -> Vec<PostId> {
-        let is_read = |author: UserId| author == reader || self.follows.contains(&(reader, author));
-        let newest_first = self.posts.iter().rev();
-        newest_first.filter(|(_, author)| is_read(**author)).map(|(id, _)| *id).take(cap).collect()
+    pub fn home(&self, reader: UserId) -> Vec<PostId> {
+        let is_read = |author| author == reader || self.follows.contains(&(reader, author));
+        let of_those = self.posts.iter().rev().filter(|(_, author)| is_read(**author));
+        of_those.filter(|(_, author)| !self.hides(reader, **author)).map(|(id, _)| *id).collect()
+    }
+
+    /// The home timeline as it is held ready: with those whom the reader hides.
+    pub fn delivered(&self, reader: UserId) -> Vec<PostId> {
+        let seeing =
+            Self { posts: self.posts.clone(), follows: self.follows.clone(), ..Self::default() };
+        seeing.home(reader)
+    }
+
+    fn hides(&self, reader: UserId, author: UserId) -> bool {
+        self.mutes.contains(&(reader, author))
+            || self.blocks.contains(&(reader, author))
+            || self.blocks.contains(&(author, reader))
     }
 }

@@ -14,7 +14,7 @@ use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
     fanout::{self, Progress, WorkerPool},
-    home_timeline::HomeTimelines,
+    home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
         Floor, Lookups,
@@ -57,6 +57,8 @@ pub struct Totals {
     pub capped_timelines: u64,
     pub repeated_requests: u64,
     pub resumed_fanouts: u64,
+    /// Posts that are not shown, since their authors are hidden.
+    pub hidden: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
 }
@@ -72,6 +74,7 @@ impl Totals {
         self.capped_timelines += other.capped_timelines;
         self.repeated_requests += other.repeated_requests;
         self.resumed_fanouts += other.resumed_fanouts;
+        self.hidden += other.hidden;
         self.fingerprint ^= other.fingerprint;
     }
 }
@@ -88,6 +91,10 @@ struct Told {
     /// Follower and followee: whether the follow holds in every read, while no
     /// change of it is under way.
     follows: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// Muter and muted, likewise.
+    mutes: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// Blocker and blocked, likewise.
+    blocks: Mutex<BTreeMap<(UserId, UserId), bool>>,
     next_request: AtomicU64,
     reads: AtomicU64,
     repeated_requests: AtomicU64,
@@ -334,22 +341,33 @@ impl Simulation {
         for post in &*self.told.deleted.lock().unwrap() {
             assert!(!model.posts.contains_key(post), "acknowledged deletion of {post} is lost");
         }
-        for (pair, follows) in &*self.told.follows.lock().unwrap() {
-            assert_eq!(model.follows.contains(pair), *follows, "follow {pair:?}");
+        for (what, told, holds) in [
+            ("follow", &self.told.follows, &model.follows),
+            ("mute", &self.told.mutes, &model.mutes),
+            ("block", &self.told.blocks, &model.blocks),
+        ] {
+            for (pair, told) in &*told.lock().unwrap() {
+                assert_eq!(holds.contains(pair), *told, "{what} {pair:?}");
+            }
         }
         // Twice: as delivered, and with page sizes of another kind.
         for _ in 0..2 {
             for user in (1..=USERS).map(UserId) {
-                let (read, floor) = self.read_all(engine, user).await;
-                let expected = model.home(user, CAP);
-                assert_eq!(read, expected, "the home timeline of {user}");
-                let whole = model.home(user, usize::MAX);
-                if whole.len() > CAP {
-                    self.totals.capped_timelines += 1;
-                    assert_eq!(floor, Floor::Cap(expected[CAP - 1]), "the floor of {user}");
-                } else if let Floor::Cap(oldest) = floor {
-                    // More than is true may not be claimed, less may.
-                    assert_eq!(oldest, expected[CAP - 1], "the floor of {user}");
+                let (read, floors) = self.read_all(engine, user).await;
+                assert_eq!(read, model.home(user), "the home timeline of {user}");
+                let delivered = model.delivered(user);
+                self.totals.capped_timelines += u64::from(delivered.len() > CAP);
+                self.totals.hidden += (delivered.len() - read.len()) as u64;
+                let oldest_ready = delivered.get(CAP - 1).copied();
+                for (before, floor) in floors {
+                    let is_below = before.is_some_and(|before| Some(before) <= oldest_ready);
+                    let is_true = match floor {
+                        // More than is true may not be claimed, less may.
+                        Floor::Cap(oldest) => !is_below && Some(oldest) == oldest_ready,
+                        Floor::Beginning => is_below || delivered.len() <= CAP,
+                        Floor::Followees(_) => false,
+                    };
+                    assert!(is_true, "{floor:?} below {before:?} of {delivered:?} of {user}");
                 }
             }
         }
@@ -362,15 +380,22 @@ impl Simulation {
         }
     }
 
-    async fn read_all(&self, engine: &Engine, user: UserId) -> (Vec<PostId>, Floor) {
-        let mut ids = Vec::new();
+    /// All pages of a home timeline, and the floor of each, with what it was to be older than.
+    async fn read_all(
+        &self,
+        engine: &Engine,
+        user: UserId,
+    ) -> (Vec<PostId>, Vec<(Option<PostId>, Floor)>) {
+        let (mut ids, mut floors, mut before) = (Vec::new(), Vec::new(), None);
         loop {
             let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
-            let page = engine.homes.read(user, ids.last().copied(), count_max).await.unwrap();
+            let page = engine.homes.read(user, &Filter::default(), before, count_max).await;
+            let page = page.unwrap();
+            floors.push((before, page.floor));
             ids.extend(page.ids);
-            if !page.more {
-                return (ids, page.floor);
-            }
+            let Some(next) = page.next else { return (ids, floors) };
+            assert!(before.is_none_or(|before| next < before), "pages go on");
+            before = Some(next);
         }
     }
 }
@@ -395,8 +420,9 @@ impl Client {
                 32..45 => self.change_follow(self.author(), true).await,
                 45..52 => self.change_follow(self.author(), false).await,
                 52..55 => self.import().await,
-                55..66 => self.change_all_at_once().await,
-                66..70 => self.repeat_a_request_elsewhere().await,
+                55..64 => self.change_all_at_once().await,
+                64..67 => self.repeat_a_request_elsewhere().await,
+                67..72 => self.change_hide().await,
                 _ => self.read().await,
             }
         }
@@ -522,6 +548,25 @@ impl Client {
         }
     }
 
+    /// As with follows, those of its own readers.
+    async fn change_hide(&self) {
+        let (reader, other, hides) = (self.user(), self.author(), self.faults.chance(60));
+        if reader == other || reader.0 % CLIENTS != self.number {
+            return;
+        }
+        let pair = (reader, other);
+        let (told, result) = if self.faults.chance(50) {
+            self.told.mutes.lock().unwrap().remove(&pair);
+            (&self.told.mutes, self.writes.mute(reader, other, hides).await)
+        } else {
+            self.told.blocks.lock().unwrap().remove(&pair);
+            (&self.told.blocks, self.writes.block(reader, other, hides).await)
+        };
+        if let Ok(true) = result {
+            told.lock().unwrap().insert(pair, hides);
+        }
+    }
+
     async fn import(&self) {
         let followee = self.author();
         let followers: Vec<UserId> = (1..=USERS)
@@ -538,19 +583,32 @@ impl Client {
     async fn read(&self) {
         let reader = self.user();
         let deleted = self.told.deleted.lock().unwrap().clone();
-        let before = self.told.follows.lock().unwrap().clone();
+        let all_told = || {
+            let Told { follows, mutes, blocks, .. } = &*self.told;
+            [follows, mutes, blocks].map(|told| told.lock().unwrap().clone())
+        };
+        let [follows, mutes, blocks] = all_told();
         let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
-        let Ok(page) = self.homes.read(reader, None, count_max).await else { return };
+        let page = self.homes.read(reader, &Filter::default(), None, count_max).await;
+        let Ok(page) = page else { return };
         self.told.reads.fetch_add(1, Ordering::Relaxed);
-        let after = self.told.follows.lock().unwrap().clone();
+        let [follows_then, mutes_then, blocks_then] = all_told();
         let model = Model::of(&self.log.all());
         assert!(page.ids.is_sorted_by(|newer, older| newer > older), "the order of {page:?}");
         for id in page.ids {
             assert!(!deleted.contains(&id), "{id} is deleted, and {reader} sees it");
             let author = model.authors[&id];
-            let pair = (reader, author);
-            let unfollowed = before.get(&pair) == Some(&false) && after.get(&pair) == Some(&false);
+            let (pair, turned) = ((reader, author), (author, reader));
+            // Told before the read, and after it.
+            let is = |told: &BTreeMap<_, bool>, then: &BTreeMap<_, bool>, pair, value| {
+                told.get(pair) == Some(&value) && then.get(pair) == Some(&value)
+            };
+            let unfollowed = is(&follows, &follows_then, &pair, false);
             assert!(!unfollowed, "{reader} does not follow {author}, and sees {id}");
+            let hidden = is(&mutes, &mutes_then, &pair, true)
+                || is(&blocks, &blocks_then, &pair, true)
+                || is(&blocks, &blocks_then, &turned, true);
+            assert!(!hidden, "{reader} hides {author}, and sees {id}");
         }
     }
 }

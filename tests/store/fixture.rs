@@ -6,8 +6,8 @@ use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
     fanout::combine,
     store::{
-        Accounts, FollowSide, HomePage, HomeRead, Homes, Ledger, Lookups, NewestPosts, PushOutcome,
-        RebuildTicket, Store,
+        Accounts, FollowSide, HideReason, HomePage, HomeRead, Homes, Ledger, Lookups, NewestPosts,
+        PushOutcome, RebuildTicket, Store,
     },
 };
 
@@ -153,6 +153,11 @@ impl<B: Backend> World<B> {
             let ids = self.author_page(user, None, usize::MAX).await;
             ledger.posts.extend(ids.into_iter().map(|id| (id, user)));
             let Some(account) = self.store.account(user).await.unwrap() else { continue };
+            let hides = self.store.hides(account).await.unwrap();
+            for reason in [HideReason::Muted, HideReason::Blocked, HideReason::BlockedBy] {
+                let others = hides.for_reason(reason).iter();
+                ledger.hides.extend(others.map(|other| (user, reason, *other)));
+            }
             for followee in self.listed(user, FollowSide::Following).await {
                 ledger.follows.insert((user, followee));
                 let followee = self.account(followee).await;
@@ -267,6 +272,14 @@ pub fn followed(followee: UserId, followers: &[UserId]) -> Event {
 
 pub fn unfollowed(followee: UserId, follower: UserId) -> Event {
     Event::Unfollowed { followee, follower }
+}
+
+pub fn muted(muter: UserId, muted: UserId, mutes: bool) -> Event {
+    Event::MuteChanged { muter, muted, mutes }
+}
+
+pub fn blocked(blocker: UserId, blocked: UserId, blocks: bool) -> Event {
+    Event::BlockChanged { blocker, blocked, blocks }
 }
 
 /// Of ascending ids.

@@ -2,12 +2,12 @@
 
 use roost::{
     domain::PostId,
-    store::{Floor, Homes, Ledger, PushOutcome},
+    store::{Floor, HideReason, Homes, Ledger, PushOutcome},
 };
 
 use crate::{
     Backend, CAP,
-    fixture::{ANN, BOB, CEM, DEE, NONE, World, deleted, newest, numbers, post},
+    fixture::{ANN, BOB, CEM, DEE, NONE, World, blocked, deleted, muted, newest, numbers, post},
     on_every_backend,
 };
 
@@ -31,6 +31,7 @@ on_every_backend! {
     a_rebuild_leaves_out_what_was_taken_away_meanwhile
     a_rebuild_leaves_out_what_a_purge_cannot_tell_apart
     of_two_rebuilds_at_once_the_last_one_begun_ends_well
+    whom_a_reader_hides_comes_with_its_page
 }
 
 async fn pushes_reach_live_timelines(backend: impl Backend) {
@@ -342,4 +343,23 @@ async fn of_two_rebuilds_at_once_the_last_one_begun_ends_well(backend: impl Back
     assert!(!world.finish(ann, second, [10]).await);
     assert!(world.finish(ann, third, [13]).await);
     assert_eq!(world.shown(ann).await, Some(vec![13]));
+}
+
+async fn whom_a_reader_hides_comes_with_its_page(backend: impl Backend) {
+    let mut world = World::peopled(backend).await;
+    let [ann, bob] = world.accounts([ANN, BOB]).await;
+    for reader in [ann, bob] {
+        world.wake(reader, [10, 11], None).await;
+    }
+    world.apply(&[muted(ANN, CEM, true), blocked(ANN, BOB, true)]).await;
+    let of_ann = world.page(ann, None, 10).await;
+    assert_eq!(numbers(&of_ann.ids), [11, 10]);
+    assert!(of_ann.hides.for_reason(HideReason::Muted).iter().eq([&CEM]));
+    assert!(of_ann.hides.for_reason(HideReason::Blocked).iter().eq([&BOB]));
+    let of_bob = world.page(bob, None, 10).await;
+    assert!(of_bob.hides.for_reason(HideReason::BlockedBy).iter().eq([&ANN]));
+    world.apply(&[muted(ANN, CEM, false), blocked(ANN, BOB, false)]).await;
+    for reader in [ann, bob] {
+        assert!(world.page(reader, None, 10).await.hides.is_empty());
+    }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use roost::{
-    domain::{Event, Origin, Post, PostId, UserId},
+    domain::{Event, Origin, Post, PostId, Reference, UserId},
     store::{Cursor, FollowCounts, FollowSide, Homes, Ledger, Lookups, NewestPosts, Work},
 };
 
@@ -62,11 +62,14 @@ async fn posts_are_kept_as_they_were_written(backend: impl Backend) {
         text: "жук 🐞".to_owned(),
         origin: Origin::Rss,
         link: Some("https://example.org/?q=1".to_owned()),
-        reply_to: Some(PostId(10)),
+        reply_to: Some(Reference { post: PostId(10), author: BOB }),
         ..post_of(11, BOB)
     };
-    let repost =
-        Post { text: String::new(), repost_of: Some(PostId(11)), ..post_of(u64::MAX >> 1, ANN) };
+    let repost = Post {
+        text: String::new(),
+        repost_of: Some(Reference { post: PostId(11), author: BOB }),
+        ..post_of(u64::MAX >> 1, ANN)
+    };
     let posts = [plain, rich, repost];
     let events = posts.clone().map(|post| Event::PostPublished { post, request_id: None });
     assert_eq!(world.apply(&events).await, NONE);

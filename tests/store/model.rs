@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, PostId, UserId},
-    store::{Floor, Homes, Lookups, NewestPosts},
+    store::{Floor, HideReason, Homes, Lookups, NewestPosts},
 };
 
 use crate::{
     Backend, CAP,
-    fixture::{ANN, World, followed, newest, numbers, post_of, unfollowed},
+    fixture::{ANN, World, blocked, followed, muted, newest, numbers, post_of, unfollowed},
     on_every_backend,
     seed::seed,
 };
@@ -35,6 +35,8 @@ async fn the_ledger_is_what_a_plain_model_would_be(backend: impl Backend) {
                 Event::PostPublished { post: post_of(id, user(rng)), request_id: request }
             }
             5..7 => followed(user(rng), &[user(rng), user(rng)]),
+            7 => muted(user(rng), user(rng), rng.random_bool(0.6)),
+            8 => blocked(user(rng), user(rng), rng.random_bool(0.6)),
             _ => unfollowed(user(rng), user(rng)),
         };
         let mut events: Vec<Event> =
@@ -67,7 +69,13 @@ async fn the_ledger_is_what_a_plain_model_would_be(backend: impl Backend) {
         for user in &users {
             if world.store.exists(*user).await.unwrap() {
                 let of_user = expected.posts.iter().filter(|(_, author)| *author == user);
-                world.assert_newest(*user, &of_user.map(|(id, _)| *id).collect()).await;
+                let all: BTreeSet<u64> = of_user.map(|(id, _)| *id).collect();
+                world.assert_newest(*user, &all).await;
+                let before = rng.random_range(0..next_id + 2);
+                let expected: Vec<u64> = all.range(..before).rev().take(3).copied().collect();
+                let author = world.account(*user).await;
+                let older = world.store.older_of(&[author], PostId(before), 3).await.unwrap();
+                assert_eq!(numbers(&older[0]), expected, "of {user} before {before}");
             }
         }
     }
@@ -148,6 +156,8 @@ pub struct Model {
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
     pub requests: BTreeMap<(UserId, String), u64>,
+    /// Reader, why, whom it hides.
+    pub hides: BTreeSet<(UserId, HideReason, UserId)>,
 }
 
 #[derive(Default)]
@@ -178,9 +188,24 @@ impl Model {
                 Event::Unfollowed { followee, follower } => {
                     ledger.follows.remove(&(follower, followee));
                 }
+                Event::MuteChanged { muter, muted, mutes } => {
+                    ledger.set_hide((muter, HideReason::Muted, muted), mutes);
+                }
+                Event::BlockChanged { blocker, blocked, blocks } => {
+                    ledger.set_hide((blocker, HideReason::Blocked, blocked), blocks);
+                    ledger.set_hide((blocked, HideReason::BlockedBy, blocker), blocks);
+                }
             }
         }
         ledger
+    }
+
+    fn set_hide(&mut self, hide: (UserId, HideReason, UserId), hides: bool) {
+        if hides {
+            self.hides.insert(hide);
+        } else {
+            self.hides.remove(&hide);
+        }
     }
 
     pub fn named_in(log: &[Event]) -> Named {
@@ -195,6 +220,10 @@ impl Model {
                 Event::Followed { followers, .. } => named.users.extend(followers),
                 Event::Unfollowed { follower, .. } => {
                     named.users.insert(*follower);
+                }
+                Event::MuteChanged { muted: other, .. }
+                | Event::BlockChanged { blocked: other, .. } => {
+                    named.users.insert(*other);
                 }
                 Event::PostDeleted { .. } => {}
             }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{Event, PostId, UserId},
-    store::StoreError,
+    store::{StoreError, hides::hide_changes},
 };
 
 /// An account's follow changes on disk are replaced by a snapshot once there are
@@ -47,6 +47,12 @@ impl Inner {
                 unwritten.add_account(user);
             }
             self.change_followers(followee, change.kind, &change.followers)?;
+        }
+        for entry in self.disk.hides() {
+            let (reader, reason, other) = entry?;
+            let (accounts, new) = self.number(&[reader])?;
+            new.into_iter().for_each(|user| unwritten.add_account(user));
+            self.hides.set(accounts[0], reason, other, true);
         }
         unwritten.commit_unmarked()
     }
@@ -139,6 +145,9 @@ impl Inner {
                     let change = edges::encode(ChangeKind::Remove, vec![*follower]);
                     batch.add_follow_change(*followee, offset, change);
                 }
+                Event::MuteChanged { .. } | Event::BlockChanged { .. } => {
+                    hide_changes(event).for_each(|change| batch.change_hide(change));
+                }
             }
         }
         self.greatest_post.fetch_max(greatest_post, Ordering::Relaxed);
@@ -166,6 +175,12 @@ impl Inner {
                 }
                 Event::Unfollowed { followee, follower } => {
                     self.change_followers(*followee, ChangeKind::Remove, &[*follower])?;
+                }
+                Event::MuteChanged { .. } | Event::BlockChanged { .. } => {
+                    for change in hide_changes(event) {
+                        let reader = self.number(&[change.reader])?.0[0];
+                        self.hides.set(reader, change.reason, change.other, change.hides);
+                    }
                 }
             }
         }
@@ -223,6 +238,8 @@ impl Inner {
             match event {
                 Event::Followed { followers, .. } => users.extend_from_slice(followers),
                 Event::Unfollowed { follower, .. } => users.push(*follower),
+                Event::MuteChanged { muted: other, .. }
+                | Event::BlockChanged { blocked: other, .. } => users.push(*other),
                 Event::PostPublished { .. } | Event::PostDeleted { .. } => {}
             }
         }
@@ -246,7 +263,7 @@ impl Inner {
                 Event::Followed { followee, .. } | Event::Unfollowed { followee, .. } => {
                     Some(*followee)
                 }
-                Event::PostPublished { .. } | Event::PostDeleted { .. } => None,
+                _ => None,
             })
             .collect();
         let mut batch = None;

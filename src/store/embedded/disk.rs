@@ -7,6 +7,7 @@
 //! | `author_posts` | author, post | nothing: an author timeline is a range of keys |
 //! | `requests` | author, request id | the post that the request made |
 //! | `follows` | followee, offset, part | a change of its followers, see [`edges`](super::edges) |
+//! | `hides` | reader, reason, account | nothing: the reader does not see the account |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a
 //! mark of how far the partition's events have come, under a key that starts with
@@ -21,7 +22,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistM
 use crate::{
     domain::{Post, PostId, UserId},
     event_log::codec,
-    store::StoreError,
+    store::{HideReason, StoreError, hides::HideChange},
 };
 
 /// The id that stands before all ids.
@@ -35,6 +36,7 @@ pub(super) struct Disk {
     author_posts: Keyspace,
     requests: Keyspace,
     follows: Keyspace,
+    hides: Keyspace,
 }
 
 /// How far a partition's events have come.
@@ -60,6 +62,7 @@ impl Disk {
             author_posts: keyspace("author_posts")?,
             requests: keyspace("requests")?,
             follows: keyspace("follows")?,
+            hides: keyspace("hides")?,
             database,
             dir: name,
         })
@@ -84,8 +87,9 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 5] {
-        [&self.accounts, &self.posts, &self.author_posts, &self.requests, &self.follows]
+    fn keyspaces(&self) -> [&Keyspace; 6] {
+        let Self { accounts, posts, author_posts, requests, follows, hides, .. } = self;
+        [accounts, posts, author_posts, requests, follows, hides]
     }
 
     pub(super) fn batch(&self) -> DiskBatch<'_> {
@@ -113,6 +117,21 @@ impl Disk {
             let (key, value) = entry.into_inner().map_err(|error| self.failure(error))?;
             let followee = u64_at(&key, 0).ok_or_else(|| self.damage("a follow is malformed"))?;
             Ok((UserId(followee), value))
+        })
+    }
+
+    /// Reader, reason and account of all that is hidden.
+    pub(super) fn hides(
+        &self,
+    ) -> impl Iterator<Item = Result<(UserId, HideReason, UserId), StoreError>> + '_ {
+        self.hides.range(first_key()..).map(|entry| {
+            let key = entry.key().map_err(|error| self.failure(error))?;
+            let reason = key.get(8).and_then(|byte| HideReason::of_byte(*byte));
+            let parts = (u64_at(&key, 0), reason, u64_at(&key, 9));
+            let (Some(reader), Some(reason), Some(other)) = parts else {
+                return Err(self.damage("whom a reader hides is malformed"));
+            };
+            Ok((UserId(reader), reason, UserId(other)))
         })
     }
 
@@ -224,6 +243,16 @@ impl DiskBatch<'_> {
             self.batch.insert(&self.disk.follows, follow_key(followee, offset, part), value);
         }
         Ok(())
+    }
+
+    pub(super) fn change_hide(&mut self, change: HideChange) {
+        let HideChange { reader, reason, other, hides } = change;
+        let key = [&reader.0.to_be_bytes()[..], &[reason.byte()], &other.0.to_be_bytes()].concat();
+        if hides {
+            self.batch.insert(&self.disk.hides, key, []);
+        } else {
+            self.batch.remove(&self.disk.hides, key);
+        }
     }
 
     /// Makes a batch hold that has nothing to do with how far a partition has come.

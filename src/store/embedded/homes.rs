@@ -5,13 +5,16 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use super::{newest_ids::NewestIds, slots::Slots};
 use crate::{
     domain::PostId,
-    store::{Floor, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket},
+    store::{Floor, Hides, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket},
 };
 
 /// Ids taken away that one rebuild remembers, at the most.
@@ -125,13 +128,15 @@ impl HomeTable {
         self.totals.add(change);
     }
 
-    /// `hidden` says which ids are deleted and may still be in lists.
+    /// `hidden` says which ids are deleted and may still be in lists; `hides`, whom the
+    /// reader hides, comes with the page.
     pub(super) fn page(
         &self,
         reader: u32,
         before: Option<PostId>,
         count_max: usize,
         hidden: impl Fn(PostId) -> bool,
+        hides: Arc<Hides>,
     ) -> HomeRead {
         let cap = self.limits.cap;
         self.homes.with(reader, |home| {
@@ -149,7 +154,7 @@ impl HomeTable {
                 Some(oldest) if !complete => Floor::Cap(PostId(oldest)),
                 _ => Floor::Beginning,
             };
-            HomeRead::Page(HomePage { ids, more, floor })
+            HomeRead::Page(HomePage { ids, more, floor, hides })
         })
     }
 

@@ -10,7 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::domain::{Event, Post, PostId, UserId};
+use crate::{
+    domain::{Event, Post, PostId, UserId},
+    store::{HideReason, hides::hide_changes},
+};
 
 /// The outcome of a batch.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Fold<'a> {
     pub(super) deleted: BTreeMap<PostId, UserId>,
     /// For each followee, who follows it and who no longer does.
     pub(super) follows: BTreeMap<UserId, BTreeMap<UserId, bool>>,
+    /// For each reader, whom it hides or no longer does.
+    pub(super) hides: BTreeMap<UserId, BTreeMap<(HideReason, UserId), bool>>,
     /// Everybody whom an event names, unless by a post that is there to tell.
     pub(super) accounts: BTreeSet<UserId>,
     /// Posts that are not to be made, ascending: their author's request made another
@@ -123,6 +128,14 @@ impl<'a> Fold<'a> {
                 Event::Unfollowed { followee, follower } => {
                     fold.accounts.extend([*followee, *follower]);
                     fold.follows.entry(*followee).or_default().insert(*follower, false);
+                }
+                Event::MuteChanged { muter: one, muted: other, .. }
+                | Event::BlockChanged { blocker: one, blocked: other, .. } => {
+                    fold.accounts.extend([*one, *other]);
+                    for change in hide_changes(event) {
+                        let of_reader = fold.hides.entry(change.reader).or_default();
+                        of_reader.insert((change.reason, change.other), change.hides);
+                    }
                 }
             }
         }

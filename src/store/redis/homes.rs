@@ -1,6 +1,6 @@
 //! Home timelines in Redis.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use redis::Value;
 
@@ -67,8 +67,13 @@ impl Homes for RedisStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
-        let Some(list) = self.inner.list(reader).await? else { return Ok(HomeRead::Asleep) };
-        self.inner.cut(&list.ids, list.floor, before, count_max).await
+        let Some((list, hides)) = self.inner.list(reader).await? else {
+            return Ok(HomeRead::Asleep);
+        };
+        let page = self.inner.cut(&list.ids, list.floor, before, count_max).await?;
+        Ok(page.map_or(HomeRead::Asleep, |page| {
+            HomeRead::Page(HomePage { hides: Arc::new(hides), ..page })
+        }))
     }
 
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
@@ -172,17 +177,18 @@ impl Inner {
         scripts::MERGE.call(&keys::home(reader), &arguments)
     }
 
-    /// Cuts a page out of all the ids above the floor, newest first.
+    /// Cuts a page out of all the ids above the floor, newest first; none if there are
+    /// too few of them.
     async fn cut(
         &self,
         ids: &[PostId],
         floor: PostId,
         before: Option<PostId>,
         count_max: usize,
-    ) -> Result<HomeRead, StoreError> {
+    ) -> Result<Option<HomePage>, StoreError> {
         let cap = self.limits.cap;
         if floor > PostId(0) && ids.len() < cap {
-            return Ok(HomeRead::Asleep);
+            return Ok(None);
         }
         let complete = floor == PostId(0) && ids.len() <= cap;
         let (shown, spare) = ids.split_at(ids.len().min(cap));
@@ -207,7 +213,7 @@ impl Inner {
             let hidden = above + (shown.len() - start - page.len());
             let mut others = if hidden > 0 { self.not_deleted(spare).await? } else { Vec::new() };
             if others.len() < hidden && floor > PostId(0) {
-                return Ok(HomeRead::Asleep);
+                return Ok(None);
             }
             others.truncate(hidden);
             oldest = others.last().copied().or(oldest);
@@ -220,7 +226,7 @@ impl Inner {
             Some(oldest) if !complete => Floor::Cap(oldest),
             _ => Floor::Beginning,
         };
-        Ok(HomeRead::Page(HomePage { ids: page, more, floor }))
+        Ok(Some(HomePage { ids: page, more, floor, hides: Arc::default() }))
     }
 
     async fn not_deleted(&self, ids: &[PostId]) -> Result<Vec<PostId>, StoreError> {

@@ -22,7 +22,7 @@ use super::{
     cursors, damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    keys, number, scripts, watermarks,
+    keys, lists, number, scripts, watermarks,
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -257,6 +257,7 @@ impl Inner {
         let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
         self.write_posts(&fold).await?;
         self.write_graph(&fold).await?;
+        self.write_hides(&fold).await?;
         self.write_author_lists(&fold, newest).await?;
         self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
@@ -330,6 +331,18 @@ impl Inner {
             Call::of("SADD", &[&keys::known(*account), member.as_bytes()])
         });
         self.write(calls.collect()).await.map(drop)
+    }
+
+    async fn write_hides(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        for (reader, changes) in &fold.hides {
+            for ((reason, other), hides) in changes {
+                let command = if *hides { "SADD" } else { "SREM" };
+                let member = lists::hide_member(*reason, *other);
+                calls.push(Call::of(command, &[&keys::hides(*reader), &member]));
+            }
+        }
+        self.write(calls).await.map(drop)
     }
 
     async fn write_graph(&self, fold: &Fold<'_>) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@
 //! taken out, leaves another version in its marker. So a list of 800 ids is read by what
 //! has come since, and is what it would be if all of it were read. Only where a node has lost
 //! the end of a list may another end have grown since; then all that is known is of another
-//! incarnation of Redis, and is forgotten.
+//! incarnation of Redis, and is forgotten. Whom the reader hides comes in the same round trip.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{PostId, UserId},
-    store::StoreError,
+    store::{HideReason, Hides, StoreError},
 };
 
 /// The marker of a live list: its kind, floor, ticket and version.
@@ -61,6 +61,13 @@ pub(super) struct Known {
     incarnation: u64,
 }
 
+/// What a read found.
+struct Read {
+    list: Arc<List>,
+    renewed_at: Instant,
+    hides: Hides,
+}
+
 /// A live list.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct List {
@@ -75,34 +82,37 @@ pub(super) struct List {
 }
 
 impl Inner {
-    /// A reader's list; none if there is none that is live.
-    pub(super) async fn list(&self, reader: UserId) -> Result<Option<Arc<List>>, StoreError> {
+    /// A reader's list, and whom the reader hides; none if there is no list that is live.
+    pub(super) async fn list(
+        &self,
+        reader: UserId,
+    ) -> Result<Option<(Arc<List>, Hides)>, StoreError> {
         let incarnation = self.incarnations.load(Ordering::Acquire);
-        let key = keys::home(reader);
         let known = self.lists.get(&reader).filter(|known| known.incarnation == incarnation);
         let mut read = None;
         if let Some(known) = known {
-            read = self.what_has_come(&key, &known).await?;
+            read = self.what_has_come(reader, &known).await?;
         }
         if read.is_none() {
-            read = self.whole_list(&key).await?;
+            read = self.whole_list(reader).await?;
         }
-        let Some((list, renewed_at)) = read else {
+        let Some(Read { list, renewed_at, hides }) = read else {
             self.lists.remove(&reader);
             return Ok(None);
         };
         self.lists.insert(reader, Known { list: Arc::clone(&list), renewed_at, incarnation });
-        Ok(Some(list))
+        Ok(Some((list, hides)))
     }
 
     /// A known list with what has come since; none if more has happened to it.
     async fn what_has_come(
         &self,
-        key: &[u8],
+        reader: UserId,
         Known { list, renewed_at, .. }: &Known,
-    ) -> Result<Option<(Arc<List>, Instant)>, StoreError> {
-        let last = (list.len - 1).to_string();
+    ) -> Result<Option<Read>, StoreError> {
+        let (key, last) = (&keys::home(reader), (list.len - 1).to_string());
         let mut calls = vec![
+            hides_call(reader),
             Call::of("LRANGE", &[key, last.as_bytes(), b"-1"]),
             // Behind what it vouches for.
             Call::of("LINDEX", &[key, b"0"]),
@@ -112,22 +122,56 @@ impl Inner {
             calls.push(Call::of("EXPIRE", &[key, self.ttl().as_bytes()]));
         }
         let mut replies = self.control.run(calls).await?.into_iter();
+        let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
         let (end, marker) = (replies.next().unwrap_or(Value::Nil), replies.next().and_then(bytes));
         if marker.as_ref() != Some(&list.marker) {
             return Ok(None);
         }
         let renewed_at = if renews { Instant::now() } else { *renewed_at };
-        Ok(List::grown(list, &entries(end))?.map(|list| (list, renewed_at)))
+        let list = List::grown(list, &entries(end))?;
+        Ok(list.map(|list| Read { list, renewed_at, hides }))
     }
 
-    async fn whole_list(&self, key: &[u8]) -> Result<Option<(Arc<List>, Instant)>, StoreError> {
+    async fn whole_list(&self, reader: UserId) -> Result<Option<Read>, StoreError> {
+        let key = &keys::home(reader);
         let calls = vec![
+            hides_call(reader),
             Call::of("LRANGE", &[key, b"0", b"-1"]),
             Call::of("EXPIRE", &[key, self.ttl().as_bytes()]),
         ];
-        let list = self.control.run(calls).await?.into_iter().next().unwrap_or(Value::Nil);
-        Ok(List::of(&entries(list))?.map(|list| (Arc::new(list), Instant::now())))
+        let mut replies = self.control.run(calls).await?.into_iter();
+        let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
+        let list = List::of(&entries(replies.next().unwrap_or(Value::Nil)))?;
+        let renewed_at = Instant::now();
+        Ok(list.map(|list| Read { list: Arc::new(list), renewed_at, hides }))
     }
+
+    /// Whom a reader hides.
+    pub(super) async fn hides(&self, reader: UserId) -> Result<Hides, StoreError> {
+        hides_of(self.control.one(hides_call(reader)).await?)
+    }
+}
+
+fn hides_call(reader: UserId) -> Call {
+    Call::of("SMEMBERS", &[&keys::hides(reader)])
+}
+
+fn hides_of(members: Value) -> Result<Hides, StoreError> {
+    let mut hides = Hides::default();
+    for member in entries(members) {
+        let parts = member.split_first().and_then(|(reason, other)| {
+            let other = std::str::from_utf8(other).ok()?.parse().ok()?;
+            Some((HideReason::of_byte(*reason)?, other))
+        });
+        let (reason, other) = parts.ok_or_else(|| damaged("whom a reader hides"))?;
+        hides.set(reason, other, true);
+    }
+    Ok(hides)
+}
+
+/// How it stands among those whom a reader hides.
+pub(super) fn hide_member(reason: HideReason, other: UserId) -> Vec<u8> {
+    format!("{}{other}", char::from(reason.byte())).into_bytes()
 }
 
 fn entries(list: Value) -> Vec<Vec<u8>> {

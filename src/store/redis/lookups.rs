@@ -20,13 +20,11 @@ use crate::{
     domain::{Post, PostId, UserId},
     event_log::codec,
     store::{
-        ClaimedPost, FollowCounts, FollowSide, Lookups, Moment, NewestPosts, Resume, StoreError,
-        StoreSize,
+        ClaimedPost, FollowCounts, FollowSide, Hides, Lookups, Moment, NewestPosts, Resume,
+        StoreError, StoreSize,
     },
 };
 
-/// Ids of an author's list that are read at once.
-const AUTHOR_PIECE: i64 = 1_000;
 /// The marks of a partition that say how far its worker has come.
 const MARKS: &[&[u8]] =
     &[b"applied", b"shown", b"attempted", b"delivered", b"history", b"greatest_post"];
@@ -113,23 +111,19 @@ impl Lookups for RedisStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<Vec<PostId>, StoreError> {
-        let key = keys::author(author);
-        let mut page = Vec::new();
-        let mut end = -1;
-        while page.len() < count_max {
-            let (first, last) = ((end - AUTHOR_PIECE + 1).to_string(), end.to_string());
-            let call = Call::of("LRANGE", &[&key, first.as_bytes(), last.as_bytes()]);
-            let ids = ids(elements(self.inner.control.one(call).await?))?;
-            let is_last = (ids.len() as i64) < AUTHOR_PIECE;
-            let older = ids.into_iter().rev().filter(|id| before.is_none_or(|before| *id < before));
-            page.extend(older);
-            if is_last {
-                break;
-            }
-            end -= AUTHOR_PIECE;
-        }
-        page.truncate(count_max);
-        Ok(page)
+        let call = older(author, before, count_max);
+        ids_newest_first(self.inner.control.one(call).await?)
+    }
+
+    async fn older_of(
+        &self,
+        authors: &[UserId],
+        before: PostId,
+        count_max: usize,
+    ) -> Result<Vec<Vec<PostId>>, StoreError> {
+        let calls = authors.iter().map(|author| older(*author, Some(before), count_max));
+        let lists = self.inner.control.run(calls.collect()).await?;
+        lists.into_iter().map(ids_newest_first).collect()
     }
 
     async fn newest_of(&self, authors: &[UserId]) -> Result<Vec<NewestPosts>, StoreError> {
@@ -155,6 +149,10 @@ impl Lookups for RedisStore {
         let member = followee.to_string();
         let call = Call::of("SISMEMBER", &[&keys::following(follower), member.as_bytes()]);
         Ok(integer(&self.inner.control.one(call).await?) == 1)
+    }
+
+    async fn hides(&self, reader: UserId) -> Result<Arc<Hides>, StoreError> {
+        Ok(Arc::new(self.inner.hides(reader).await?))
     }
 
     async fn following(&self, reader: UserId) -> Result<Vec<UserId>, StoreError> {
@@ -297,6 +295,21 @@ impl Inner {
         };
         Ok(self.control.run(calls).await?.into_iter().map(named).collect())
     }
+}
+
+/// Asks for the newest posts of an author, or those older than `before`.
+fn older(author: UserId, before: Option<PostId>, count_max: usize) -> Call {
+    let count = count_max.to_string();
+    let before = before.map(|before| before.0.to_be_bytes());
+    let mut arguments = vec![count.as_bytes()];
+    arguments.extend(before.as_ref().map(<[u8; 8]>::as_slice));
+    scripts::OLDER.call(&keys::author(author), &arguments)
+}
+
+fn ids_newest_first(list: Value) -> Result<Vec<PostId>, StoreError> {
+    let mut ids = ids(elements(list))?;
+    ids.reverse();
+    Ok(ids)
 }
 
 fn ids(entries: Vec<redis::Value>) -> Result<Vec<PostId>, StoreError> {

@@ -119,6 +119,27 @@ return 1
     )
 );
 
+// Reads the newest ids of an author's list that are older than another. KEYS: the list.
+// ARGV: how many, that other one if there is one. Returns them, the newest last.
+script!(
+    OLDER,
+    with_less!(
+        r"
+local from, to = 0, redis.call('LLEN', KEYS[1])
+while ARGV[2] and from < to do
+  local middle = math.floor((from + to) / 2)
+  if less(redis.call('LINDEX', KEYS[1], middle), ARGV[2]) then
+    from = middle + 1
+  else
+    to = middle
+  end
+end
+if to == 0 then return {} end
+return redis.call('LRANGE', KEYS[1], math.max(to - ARGV[1], 0), to - 1)
+"
+    )
+);
+
 // Announces a rebuild, or joins the one under way. KEYS: home. ARGV: ticket, seconds
 // to live. Returns the ticket.
 script!(

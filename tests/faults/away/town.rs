@@ -134,8 +134,13 @@ impl Town {
         let mut client = TimelineServiceClient::new(self.channel.clone());
         let (mut home, mut page_token) = (Home::new(), String::new());
         loop {
-            let request =
-                ListHomeTimelineRequest { user_id, page_size: 300, page_token, ids_only: true };
+            let request = ListHomeTimelineRequest {
+                user_id,
+                page_size: 300,
+                page_token,
+                ids_only: true,
+                ..ListHomeTimelineRequest::default()
+            };
             let page = client.list_home_timeline(request).await?.into_inner();
             home.extend(page.post_ids);
             page_token = page.next_page_token;
