@@ -38,6 +38,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+/// The one that Roost runs with.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const PARTITIONS: u32 = 4;
 const THREADS: usize = 2;
 const CAP: usize = 800;

@@ -26,6 +26,10 @@ use roost::{
 };
 use tokio::runtime::Runtime;
 
+/// The one that Roost runs with.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SEED: u64 = 1;
 /// The deliveries that are combined at once.
 const ROUND: usize = 131_072;

@@ -234,8 +234,9 @@ impl App {
         let metrics = Metrics::default();
         let mut server = Server::start(&settings, &metrics).await?;
         match Engine::start(&settings, &server.gate, &metrics, stop).await {
-            Ok(engine) => {
-                server.gate.open(engine.routes(&settings)?).await;
+            Ok(mut engine) => {
+                let routes = engine.routes(&settings, &server.gate)?;
+                server.gate.open(routes).await;
                 Ok(Self { server, engine, drain_max: settings.drain_max })
             }
             Err(error) => {

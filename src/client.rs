@@ -21,7 +21,7 @@ mod timeline;
 
 pub use connect::{DEFAULT_TARGET, Target, Targets};
 pub use error::ClientError;
-pub(crate) use error::status_line;
+pub(crate) use error::{is_transient, status_line};
 pub use follow::{FollowArgs, UnfollowArgs};
 pub use hide::HideArgs;
 pub use import::ImportArgs;

@@ -26,6 +26,11 @@ impl PostId {
     /// The bits below the time.
     pub const NODE_AND_SEQUENCE_BITS: u32 = 22;
 
+    /// The least id of a millisecond since 1970; that of the first one, where it is before.
+    pub fn first_of(unix_ms: u64) -> Self {
+        Self(unix_ms.saturating_sub(Self::EPOCH_UNIX_MS) << Self::NODE_AND_SEQUENCE_BITS)
+    }
+
     /// When the post was accepted, as far as its node's clock knew.
     pub fn created_at(self) -> SystemTime {
         let ms = (self.0 >> Self::NODE_AND_SEQUENCE_BITS) + Self::EPOCH_UNIX_MS;

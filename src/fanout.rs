@@ -6,9 +6,9 @@
 //!  commit ◄── delivered offset ◄── push, remove (homes) ◄── combine ◄┘ of slices
 //! ```
 //!
-//! The worker is the only one that applies the events of its partition, and it
-//! never applies while deliveries are in its hands: every slice asks for the
-//! followers as they are then. An event is committed only once it, and every one
+//! The worker is the only one that applies the events of its partition. While
+//! deliveries are in its hands it applies new posts alone, and nothing that ends a
+//! follow or takes a post away: every slice asks for the followers as they are then. An event is committed only once it, and every one
 //! before it, has been written everywhere it must be. Whatever is applied or
 //! pushed twice after a crash changes nothing the second time.
 

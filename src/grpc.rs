@@ -3,6 +3,7 @@
 mod calls;
 mod gate;
 mod graph;
+mod home_stream;
 mod page;
 mod posts;
 mod publish_stream;
@@ -14,10 +15,14 @@ use std::sync::Arc;
 use tonic::{Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
-pub use self::{calls::Calls, gate::Gate};
+pub use self::{
+    calls::Calls,
+    gate::{Door, Gate},
+};
 use crate::{
     event_log::{EventLog, LogError},
     fanout::Progress,
+    home_stream::Watch,
     home_timeline::{HomeTimelines, ReadError},
     proto::{self, v1},
     store::{Store, StoreError},
@@ -36,6 +41,10 @@ pub struct Api<L, S: Store> {
     pub writes: Writes<L, S>,
     /// Answers what is read.
     pub homes: Arc<HomeTimelines<S>>,
+    /// Tells streams of what is new.
+    pub watch: Arc<Watch<S>>,
+    /// Says whether anything may be read, and when streams are to end.
+    pub door: Door,
     /// Answers what is looked up.
     pub store: Arc<S>,
     /// Says how far the log has come.
@@ -62,6 +71,8 @@ impl<L, S: Store> Clone for Api<L, S> {
         Self {
             writes: self.writes.clone(),
             homes: Arc::clone(&self.homes),
+            watch: Arc::clone(&self.watch),
+            door: self.door.clone(),
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),

@@ -23,7 +23,7 @@
 //!
 //! # Invariants
 //!
-//! - Arrows point one way: `cli → app → {grpc, fanout, home_timeline, writes} →
+//! - Arrows point one way: `cli → app → {grpc, fanout, home_stream, home_timeline, writes} →
 //!   {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
@@ -32,7 +32,7 @@
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
-//!   `home_timeline::merge`, `writes::draft`, the frames of the log, the lists
+//!   `home_timeline::{filter, merge, pull}`, `home_stream::position`, `writes::draft`, the frames of the log, the lists
 //!   and sets of the store.
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
@@ -55,6 +55,7 @@ mod durable_file;
 pub mod event_log;
 pub mod fanout;
 pub mod grpc;
+pub mod home_stream;
 pub mod home_timeline;
 pub mod load;
 pub mod post_id;

@@ -215,6 +215,12 @@ pub trait Homes: Accounts {
         count_max: usize,
     ) -> impl Future<Output = Result<HomeRead, StoreError>> + Send;
 
+    /// Where the timelines of `readers`, which are ascending, end, in the same places.
+    fn ends(
+        &self,
+        readers: &[Self::Account],
+    ) -> impl Future<Output = Result<Vec<HomeEnd>, StoreError>> + Send;
+
     /// Announces a rebuild: from now on pushes are gathered for the reader.
     fn begin_rebuild(
         &self,
@@ -417,6 +423,18 @@ pub struct HomePage {
     pub floor: Floor,
     /// Whom the reader hides.
     pub hides: Arc<Hides>,
+}
+
+/// Where a home timeline ends: another one each time a post comes to it, unless another has
+/// left it at the same time. Nothing else may be read from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HomeEnd {
+    /// How many entries it has.
+    pub len: u64,
+    /// The last of them, as it stands there.
+    pub last: u64,
+    /// What it has lost at its other end.
+    pub floor: u64,
 }
 
 /// How far down a timeline is complete, and why it stops there.

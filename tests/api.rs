@@ -20,5 +20,7 @@ mod rebuild;
 mod server;
 #[path = "api/services.rs"]
 mod services;
+#[path = "api/stream.rs"]
+mod stream;
 #[path = "api/timelines.rs"]
 mod timelines;

@@ -32,6 +32,7 @@ use crate::{
     },
     fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{self, Api, Gate, Limits},
+    home_stream::Watch,
     home_timeline::HomeTimelines,
     post_id::PostIds,
     store::{
@@ -129,10 +130,14 @@ impl Engine {
     }
 
     /// What answers from it; `None` where that is not this process's role.
-    pub(super) fn routes(&self, settings: &Settings) -> Result<Option<Routes>, AppError> {
+    pub(super) fn routes(
+        &mut self,
+        settings: &Settings,
+        gate: &Gate,
+    ) -> Result<Option<Routes>, AppError> {
         match self {
-            Self::Embedded(parts) => parts.routes(settings),
-            Self::Shared(parts) => parts.routes(settings),
+            Self::Embedded(parts) => parts.routes(settings, gate),
+            Self::Shared(parts) => parts.routes(settings, gate),
         }
     }
 
@@ -213,7 +218,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(self)
     }
 
-    fn routes(&self, settings: &Settings) -> Result<Option<Routes>, AppError> {
+    fn routes(&mut self, settings: &Settings, gate: &Gate) -> Result<Option<Routes>, AppError> {
         if !settings.roles.api {
             return Ok(None);
         }
@@ -231,8 +236,17 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 ..Default::default()
             },
         );
+        let watch = Arc::new(Watch::new(Arc::clone(&self.store)));
+        self.beside.push(tokio::spawn({
+            let (watch, log) = (Arc::clone(&watch), Arc::clone(&self.log));
+            let (progress, stop) = (Arc::clone(&self.progress), self.stop.clone());
+            let clock = system_clock();
+            async move { watch.run(log, progress, move || clock(), stop).await }
+        }));
         let api = Api {
             writes,
+            watch,
+            door: gate.door(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),

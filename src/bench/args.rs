@@ -42,7 +42,7 @@ pub struct BenchArgs {
     /// the posts
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Posts to deliver [default: 20000]
+    /// Posts to deliver [default: 60000]
     #[arg(long, value_name = "P", conflicts_with = "trace",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub posts: Option<u32>,

@@ -13,7 +13,7 @@ use crate::{
 const READERS_MAX: usize = 10_000;
 /// Those whom all of them follow, and who fill the timelines.
 const FILLERS: usize = 16;
-/// A tenth more than the cap, so that timelines are as long as they mostly are.
+/// A tenth more than the cap: as many as a timeline has when it was trimmed.
 const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 /// The exponent of Zipf's law, as YCSB has it.
 const ZIPF_EXPONENT: f64 = 0.99;

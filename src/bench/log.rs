@@ -44,6 +44,11 @@ impl Logs {
     }
 
     /// What the report says of them.
+    /// Whether they are topics of Kafka.
+    pub(super) fn are_of_kafka(&self) -> bool {
+        self.brokers.is_some()
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match (&self.brokers, &self.own) {
             (None, _) => "the embedded log",

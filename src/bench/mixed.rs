@@ -68,7 +68,7 @@ async fn of_store<S: Store>(
     let audience = Arc::new(Audience::of(town));
     audience.seat(&mut roost, town).await?;
     let authors: Arc<[UserId]> = town.posts().iter().map(|post| town.author(*post)).collect();
-    let serving = Serving::roost(roost.api()).await?;
+    let serving = Serving::roost(roost.api().await).await?;
     let channels = serving.connect().await?;
     let kinds = call(&channels, &audience, &authors, turn * TURNS).await?;
     drop(channels);

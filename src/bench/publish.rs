@@ -32,11 +32,15 @@ use rdkafka::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::{BenchError, Goal, Ratio, Row, Section, ground::Ground, redis::BenchRedis, town::Town};
+use super::{
+    BenchError, Goal, Ratio, Row, Section,
+    ground::Ground,
+    redis::BenchRedis,
+    town::{Town, TownPost},
+};
 use crate::{
     app::{self, App, Backend, Roles},
     client::{ClientError, Target},
-    domain::UserId,
     event_log::{
         EventLog, codec,
         kafka::{self, KafkaLog},
@@ -46,7 +50,6 @@ use crate::{
         BatchPublishPostsRequest, PublishPostRequest, post_service_client::PostServiceClient,
         stream_publish_posts_response::Result as Answer,
     },
-    writes::TEXT_CHARS_MAX_DEFAULT,
 };
 
 /// Streams at once, each on a connection of its own.
@@ -86,18 +89,18 @@ const WAYS: [Way; 3] = [
     },
 ];
 
-/// Nothing, where the logs are embedded.
+/// Not where the logs are embedded.
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
     let (Some(roost), Some(bare)) = (ground.logs.new_topic(), ground.logs.new_topic()) else {
-        return Ok(Vec::new());
+        let why = "the event log is the embedded one, and no bare producer stands beside it";
+        return Ok(vec![Section::not_measured("publish", why)]);
     };
     let (town, turn_posts) = (ground.town().await?, ground.settings.turn_posts);
     ground.say("publishing, Kafka");
     let redis = &ground.redis;
     redis.empty().await?;
-    let authors: Vec<UserId> =
-        town.posts_for_ever().take(turn_posts).map(|post| town.author(post)).collect();
-    let named_posts = authors.len().div_ceil(NAMED_ONE_OF);
+    let posts: Vec<TownPost> = town.posts_for_ever().take(turn_posts).collect();
+    let named_posts = posts.len().div_ceil(NAMED_ONE_OF);
     let mut bare = Bare::open(bare, &town, turn_posts).await?;
     let mut api = RunningApi::start(roost, redis).await?;
     let mut bare_rates = Vec::new();
@@ -106,8 +109,8 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
         let bare_rate = bare.turn().await?;
         let mut rates = Vec::new();
         for way in &WAYS {
-            let authors = if way.is_named { &authors[..named_posts] } else { &authors };
-            rates.push(api.turn(way, authors, round).await?);
+            let posts = if way.is_named { &posts[..named_posts] } else { &posts };
+            rates.push(api.turn(way, &town, posts, round).await?);
         }
         if round > 0 {
             bare_rates.push(bare_rate);
@@ -172,31 +175,27 @@ impl RunningApi {
         Ok(Self { app, channels, _dir: dir })
     }
 
-    /// Publishes a post of each author, and returns posts a second. Request ids are those of
-    /// the round.
+    /// Publishes posts of a town, and returns how many a second. Request ids are those of the
+    /// round.
     async fn turn(
         &mut self,
         way: &Way,
-        authors: &[UserId],
+        town: &Town,
+        posts: &[TownPost],
         round: usize,
     ) -> Result<f64, BenchError> {
+        let request = |place: usize| {
+            let request_id = way.is_named.then(|| format!("{round}-{place}"));
+            let request = town.request(posts[place]);
+            PublishPostRequest { request_id: request_id.unwrap_or_default(), ..request }
+        };
         let lanes: Vec<(Channel, Vec<PublishPostRequest>)> = self
             .channels
             .iter()
             .enumerate()
             .map(|(lane, channel)| {
-                let posts =
-                    (lane..authors.len()).step_by(STREAMS).map(|place| PublishPostRequest {
-                        author_id: authors[place].0,
-                        text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
-                        request_id: if way.is_named {
-                            format!("{round}-{place}")
-                        } else {
-                            String::new()
-                        },
-                        ..Default::default()
-                    });
-                (channel.clone(), posts.collect())
+                let places = (lane..posts.len()).step_by(STREAMS);
+                (channel.clone(), places.map(request).collect())
             })
             .collect();
         let begun = Instant::now();
@@ -204,14 +203,14 @@ impl RunningApi {
             Some(batch) => tokio::spawn(publish_batches(channel, posts, batch)).boxed(),
             None => tokio::spawn(publish(channel, posts)).boxed(),
         });
-        let mut posts = 0;
+        let mut made = 0;
         for done in future::join_all(streams).await {
-            posts += done.map_err(|_| BenchError::Panicked)??;
+            made += done.map_err(|_| BenchError::Panicked)??;
         }
-        if posts != authors.len() {
+        if made != posts.len() {
             return Err(BenchError::Unacknowledged);
         }
-        Ok(posts as f64 / begun.elapsed().as_secs_f64())
+        Ok(made as f64 / begun.elapsed().as_secs_f64())
     }
 
     async fn stop(self) -> Result<(), BenchError> {

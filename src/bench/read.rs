@@ -93,7 +93,7 @@ async fn of_store<S: Store>(
     let audience = Arc::new(Audience::of(town));
     audience.seat(&mut roost, town).await?;
     let mut posts = town.posts_for_ever().map(|post| town.event(post));
-    let serving = Serving::roost(roost.api()).await?;
+    let serving = Serving::roost(roost.api().await).await?;
     let channels = serving.connect().await?;
     let mut section = Section {
         name: format!("read, {name}"),

@@ -132,6 +132,13 @@ impl Series {
     }
 }
 
+impl Section {
+    /// A scenario that there is nothing to say of, and why.
+    pub(super) fn not_measured(name: &str, why: &str) -> Self {
+        Self { name: name.to_owned(), about: format!("Not measured: {why}."), ..Self::default() }
+    }
+}
+
 impl Row {
     /// A row without figures.
     pub fn new(name: impl Into<String>) -> Self {
@@ -152,12 +159,19 @@ impl Row {
 }
 
 impl Goal {
-    /// Whether a ratio is what it is to be.
+    /// Whether a ratio is what it is to be. One of nothing, or by nothing, is not.
     pub fn is_met(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(least) => value >= least,
-            Self::AtMost(most) => value <= most,
-        }
+        let is_number = value.is_finite() && value > 0.0;
+        is_number
+            && match self {
+                Self::AtLeast(least) => value >= least,
+                Self::AtMost(most) => value <= most,
+            }
+    }
+
+    /// The same, where the figure is measured as the goal was set for.
+    pub(super) fn only_if(self, is_for_this: bool) -> Option<Self> {
+        is_for_this.then_some(self)
     }
 }
 
@@ -174,6 +188,9 @@ impl fmt::Display for Section {
     /// A table for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.name)?;
+        if self.rows.is_empty() {
+            writeln!(f, "  {}", self.about)?;
+        }
         for row in &self.rows {
             let figures: Vec<String> = row.figures.iter().map(ToString::to_string).collect();
             writeln!(f, "  {:<28} {}", row.name, figures.join(", "))?;
@@ -228,6 +245,10 @@ mod tests {
         assert!(text.contains("4.000 (at least 4)\n"), "{text}");
         assert!(text.contains("3.900 (NOT at least 4)\n"), "{text}");
         assert!(Goal::AtMost(2.0).is_met(2.0) && !Goal::AtMost(2.0).is_met(2.1));
+        for nothing in [0.0, f64::NAN, f64::INFINITY] {
+            assert!(!Goal::AtMost(2.0).is_met(nothing), "{nothing}");
+            assert!(!Goal::AtLeast(2.0).is_met(nothing), "{nothing}");
+        }
     }
 
     #[test]

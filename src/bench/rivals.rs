@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use super::{BenchError, redis::BenchRedis, town::Town};
 use crate::{
     domain::{PostId, UserId},
-    fanout,
     store::{
         HOME_TIMELINE_CAP_DEFAULT,
         redis::{
@@ -29,6 +28,10 @@ use crate::{
 
 /// Posts whose deliveries are laid out at once.
 const POSTS_AT_ONCE: usize = 2_048;
+/// Deliveries that are written in one call: as many as Roost's two flushes have.
+const CALL_DELIVERIES: usize = 128 << 10;
+/// The entry that timelines begin with: older than all others.
+const FIRST: PostId = PostId(1);
 /// One delivery in so many is followed by a trim, in Misskey's way.
 const MISSKEY_TRIM_EVERY: u64 = 10;
 /// How many entries the ones who trim keep: as many as Roost.
@@ -64,19 +67,18 @@ impl Strategy {
         }
     }
 
-    /// Writes a town's deliveries, post by post, into an empty Redis.
+    /// Writes a town's deliveries, post by post, into timelines of one entry.
     pub(super) async fn write(
         self,
         redis: &BenchRedis,
         town: &Town,
     ) -> Result<Written, BenchError> {
-        // As many in one call as a round of the worker has.
-        let call_deliveries = fanout::Settings::default().round_deliveries_max;
-        self.prepare(redis, &town.readers()).await?;
+        redis.empty().await?;
+        self.begin(redis, &town.readers()).await?;
         let before = redis.usage().await?;
         let (begun, mut deliveries) = (Instant::now(), 0);
         for posts in town.posts().chunks(POSTS_AT_ONCE) {
-            for some in town.deliveries(posts).chunks(call_deliveries) {
+            for some in town.deliveries(posts).chunks(CALL_DELIVERIES) {
                 run(redis, &Commands::of(self, some)).await?;
                 deliveries += some.len() as u64;
             }
@@ -86,30 +88,31 @@ impl Strategy {
         Ok(Written { elapsed, redis_cpu, deliveries })
     }
 
-    /// Fills the timelines of `readers` to the cap, and says what an entry takes.
+    /// Fills the timelines of `readers` to the cap, and says what an entry takes, keys
+    /// included.
     pub(super) async fn bytes_an_entry(
         self,
         redis: &BenchRedis,
         readers: &[UserId],
         ids: &[PostId],
     ) -> Result<f64, BenchError> {
-        self.prepare(redis, readers).await?;
+        redis.empty().await?;
         let before = redis.usage().await?;
+        self.begin(redis, readers).await?;
         for id in ids {
             let deliveries: Vec<(UserId, PostId)> =
                 readers.iter().map(|reader| (*reader, *id)).collect();
             run(redis, &Commands::of(self, &deliveries)).await?;
         }
         let bytes = redis.usage().await?.memory_bytes.saturating_sub(before.memory_bytes);
-        Ok(bytes as f64 / (readers.len() * ids.len().min(CAP)) as f64)
+        // Who never trims has all of them, and the first one.
+        let entries = if self == Self::DeathStarBench { ids.len() + 1 } else { CAP };
+        Ok(bytes as f64 / (readers.len() * entries) as f64)
     }
 
-    /// Empties Redis, and gives these readers what the strategy needs of them.
-    async fn prepare(self, redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
-        match self {
-            Self::PushAndTrim => wake(redis, readers).await,
-            Self::Misskey | Self::Mastodon | Self::DeathStarBench => redis.empty().await,
-        }
+    /// Gives these readers a timeline of one entry.
+    async fn begin(self, redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
+        run(redis, &Commands::Begin(self, readers)).await
     }
 
     /// What a delivery is: its first command, and the second if there is one.
@@ -153,12 +156,6 @@ impl Strategy {
     }
 }
 
-/// Empties Redis, and gives these readers a list of one entry.
-pub(super) async fn wake(redis: &BenchRedis, readers: &[UserId]) -> Result<(), BenchError> {
-    redis.empty().await?;
-    run(redis, &Commands::Wake(readers)).await
-}
-
 async fn run(redis: &BenchRedis, commands: &Commands<'_>) -> Result<(), BenchError> {
     let run = redis.router().run(commands).await;
     match run.undone {
@@ -170,8 +167,8 @@ async fn run(redis: &BenchRedis, commands: &Commands<'_>) -> Result<(), BenchErr
 
 /// Commands, each for one reader.
 enum Commands<'a> {
-    /// A first entry, as `LPUSHX` asks for.
-    Wake(&'a [UserId]),
+    /// A first entry, in a strategy's way.
+    Begin(Strategy, &'a [UserId]),
     /// Deliveries in a strategy's way: the place of each of their commands.
     Deliver { strategy: Strategy, deliveries: &'a [(UserId, PostId)], commands: Vec<Command> },
 }
@@ -201,14 +198,14 @@ impl Work for Commands<'_> {
 
     fn count(&self) -> usize {
         match self {
-            Self::Wake(readers) => readers.len(),
+            Self::Begin(_, readers) => readers.len(),
             Self::Deliver { commands, .. } => commands.len(),
         }
     }
 
     fn slot(&self, place: u32) -> u16 {
         let reader = match self {
-            Self::Wake(readers) => readers[place as usize],
+            Self::Begin(_, readers) => readers[place as usize],
             Self::Deliver { deliveries, commands, .. } => {
                 deliveries[commands[place as usize].delivery as usize].0
             }
@@ -218,10 +215,12 @@ impl Work for Commands<'_> {
 
     fn pack(&self, place: u32, out: &mut Vec<u8>) {
         match self {
-            Self::Wake(readers) => {
+            // There is no list yet that it could be pushed to.
+            Self::Begin(Strategy::PushAndTrim, readers) => {
                 let key = HomeKey::of(readers[place as usize]);
                 pack_command(out, &[b"LPUSH", key.as_bytes(), &[0; 8]]);
             }
+            Self::Begin(strategy, readers) => strategy.pack(readers[place as usize], FIRST, out),
             Self::Deliver { strategy, deliveries, commands } => {
                 let command = commands[place as usize];
                 let (reader, id) = deliveries[command.delivery as usize];

@@ -17,7 +17,8 @@ use crate::{
     domain::{Event, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
-    grpc::{Api, Limits},
+    grpc::{Api, Gate, Limits},
+    home_stream::Watch,
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
@@ -135,8 +136,11 @@ impl<S: Store> Roost<S> {
     }
 
     /// What its API answers from.
-    pub(super) fn api(&self) -> Api<BenchLog, S> {
+    pub(super) async fn api(&self) -> Api<BenchLog, S> {
+        let (gate, _) = Gate::new().await;
         Api {
+            watch: Arc::new(Watch::new(Arc::clone(&self.store))),
+            door: gate.door(),
             writes: self.writes(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
             store: Arc::clone(&self.store),

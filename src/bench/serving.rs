@@ -25,7 +25,7 @@ use crate::{
     grpc::{self, Api, Calls, Gate},
     proto::v1::{
         ListAuthorTimelineRequest, ListAuthorTimelineResponse, ListHomeTimelineRequest,
-        ListHomeTimelineResponse,
+        ListHomeTimelineResponse, StreamHomeTimelineRequest, StreamHomeTimelineResponse,
         timeline_service_server::{TimelineService, TimelineServiceServer},
     },
     store::Store,
@@ -103,5 +103,15 @@ impl TimelineService for Bare {
         _: Request<ListAuthorTimelineRequest>,
     ) -> Result<Response<ListAuthorTimelineResponse>, Status> {
         Err(Status::unimplemented("the bare service has home timelines only"))
+    }
+
+    type StreamHomeTimelineStream =
+        futures::stream::Empty<Result<StreamHomeTimelineResponse, Status>>;
+
+    async fn stream_home_timeline(
+        &self,
+        _: Request<StreamHomeTimelineRequest>,
+    ) -> Result<Response<Self::StreamHomeTimelineStream>, Status> {
+        Err(Status::unimplemented("the bare service has no streams"))
     }
 }

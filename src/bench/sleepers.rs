@@ -11,8 +11,10 @@ use crate::{domain::UserId, load::Graph, store::HOME_TIMELINE_CAP_DEFAULT};
 
 /// Those whom everybody follows, and who fill the timelines.
 const FILLERS: usize = 4;
-/// A tenth more than the cap, so that timelines are as long as they mostly are.
+/// A tenth more than the cap: as many as a timeline has when it was trimmed.
 const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
+/// The goal is for a million accounts, nearly all of whom read one of those who post.
+const GOAL_READERS: usize = 900_000;
 const MIB: f64 = (1 << 20) as f64;
 
 /// What a share of awake readers came to.
@@ -89,7 +91,8 @@ fn section(ground: &Ground<'_>, town: &Town, readers: usize, measured: &[Measure
             goal,
         }
     };
-    let goal = Some(Goal::AtMost(0.2));
+    let is_for_goal = readers >= GOAL_READERS && ground.settings.awake_percent <= 10;
+    let goal = Goal::AtMost(0.2).only_if(is_for_goal);
     let ratios = vec![
         ratio(REDIS_SECONDS, goal),
         ratio(MEMORY, goal),

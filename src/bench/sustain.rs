@@ -26,6 +26,11 @@ const CONFIRM_WINDOWS: u32 = 3;
 /// Which shares of a rate that was found are held, until one is good.
 const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
 
+/// The goal is for a million accounts, nearly all of whom read one of those who post, on
+/// Kafka, within so long.
+const GOAL_READERS: usize = 900_000;
+const GOAL_VISIBLE: Duration = Duration::from_secs(5);
+
 /// A rate that was tried for a while.
 struct Tried {
     posts_per_second: f64,
@@ -81,7 +86,10 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     drop(writes);
     roost.stop().await?;
     let about = about(ground, readers, readers_count);
-    Ok(vec![section(about, found, half, &others)])
+    let is_for_goal = readers_count >= GOAL_READERS
+        && ground.settings.visible_max <= GOAL_VISIBLE
+        && ground.logs.are_of_kafka();
+    Ok(vec![section(about, is_for_goal, found, half, &others)])
 }
 
 /// Where rates are held, one after the other.
@@ -108,7 +116,11 @@ impl Road<'_, '_> {
         let streams = [Stream { town: self.town, posts_per_second, is_counted: true }];
         let patience = visible_max * 2;
         let (ground, roost) = (&*self.ground, &*self.roost);
-        let held = hold(ground, roost, self.writes, self.seen, &streams, window, patience).await?;
+        let mut held =
+            hold(ground, roost, self.writes, self.seen, &streams, window, patience).await?;
+        // What was left of the window's first half is not of its rate.
+        let due = posts_per_second * self.town.delivery_count() as f64;
+        held.rate = held.rate.min(due / self.town.posts().len() as f64);
         // The next one does not begin with what this one leaves.
         self.roost.settle().await?;
         let is_in_time = held.unseen == 0 && held.latencies.quantile(0.99) <= visible_max;
@@ -140,8 +152,9 @@ fn about(ground: &Ground<'_>, readers: f64, awake: usize) -> String {
         "Posts at even distances, {readers:.0} readers each, {awake} readers awake, through the \
          write path of the API (in this process, without request ids) into {}, and on into Redis. \
          A post's latency runs from the moment it is due to the moment the worker knows that it \
-         has reached every reader. A rate is good if 99 % of {} s of posts take at most {} s; the \
-         highest one is then held {CONFIRM_WINDOWS} times as long, and lowered until it is good. \
+         has reached every reader. A rate is good if 99 % of {} s of posts take at most {} s, \
+         each post counted once, however many followers it has; the highest one is then held \
+         {CONFIRM_WINDOWS} times as long, and lowered until it is good. \
          Own CPU is that of the whole process: driver, write path, client of the log, workers.",
         ground.logs.name(),
         settings.window.as_secs_f64(),
@@ -149,7 +162,13 @@ fn about(ground: &Ground<'_>, readers: f64, awake: usize) -> String {
     )
 }
 
-fn section(about: String, found: Option<Tried>, half: Option<Tried>, others: &[Tried]) -> Section {
+fn section(
+    about: String,
+    is_for_goal: bool,
+    found: Option<Tried>,
+    half: Option<Tried>,
+    others: &[Tried],
+) -> Section {
     let named = [("the highest", &found), ("half of it", &half)];
     let named: Vec<(&str, &Tried)> =
         named.into_iter().filter_map(|(name, tried)| Some((name, tried.as_ref()?))).collect();
@@ -169,7 +188,7 @@ fn section(about: String, found: Option<Tried>, half: Option<Tried>, others: &[T
         ratios: vec![Ratio {
             name: "deliveries/s at the highest rate".to_owned(),
             value: found.as_ref().map_or(0.0, |tried| tried.held.rate),
-            goal: Some(Goal::AtLeast(1.41e6)),
+            goal: Goal::AtLeast(1.41e6).only_if(is_for_goal),
         }],
         plots: vec![
             latency_plot(curves.collect()),

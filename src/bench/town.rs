@@ -1,6 +1,6 @@
 //! What is drained: posts in their order, and who reads them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashSet;
 use rand::{SeedableRng, rngs::StdRng, seq::index};
@@ -9,17 +9,19 @@ use crate::{
     domain::{Event, Origin, Post, PostId, UserId},
     load::{Graph, UserIndex, Workload},
     post_id::PostIds,
+    proto::v1::{self, PublishPostRequest},
     writes::{Draft, EVENT_FOLLOWERS_MAX, TEXT_CHARS_MAX_DEFAULT},
 };
 
 /// When posts begin, in milliseconds of their ids, and when those that fill timelines
 /// beforehand do: some seconds before.
 const POSTS_MS: u64 = 10_000;
+const WARM_UP_MS: u64 = 5_000;
 const FILLER_MS: u64 = 1;
 
 /// The posts of a load, with the follows that matter to them: those of their authors.
 pub(super) struct Town {
-    authors: Vec<Author>,
+    authors: Arc<[Author]>,
     posts: Vec<TownPost>,
 }
 
@@ -34,6 +36,12 @@ pub(super) struct TownPost {
     id: PostId,
     /// By its place among the authors.
     author: usize,
+}
+
+impl TownPost {
+    pub(super) fn id(self) -> PostId {
+        self.id
+    }
 }
 
 /// Authors to draw followers for.
@@ -73,7 +81,13 @@ impl Town {
             })
         });
         let posts = posts(POSTS_MS, by);
-        Self { authors, posts }
+        Self { authors: authors.into(), posts }
+    }
+
+    /// Other posts, as many, of the same authors in the same order, from before its own.
+    pub(super) fn warm_up(&self) -> Self {
+        let by = self.posts.iter().map(|post| post.author);
+        Self { authors: Arc::clone(&self.authors), posts: posts(WARM_UP_MS, by) }
     }
 
     /// Authors whose followers are drawn from the accounts 1 to `users`, and who post in
@@ -172,6 +186,16 @@ impl Town {
         }
     }
 
+    /// The same over gRPC.
+    pub(super) fn request(&self, post: TownPost) -> PublishPostRequest {
+        PublishPostRequest {
+            author_id: self.author(post).0,
+            text: text_of(post.id),
+            origin: v1::Origin::Shared.into(),
+            ..PublishPostRequest::default()
+        }
+    }
+
     /// The author of a post.
     pub(super) fn author(&self, post: TownPost) -> UserId {
         self.authors[post.author].id
@@ -248,7 +272,7 @@ mod tests {
         assert_eq!(town.delivery_count(), 7 * 41);
         let authors: Vec<u64> = town.posts().iter().map(|post| town.author(*post).0).collect();
         assert_eq!(authors, [1_001, 1_002, 1_003, 1_001, 1_002, 1_003, 1_001]);
-        for author in &town.authors {
+        for author in &*town.authors {
             assert!(author.readers.is_sorted_by(|a, b| a < b));
             assert!(author.readers.contains(&author.id));
         }
@@ -264,6 +288,16 @@ mod tests {
         let others = Town::drawn(1, 5, drawn, 900);
         assert!(filler.posts().iter().map(|post| post.id).max() < Some(others.posts()[0].id));
         assert_eq!(filler.delivery_count(), 900 * 6);
+    }
+
+    #[test]
+    fn what_warms_up_are_other_and_older_posts_for_the_same_readers() {
+        let drawn = Drawn { authors: 3, first_id: 1_001, followers: 40 };
+        let town = Town::drawn(1, 1_000, drawn, 7);
+        let warm_up = town.warm_up();
+        assert!(warm_up.posts().iter().map(|post| post.id).max() < Some(town.posts()[0].id));
+        assert_eq!(warm_up.delivery_count(), town.delivery_count());
+        assert_eq!(warm_up.readers(), town.readers());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What can go wrong for a client, each in one line that says what to do.
 
+use std::error::Error;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -80,6 +82,20 @@ pub(crate) fn status_line(status: &Status) -> String {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the same request may succeed later: the server said so, or the
+/// connection broke and nobody knows.
+pub(crate) fn is_transient(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::DeadlineExceeded
+        | Code::Cancelled => true,
+        // What the server says itself has no source.
+        _ => status.source().is_some(),
+    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,18 @@ use std::{
 };
 
 use clap::Args;
+use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
-    ClientError, Target,
+    ClientError, Target, is_transient,
     page::{PageRequest, TimelineKind},
 };
 use crate::{
     domain::{PostId, UserId},
-    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
+    proto::v1::{
+        Floor, FloorReason, Post, StreamHomeTimelineRequest, StreamHomeTimelineResponse,
+        timeline_service_client::TimelineServiceClient,
+    },
 };
 
 /// The largest page that the API gives.
@@ -30,10 +34,16 @@ pub struct TimelineArgs {
     /// Print at most this many posts
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: u32,
+    /// Then print what comes, until Ctrl-C; home timelines only
+    #[arg(long, conflicts_with = "author")]
+    pub follow: bool,
     /// Where to read it.
     #[command(flatten)]
     pub target: Target,
 }
+
+/// How long to wait before a stream that was broken goes on.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
 
 impl TimelineArgs {
     /// Reads page by page, prints a line a post (id, author, age, text), and at
@@ -43,6 +53,58 @@ impl TimelineArgs {
     /// If the server cannot be reached or refuses, or stdout is closed.
     pub async fn run(self) -> Result<(), ClientError> {
         let mut timelines = TimelineServiceClient::new(self.target.connect().await?);
+        if self.follow {
+            // First, so that nothing comes between the page and what follows.
+            let mut stream = timelines.stream_home_timeline(self.stream_from("")).await?;
+            let first = stream.get_mut().message().await?.unwrap_or_default();
+            self.print(&mut timelines).await?;
+            return self.follow(timelines, stream.into_inner(), first.resume_token).await;
+        }
+        self.print(&mut timelines).await
+    }
+
+    fn stream_from(&self, resume_token: &str) -> StreamHomeTimelineRequest {
+        let resume_token = resume_token.to_owned();
+        StreamHomeTimelineRequest { user_id: self.user.0, resume_token, ..Default::default() }
+    }
+
+    /// Prints what comes, for ever: over a stream, and where that ends over another one.
+    async fn follow(
+        &self,
+        mut timelines: TimelineServiceClient<Channel>,
+        mut stream: Streaming<StreamHomeTimelineResponse>,
+        mut resume_token: String,
+    ) -> Result<(), ClientError> {
+        loop {
+            let broken = match stream.message().await {
+                Ok(Some(message)) => {
+                    print_new(&message)?;
+                    resume_token = message.resume_token;
+                    continue;
+                }
+                Ok(None) => Status::unavailable("the server ended the stream"),
+                Err(status) => status,
+            };
+            if !is_transient(&broken) {
+                return Err(broken.into());
+            }
+            eprintln!("-- {}; going on in a second", broken.message());
+            stream = loop {
+                tokio::time::sleep(RESUME_AFTER).await;
+                match timelines.stream_home_timeline(self.stream_from(&resume_token)).await {
+                    Ok(stream) => break stream.into_inner(),
+                    Err(status) if is_transient(&status) => {}
+                    Err(status) => return Err(status.into()),
+                }
+            };
+        }
+    }
+
+    /// Prints what is there.
+    async fn print(
+        &self,
+        timelines: &mut TimelineServiceClient<Channel>,
+    ) -> Result<(), ClientError> {
         let kind = if self.author { TimelineKind::Author } else { TimelineKind::Home };
         let mut left = self.limit;
         let mut page_token = String::new();
@@ -54,7 +116,7 @@ impl TimelineArgs {
                 page_token,
                 ids_only: false,
             };
-            let page = request.send(&mut timelines).await?.into_inner();
+            let page = request.send(timelines).await?.into_inner();
             // The page is read; only now does stdout come into play.
             let now = SystemTime::now();
             let mut out = io::stdout().lock();
@@ -71,6 +133,18 @@ impl TimelineArgs {
             page_token = page.next_page_token;
         }
     }
+}
+
+fn print_new(message: &StreamHomeTimelineResponse) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    if message.missed_before_id != 0 {
+        let id = message.missed_before_id;
+        writeln!(out, "-- so much has come that some of what is older than {id} is not shown")?;
+    }
+    for post in &message.posts {
+        writeln!(out, "{}", line_of(post, SystemTime::now()))?;
+    }
+    Ok(out.flush()?)
 }
 
 fn line_of(post: &Post, now: SystemTime) -> String {

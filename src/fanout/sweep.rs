@@ -40,7 +40,8 @@ use crate::{
     telemetry::FanoutMetrics,
 };
 
-/// Flushes that are under way at once: one is written while another is combined.
+/// Flushes that are under way at once: one is combined, by the same task, while the answers
+/// to another are on their way.
 const FLUSHES_AT_ONCE: usize = 2;
 
 /// Gathers what workers deliver, and writes it.

@@ -288,11 +288,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             .collect::<Result<_, _>>()?;
         // Beside what is being written only what is new may be applied: nothing that ends a
         // follow or takes a post away, which a push that comes after it would bring back.
-        let is_new = |event: &Event| {
-            !matches!(
-                event,
-                Event::PostDeleted { .. } | Event::Followed { .. } | Event::Unfollowed { .. }
-            )
+        let is_new = |event: &Event| match event {
+            Event::PostPublished { .. } => true,
+            // They are left out of what is read, and change nothing in timelines.
+            Event::MuteChanged { .. } | Event::BlockChanged { .. } => true,
+            Event::PostDeleted { .. } | Event::Followed { .. } | Event::Unfollowed { .. } => false,
         };
         if first_offset < self.attempted || !events.iter().all(is_new) {
             self.end_rounds().await?;

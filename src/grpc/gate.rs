@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use axum::{Router, extract::Request, response::Response};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceExt;
@@ -31,7 +32,16 @@ pub struct Gate {
     told: Arc<Mutex<[Option<ServingStatus>; SERVICES.len()]>>,
     ready: Arc<OnceLock<Router>>,
     readiness: Readiness,
+    door: Door,
+}
+
+/// What is known of the gate behind it, where calls go on for long. Clones are handles of the
+/// same.
+#[derive(Clone, Debug)]
+pub struct Door {
     state: Arc<RwLock<State>>,
+    /// Once no new calls should come.
+    closing: CancellationToken,
 }
 
 /// What is let through.
@@ -92,7 +102,7 @@ impl Gate {
             told: Arc::default(),
             ready: Arc::default(),
             readiness: Readiness::not_yet(how_far),
-            state: Arc::new(RwLock::new(state)),
+            door: Door { state: Arc::new(RwLock::new(state)), closing: CancellationToken::new() },
         };
         gate.tell_health().await;
         let behind = gate.clone();
@@ -129,7 +139,13 @@ impl Gate {
     /// Says that no new calls should come; those that do are answered still.
     pub async fn close(&self) {
         self.change(|state| state.phase = Phase::Stopping);
+        self.door.closing.cancel();
         self.tell_health().await;
+    }
+
+    /// What calls behind it may know of it. They have no gate: it holds them.
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Whether it is open, for those who ask over HTTP.
@@ -151,17 +167,13 @@ impl Gate {
 
     /// Why this may not be answered now.
     fn refusal(&self, request: &Request) -> Option<String> {
-        if !is_read(request.uri().path()) {
-            return None;
-        }
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.reads_shut.as_deref().map(nothing_read)
+        if is_read(request.uri().path()) { self.door.reads_shut() } else { None }
     }
 
     /// Whoever asks over HTTP hears of a change at once.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         // What it holds is whole even after a panic.
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.door.state.write().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut state);
         match state.unready() {
             Some(reason) => self.readiness.set_unready(reason),
@@ -173,7 +185,7 @@ impl Gate {
     async fn tell_health(&self) {
         let mut told = self.told.lock().await;
         let health = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let state = self.door.state.read().unwrap_or_else(PoisonError::into_inner);
             SERVICES.map(|service| state.health(service))
         };
         for ((service, now), told) in SERVICES.into_iter().zip(health).zip(&mut *told) {
@@ -186,7 +198,7 @@ impl Gate {
 
     /// Why no call is let through.
     fn not_open(&self) -> String {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.door.state.read().unwrap_or_else(PoisonError::into_inner);
         if let Phase::OpenToNobody = state.phase {
             return NO_API.to_owned();
         }
@@ -206,6 +218,19 @@ impl Gate {
     }
 }
 
+impl Door {
+    /// Waits until no new calls should come: what would go on for ever is to end then.
+    pub(super) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Why nothing may be read now, if nothing may.
+    pub(super) fn reads_shut(&self) -> Option<String> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.reads_shut.as_deref().map(nothing_read)
+    }
+}
+
 /// What reads are answered while they are shut, and whoever asks whether it is ready.
 fn nothing_read(reason: &str) -> String {
     format!("nothing can be read now: {reason}; try again")
@@ -215,7 +240,8 @@ fn nothing_read(reason: &str) -> String {
 fn is_read(path: &str) -> bool {
     let is_of_store = !path.contains("Status") && path.starts_with("/roost.");
     let method = path.rsplit('/').next().unwrap_or_default();
-    is_of_store && ["Get", "List", "BatchGet"].iter().any(|verb| method.starts_with(verb))
+    is_of_store
+        && ["Get", "List", "BatchGet", "StreamHome"].iter().any(|verb| method.starts_with(verb))
 }
 
 #[cfg(test)]

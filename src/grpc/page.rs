@@ -1,10 +1,10 @@
-//! Page sizes and page tokens.
+//! Page sizes, and the tokens of pages and streams.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::writes::FieldError;
 
-/// Which list a token belongs to.
+/// Which list, or stream, a token belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     Home = 1,
@@ -13,6 +13,7 @@ pub(super) enum List {
     Following = 4,
     Muted = 5,
     Blocked = 6,
+    HomeStream = 7,
 }
 
 /// The number of entries to answer with, for what a request asks for.
@@ -25,37 +26,60 @@ pub(super) fn size(asked: i32, default: usize, max: usize) -> Result<usize, Fiel
 }
 
 /// A token that says: go on after `last` in the list of `owner`.
-///
-/// Version, list, owner, last and a checksum, so that a token that was cut, made
-/// up, or belongs to another list is noticed. It holds nothing secret.
 pub(super) fn token(list: List, owner: u64, last: u64) -> String {
-    let mut bytes = Vec::with_capacity(22);
-    bytes.extend([TOKEN_VERSION, list as u8]);
-    bytes.extend(owner.to_be_bytes());
-    bytes.extend(last.to_be_bytes());
-    bytes.extend(crc32c::crc32c(&bytes).to_be_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    seal(list, owner, &last.to_be_bytes())
+}
+
+/// The `last` of a token for this list; `None` for an empty one.
+pub(super) fn parse(token: &str, list: List, owner: u64) -> Result<Option<u64>, FieldError> {
+    let field = "page_token";
+    let Some(last) = unseal(field, token, list, owner)? else { return Ok(None) };
+    match last.try_into() {
+        Ok(last) => Ok(Some(u64::from_be_bytes(last))),
+        Err(_) => Err(malformed(field)),
+    }
 }
 
 const TOKEN_VERSION: u8 = 1;
 
-/// The `last` of a token for this list; `None` for an empty one.
-pub(super) fn parse(token: &str, list: List, owner: u64) -> Result<Option<u64>, FieldError> {
+/// A token of something that a list of `owner` is to be told later.
+///
+/// Version, list, owner, content and a checksum, so that a token that was cut, made
+/// up, or belongs to another list is noticed. It holds nothing secret.
+pub(super) fn seal(list: List, owner: u64, content: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(14 + content.len());
+    bytes.extend([TOKEN_VERSION, list as u8]);
+    bytes.extend(owner.to_be_bytes());
+    bytes.extend(content);
+    bytes.extend(crc32c::crc32c(&bytes).to_be_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The content of a token for this list, which came in `field`; `None` for an empty one.
+pub(super) fn unseal(
+    field: &'static str,
+    token: &str,
+    list: List,
+    owner: u64,
+) -> Result<Option<Vec<u8>>, FieldError> {
     if token.is_empty() {
         return Ok(None);
     }
-    let error = |reason| Err(FieldError::new("page_token", reason));
-    let malformed = "is malformed; use the next_page_token of the page before, unchanged, \
-                     or leave it empty for the first page";
-    let Ok(bytes) = BASE64_URL_SAFE_NO_PAD.decode(token) else { return error(malformed) };
-    let Some((content, checksum)) = bytes.split_last_chunk::<4>() else { return error(malformed) };
-    if u32::from_be_bytes(*checksum) != crc32c::crc32c(content) {
-        return error(malformed);
+    let malformed = || malformed(field);
+    let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| malformed())?;
+    let (sealed, checksum) = bytes.split_last_chunk::<4>().ok_or_else(malformed)?;
+    if u32::from_be_bytes(*checksum) != crc32c::crc32c(sealed) {
+        return Err(malformed());
     }
-    let Some((last, head)) = split_last_u64(content) else { return error(malformed) };
-    let Some((token_owner, kind)) = split_last_u64(head) else { return error(malformed) };
-    match kind {
-        [TOKEN_VERSION, kind] if *kind == list as u8 && token_owner == owner => Ok(Some(last)),
+    let (kind, rest) = sealed.split_first_chunk::<2>().ok_or_else(malformed)?;
+    let (token_owner, content) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+    let error = |reason| Err(FieldError::new(field, reason));
+    match *kind {
+        [TOKEN_VERSION, kind] if kind == list as u8 && *token_owner == owner.to_be_bytes() => {
+            let content_len = content.len();
+            bytes.truncate(bytes.len() - 4);
+            Ok(Some(bytes.split_off(bytes.len() - content_len)))
+        }
         [TOKEN_VERSION, _] => {
             error("belongs to another list; a token is good only for the list that gave it")
         }
@@ -63,9 +87,10 @@ pub(super) fn parse(token: &str, list: List, owner: u64) -> Result<Option<u64>, 
     }
 }
 
-fn split_last_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (head, last) = bytes.split_last_chunk::<8>()?;
-    Some((u64::from_be_bytes(*last), head))
+pub(super) fn malformed(field: &'static str) -> FieldError {
+    let reason = "is malformed; use the token that the server gave last, unchanged, or leave it \
+                  empty to begin anew";
+    FieldError::new(field, reason)
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! `roost.v1.TimelineService`.
 
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api,
+    Api, home_stream,
     page::{self, List},
     posts::post_to_proto,
 };
 use crate::{
     domain::{Origin, PostId, UserId},
     event_log::EventLog,
+    home_stream::HomeStream,
     home_timeline::{Filter, Page},
     proto::v1,
     store::{Floor, Store},
@@ -45,6 +49,31 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let next_page_token = next_page_token(List::Home, user_id, &page);
         let floor = Some(floor_to_proto(page.floor));
         Ok(Response::new(v1::ListHomeTimelineResponse { post_ids, posts, next_page_token, floor }))
+    }
+
+    type StreamHomeTimelineStream =
+        Pin<Box<dyn Stream<Item = Result<v1::StreamHomeTimelineResponse, Status>> + Send>>;
+
+    async fn stream_home_timeline(
+        &self,
+        request: Request<v1::StreamHomeTimelineRequest>,
+    ) -> Result<Response<Self::StreamHomeTimelineStream>, Status> {
+        let v1::StreamHomeTimelineRequest {
+            user_id,
+            resume_token,
+            resume_after_id,
+            ids_only,
+            origins,
+            followed_replies_only,
+        } = request.into_inner();
+        let user = UserId(user_id);
+        check_user("user_id", user)?;
+        let filter = Filter { origins: parse_origins(&origins)?, followed_replies_only };
+        let position = home_stream::position(user, &resume_token, PostId(resume_after_id))?;
+        let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
+        let home = HomeStream::open(homes, watch, user, filter, position).await?;
+        let messages = home_stream::messages(self.clone(), home, user, ids_only);
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn list_author_timeline(

@@ -1,31 +1,17 @@
 //! Patience with a server that goes away and comes back.
 
 use std::{
-    error::Error,
     future::Future,
     time::{Duration, Instant},
 };
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use super::LoadError;
+use crate::client::is_transient;
 
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// Whether the same request may succeed later: the server said so, or the
-/// connection broke and nobody knows.
-pub(super) fn is_transient(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable
-        | Code::ResourceExhausted
-        | Code::Aborted
-        | Code::DeadlineExceeded
-        | Code::Cancelled => true,
-        // What the server says itself has no source.
-        _ => status.source().is_some(),
-    }
-}
 
 /// Counts failures in a row and says how long to wait before the next try.
 pub(super) struct Backoff {

@@ -48,8 +48,8 @@ use crate::{
     domain::{Event, Post, PostId, UserId},
     store::{
         Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, HOME_TIMELINE_CAP_DEFAULT, Hides,
-        HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket,
-        Resume, Resumed, StoreError, StoreSize,
+        HomeEnd, HomeRead, Homes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes,
+        RebuildTicket, Resume, Resumed, StoreError, StoreSize,
     },
 };
 
@@ -321,6 +321,10 @@ impl Homes for EmbeddedStore {
         let hidden = self.inner.posts.hidden();
         let is_hidden = |post| hidden.contains(post);
         Ok(self.inner.homes.page(reader, before, count_max, is_hidden, hides))
+    }
+
+    async fn ends(&self, readers: &[u32]) -> Result<Vec<HomeEnd>, StoreError> {
+        Ok(self.inner.homes.ends(readers))
     }
 
     async fn begin_rebuild(&self, reader: u32) -> Result<RebuildTicket, StoreError> {

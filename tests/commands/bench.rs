@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// What every scenario measures, in the order in which it stands in the report.
-const SECTIONS: [(&str, usize); 13] = [
-    ("drain, embedded", 1),
+const SECTIONS: [(&str, usize); 14] = [
+    ("drain, embedded", 2),
     ("drain, Redis", 1),
     ("ceiling", 2),
     ("naive", 5),
@@ -26,6 +26,8 @@ const SECTIONS: [(&str, usize); 13] = [
     ("read, Redis", 16),
     ("mixed, embedded", 4),
     ("mixed, Redis", 4),
+    // On the embedded log there is nothing beside it.
+    ("publish", 0),
 ];
 /// What may be 0.
 const COUNTS: [&str; 2] = ["posts waiting, at most", "skipped, asleep"];
@@ -53,6 +55,7 @@ fn a_bench_measures_and_writes_both_reports() {
             assert!(value >= least, "{section:#}");
         }
     }
+    assert_ratios(sections);
     let plots = || sections.iter().flat_map(|section| list(&section["plots"]));
     for series in plots().flat_map(|plot| list(&plot["series"])) {
         assert!(!list(&series["points"]).is_empty(), "{series}");
@@ -67,13 +70,17 @@ fn a_bench_measures_and_writes_both_reports() {
 fn a_bench_on_kafka_says_so() {
     let Some(brokers) = services::address("ROOST_TEST_KAFKA", "kafka") else { return };
     let dir = TempDir::new().expect("a directory");
-    let mut bench = roost(["bench", "ceiling", "--smoke", "--kafka", &brokers, "--out"]);
+    let mut bench = roost(["bench", "ceiling", "publish", "--smoke", "--kafka", &brokers, "--out"]);
     let printed = output(bench.arg(dir.path()));
     let json = fs::read_to_string(dir.path().join("bench.json")).expect("a report");
     let report: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["machine"]["log"], "Kafka, brokers that were given");
     // Roost, whose drain came from there, and the limit.
-    assert_eq!(list(&report["sections"][0]["rows"]).len(), 2, "{printed}");
+    let sections = list(&report["sections"]);
+    assert_eq!(list(&sections[0]["rows"]).len(), 2, "{printed}");
+    // Three ways to publish, and the bare producer.
+    assert_eq!(list(&sections[1]["rows"]).len(), 4, "{printed}");
+    assert_ratios(sections);
 }
 
 #[test]
@@ -82,6 +89,13 @@ fn a_bench_without_a_kafka_says_what_to_do() {
     let mut bench = roost(["bench", "drain", "--smoke", "--kafka-jars", "nowhere", "--out"]);
     let said = failure(bench.arg(dir.path()));
     assert!(said.contains("--embedded-log"), "{said}");
+}
+
+/// Each is of something, by something.
+fn assert_ratios(sections: &[Value]) {
+    for ratio in sections.iter().flat_map(|section| list(&section["ratios"])) {
+        assert!(ratio["value"].as_f64().is_some_and(|value| value > 0.0), "{ratio}");
+    }
 }
 
 fn rows(sections: &[Value]) -> impl Iterator<Item = (&Value, &Value)> {

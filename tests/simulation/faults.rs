@@ -14,8 +14,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
-        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeRead, Homes, Ledger,
-        Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed,
+        Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeEnd, HomeRead, Homes,
+        Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed,
         StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
@@ -371,6 +371,10 @@ impl Homes for FaultyStore {
         let result = self.store.finish_rebuild(reader, ticket, posts).await;
         self.faults.point().await?;
         result
+    }
+
+    async fn ends(&self, readers: &[u32]) -> Result<Vec<HomeEnd>, StoreError> {
+        between_points!(self, self.store.ends(readers))
     }
 
     fn entries_max(&self) -> usize {

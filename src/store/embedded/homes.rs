@@ -14,7 +14,9 @@ use std::{
 use super::{newest_ids::NewestIds, slots::Slots};
 use crate::{
     domain::PostId,
-    store::{Floor, Hides, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket},
+    store::{
+        Floor, Hides, HomeEnd, HomePage, HomeRead, NewestPosts, PushOutcome, Pushes, RebuildTicket,
+    },
 };
 
 /// Ids taken away that one rebuild remembers, at the most.
@@ -156,6 +158,16 @@ impl HomeTable {
             };
             HomeRead::Page(HomePage { ids, more, floor, hides })
         })
+    }
+
+    pub(super) fn ends(&self, readers: &[u32]) -> Vec<HomeEnd> {
+        let mut ends = Vec::with_capacity(readers.len());
+        self.homes.with_each(readers.iter().map(|reader| (*reader, ())), |home, ()| {
+            let list = &home.list;
+            let last = list.newest_first().next().unwrap_or(0);
+            ends.push(HomeEnd { len: list.len() as u64, last, floor: list.floor() });
+        });
+        ends
     }
 
     pub(super) fn begin_rebuild(&self, reader: u32) -> RebuildTicket {

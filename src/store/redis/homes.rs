@@ -2,20 +2,19 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use redis::Value;
-
 use super::{
     Inner, RedisStore,
-    control::{Call, bytes, elements, integer},
+    control::{Call, bytes, integer},
     damaged, keys,
-    ledger::{id_bytes, with_ids},
+    ledger::{id_bytes, post_id, with_ids},
+    lists::{Looked, Part, Read},
     push::PushReport,
     scripts,
 };
 use crate::{
     domain::{PostId, UserId},
     store::{
-        Floor, HomePage, HomeRead, Homes, NewestPosts, PushOutcome, Pushes, RebuildTicket,
+        Floor, HomeEnd, HomePage, HomeRead, Homes, NewestPosts, PushOutcome, Pushes, RebuildTicket,
         StoreError,
     },
 };
@@ -67,13 +66,30 @@ impl Homes for RedisStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
-        let Some((list, hides)) = self.inner.list(reader).await? else {
+        let part = Part { before, len: piece_len(count_max) };
+        let Some(mut read) = self.inner.list(reader, part).await? else {
             return Ok(HomeRead::Asleep);
         };
-        let page = self.inner.cut(&list.ids, list.floor, before, count_max).await?;
-        Ok(page.map_or(HomeRead::Asleep, |page| {
-            HomeRead::Page(HomePage { hides: Arc::new(hides), ..page })
-        }))
+        let hides = Arc::new(std::mem::take(&mut read.hides));
+        let page = self.inner.cut(&read, before, count_max).await?;
+        Ok(page.map_or(HomeRead::Asleep, |page| HomeRead::Page(HomePage { hides, ..page })))
+    }
+
+    async fn ends(&self, readers: &[UserId]) -> Result<Vec<HomeEnd>, StoreError> {
+        let calls = readers.iter().flat_map(|reader| {
+            let key = keys::home(*reader);
+            [Call::of("LLEN", &[&key]), Call::of("LINDEX", &[&key, b"-1"])]
+        });
+        let replies = self.inner.control.run(calls.collect()).await?;
+        let ends = replies.chunks(2).map(|replies| {
+            let last = replies.get(1).cloned().and_then(bytes);
+            HomeEnd {
+                len: replies.first().map_or(0, integer) as u64,
+                last: last.and_then(|last| post_id(&last)).map_or(0, |id| id.0),
+                floor: 0,
+            }
+        });
+        Ok(ends.collect())
     }
 
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {
@@ -181,11 +197,11 @@ impl Inner {
     /// too few of them.
     async fn cut(
         &self,
-        ids: &[PostId],
-        floor: PostId,
+        read: &Read,
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<Option<HomePage>, StoreError> {
+        let (ids, floor, looked) = (&read.list.ids, read.list.floor, &read.looked);
         let cap = self.limits.cap;
         if floor > PostId(0) && ids.len() < cap {
             return Ok(None);
@@ -197,8 +213,8 @@ impl Inner {
         let mut page = Vec::new();
         let mut more = false;
         // The deleted are left out; looked for in pieces, since they are few.
-        for piece in shown[start..].chunks(count_max.saturating_add(1).max(16)) {
-            let kept = self.not_deleted(piece).await?;
+        for piece in shown[start..].chunks(piece_len(count_max)) {
+            let kept = self.not_deleted(piece, looked).await?;
             let room = count_max - page.len();
             more = kept.len() > room;
             page.extend(kept.into_iter().take(room));
@@ -209,9 +225,12 @@ impl Inner {
         if !more && !complete {
             // This is where CAP posts end, and those that are deleted make room: those of
             // this page, and those above it.
-            let above = start - self.not_deleted(&shown[..start]).await?.len();
+            let above = start - self.not_deleted(&shown[..start], looked).await?.len();
             let hidden = above + (shown.len() - start - page.len());
-            let mut others = if hidden > 0 { self.not_deleted(spare).await? } else { Vec::new() };
+            let mut others = Vec::new();
+            if hidden > 0 {
+                others = self.not_deleted(spare, looked).await?;
+            }
             if others.len() < hidden && floor > PostId(0) {
                 return Ok(None);
             }
@@ -229,16 +248,29 @@ impl Inner {
         Ok(Some(HomePage { ids: page, more, floor, hides: Arc::default() }))
     }
 
-    async fn not_deleted(&self, ids: &[PostId]) -> Result<Vec<PostId>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+    /// Those of `ids` that are not deleted; asks for those that were not looked for.
+    async fn not_deleted(
+        &self,
+        ids: &[PostId],
+        looked: &Looked,
+    ) -> Result<Vec<PostId>, StoreError> {
+        let is_unknown = |id: &PostId| looked.is_deleted(*id).is_none();
+        let unknown: Vec<PostId> = ids.iter().copied().filter(is_unknown).collect();
+        let mut others = Looked::default();
+        if !unknown.is_empty() {
+            others = Looked::of(&unknown, self.control.one(Looked::call(&unknown)).await?);
         }
-        let names = id_bytes(ids);
-        let call = Call::of("HMGET", &with_ids([keys::DELETED], &names));
-        let deleted = elements(self.control.one(call).await?);
-        let shown = ids.iter().zip(deleted).filter(|(_, deleted)| *deleted == Value::Nil);
-        Ok(shown.map(|(id, _)| *id).collect())
+        let is_shown = |id: &PostId| {
+            let deleted = looked.is_deleted(*id).or_else(|| others.is_deleted(*id));
+            deleted != Some(true)
+        };
+        Ok(ids.iter().copied().filter(is_shown).collect())
     }
+}
+
+/// How many ids are looked for among the deleted at once, for a page of so many.
+fn piece_len(count_max: usize) -> usize {
+    count_max.saturating_add(1).max(16)
 }
 
 /// What a list's marker says after a change of what it had: nothing that any said before.

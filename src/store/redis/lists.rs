@@ -9,7 +9,8 @@
 //! taken out, leaves another version in its marker. So a list of 800 ids is read by what
 //! has come since, and is what it would be if all of it were read. Only where a node has lost
 //! the end of a list may another end have grown since; then all that is known is of another
-//! incarnation of Redis, and is forgotten. Whom the reader hides comes in the same round trip.
+//! incarnation of Redis, and is forgotten. Whom the reader hides, and which of the ids of the page
+//! are deleted, comes in the same round trip.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -21,7 +22,7 @@ use super::{
     Inner,
     control::{Call, bytes, elements},
     damaged, keys,
-    ledger::post_id,
+    ledger::{id_bytes, post_id, with_ids},
 };
 use crate::{
     domain::{PostId, UserId},
@@ -62,11 +63,25 @@ pub(super) struct Known {
 }
 
 /// What a read found.
-struct Read {
-    list: Arc<List>,
+pub(super) struct Read {
+    pub(super) list: Arc<List>,
     renewed_at: Instant,
-    hides: Hides,
+    pub(super) hides: Hides,
+    pub(super) looked: Looked,
 }
+
+/// The part of a list that a page is cut out of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// It is older than this.
+    pub(super) before: Option<PostId>,
+    /// It has so many ids, unless it ends before.
+    pub(super) len: usize,
+}
+
+/// Which of some ids are deleted; newest first.
+#[derive(Debug, Default)]
+pub(super) struct Looked(Vec<(PostId, bool)>);
 
 /// A live list.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,26 +97,34 @@ pub(super) struct List {
 }
 
 impl Inner {
-    /// A reader's list, and whom the reader hides; none if there is no list that is live.
+    /// A reader's list, and what else its page needs; none if there is no list that is live.
+    /// Where the list is known, `part` is what is looked for among the deleted.
     pub(super) async fn list(
         &self,
         reader: UserId,
-    ) -> Result<Option<(Arc<List>, Hides)>, StoreError> {
+        part: Part,
+    ) -> Result<Option<Read>, StoreError> {
         let incarnation = self.incarnations.load(Ordering::Acquire);
         let known = self.lists.get(&reader).filter(|known| known.incarnation == incarnation);
         let mut read = None;
-        if let Some(known) = known {
-            read = self.what_has_come(reader, &known).await?;
+        if let Some(known) = &known {
+            read = self.what_has_come(reader, known, part).await?;
         }
         if read.is_none() {
             read = self.whole_list(reader).await?;
         }
-        let Some(Read { list, renewed_at, hides }) = read else {
+        let Some(read) = read else {
             self.lists.remove(&reader);
             return Ok(None);
         };
-        self.lists.insert(reader, Known { list: Arc::clone(&list), renewed_at, incarnation });
-        Ok(Some((list, hides)))
+        let is_as_known = |known: Known| {
+            Arc::ptr_eq(&known.list, &read.list) && known.renewed_at == read.renewed_at
+        };
+        if !known.is_some_and(is_as_known) {
+            let (list, renewed_at) = (Arc::clone(&read.list), read.renewed_at);
+            self.lists.insert(reader, Known { list, renewed_at, incarnation });
+        }
+        Ok(Some(read))
     }
 
     /// A known list with what has come since; none if more has happened to it.
@@ -109,10 +132,15 @@ impl Inner {
         &self,
         reader: UserId,
         Known { list, renewed_at, .. }: &Known,
+        part: Part,
     ) -> Result<Option<Read>, StoreError> {
         let (key, last) = (&keys::home(reader), (list.len - 1).to_string());
+        let part = part.of(&list.ids);
         let mut calls = vec![
             hides_call(reader),
+            // In a Cluster another node has the deleted, and may answer first. Which does not
+            // matter: what was deleted before this read began is told by either order.
+            Looked::call(part),
             Call::of("LRANGE", &[key, last.as_bytes(), b"-1"]),
             // Behind what it vouches for.
             Call::of("LINDEX", &[key, b"0"]),
@@ -123,13 +151,14 @@ impl Inner {
         }
         let mut replies = self.control.run(calls).await?.into_iter();
         let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
+        let looked = Looked::of(part, replies.next().unwrap_or(Value::Nil));
         let (end, marker) = (replies.next().unwrap_or(Value::Nil), replies.next().and_then(bytes));
         if marker.as_ref() != Some(&list.marker) {
             return Ok(None);
         }
         let renewed_at = if renews { Instant::now() } else { *renewed_at };
         let list = List::grown(list, &entries(end))?;
-        Ok(list.map(|list| Read { list, renewed_at, hides }))
+        Ok(list.map(|list| Read { list, renewed_at, hides, looked }))
     }
 
     async fn whole_list(&self, reader: UserId) -> Result<Option<Read>, StoreError> {
@@ -143,12 +172,41 @@ impl Inner {
         let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
         let list = List::of(&entries(replies.next().unwrap_or(Value::Nil)))?;
         let renewed_at = Instant::now();
-        Ok(list.map(|list| Read { list: Arc::new(list), renewed_at, hides }))
+        let looked = Looked::default();
+        Ok(list.map(|list| Read { list: Arc::new(list), renewed_at, hides, looked }))
     }
 
     /// Whom a reader hides.
     pub(super) async fn hides(&self, reader: UserId) -> Result<Hides, StoreError> {
         hides_of(self.control.one(hides_call(reader)).await?)
+    }
+}
+
+impl Part {
+    fn of(self, ids: &[PostId]) -> &[PostId] {
+        let start = self.before.map_or(0, |before| ids.partition_point(|id| *id >= before));
+        &ids[start..ids.len().min(start + self.len)]
+    }
+}
+
+impl Looked {
+    /// Looks for ids among the deleted. One is looked for though there are none, so that the
+    /// reply has its place.
+    pub(super) fn call(ids: &[PostId]) -> Call {
+        let names = id_bytes(if ids.is_empty() { &[PostId(0)] } else { ids });
+        Call::of("HMGET", &with_ids([keys::DELETED], &names))
+    }
+
+    /// What the reply says of them.
+    pub(super) fn of(ids: &[PostId], reply: Value) -> Self {
+        let deleted = elements(reply).into_iter().map(|value| value != Value::Nil);
+        Self(ids.iter().copied().zip(deleted).collect())
+    }
+
+    /// Whether an id is deleted, if it was looked for.
+    pub(super) fn is_deleted(&self, id: PostId) -> Option<bool> {
+        let place = self.0.binary_search_by(|(looked, _)| id.cmp(looked));
+        place.ok().map(|place| self.0[place].1)
     }
 }
 
@@ -278,6 +336,19 @@ mod tests {
             assert_eq!(List::grown(&list, &end).unwrap(), None, "{ids:?}");
         }
         assert_eq!(List::grown(&list, &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_looked_for_is_told_apart() {
+        let ids: Vec<PostId> = [9, 7, 5, 3].map(PostId).to_vec();
+        let part = |before: Option<u64>, len| Part { before: before.map(PostId), len };
+        assert_eq!(part(None, 2).of(&ids), &ids[..2]);
+        assert_eq!(part(Some(7), 9).of(&ids), &ids[2..]);
+        assert_eq!(part(Some(1), 9).of(&ids), []);
+        let reply = Value::Array(vec![Value::Nil, Value::BulkString(vec![1]), Value::Nil]);
+        let looked = Looked::of(&ids[..3], reply);
+        let told = [9, 8, 7, 5, 3].map(|id| looked.is_deleted(PostId(id)));
+        assert_eq!(told, [Some(false), None, Some(true), Some(false), None]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use super::{
     Inner,
     control::{Call, bytes, elements},
+    damaged,
     homes::version,
     keys,
     ledger::post_id,
@@ -25,20 +26,28 @@ use crate::{
     store::StoreError,
 };
 
+/// Lists that are trimmed together: what is dropped of them is in memory for a moment.
+const TRIMMED_TOGETHER_MAX: usize = 1_000;
+
 impl Inner {
     /// Drops what was pushed first into lists, as far as they have not changed meanwhile.
     pub(super) async fn trim(&self, lists: &[OverFull]) -> Result<(), StoreError> {
-        let reads = lists.iter().map(|list| {
-            let drop = self.dropped(list).to_string();
-            Call::of("LRANGE", &[&keys::home(list.reader), b"1", drop.as_bytes()])
-        });
-        let read = self.control.run(reads.collect()).await?;
-        let trims = lists.iter().zip(read).filter_map(|(list, read)| {
-            let ids = elements(read).into_iter().filter_map(bytes);
-            let ids: Option<Vec<PostId>> = ids.map(|id| post_id(&id)).collect();
-            trim(list.reader, self.dropped(list), &ids?, version())
-        });
-        self.write(trims.collect()).await.map(drop)
+        for lists in lists.chunks(TRIMMED_TOGETHER_MAX) {
+            let reads = lists.iter().map(|list| {
+                let drop = self.dropped(list).to_string();
+                Call::of("LRANGE", &[&keys::home(list.reader), b"1", drop.as_bytes()])
+            });
+            let read = self.control.run(reads.collect()).await?;
+            let mut trims = Vec::with_capacity(lists.len());
+            for (list, read) in lists.iter().zip(read) {
+                let ids = elements(read).into_iter().filter_map(bytes).map(|id| post_id(&id));
+                let ids: Option<Vec<PostId>> = ids.collect();
+                let ids = ids.ok_or_else(|| damaged("an entry of a home timeline"))?;
+                trims.extend(trim(list.reader, self.dropped(list), &ids, version()));
+            }
+            self.write(trims).await?;
+        }
+        Ok(())
     }
 
     /// How many of a list's ids are too many.

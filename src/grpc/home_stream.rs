@@ -1,0 +1,131 @@
+//! A home timeline as a stream.
+//!
+//! A message is made only once its client has taken the one before, and nothing waits for it
+//! but a [`Position`]: so a slow client is told later, and of more at once.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{Stream, stream};
+use prost_types::Timestamp;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    Api,
+    page::{self, List},
+    posts::post_to_proto,
+    unavailable,
+};
+use crate::{
+    domain::{PostId, UserId},
+    event_log::EventLog,
+    home_stream::{Batch, HomeStream, Position},
+    proto::v1,
+    store::Store,
+    writes::FieldError,
+};
+
+/// After so long without a post an empty message says that the stream is still there.
+const QUIET_MAX: Duration = Duration::from_secs(30);
+/// How much clocks of servers may differ: an id of a later time is of the future.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(60);
+
+/// Where a stream goes on, as a request says; `None`: from now on.
+pub(super) fn position(
+    user: UserId,
+    resume_token: &str,
+    resume_after: PostId,
+) -> Result<Option<Position>, FieldError> {
+    let field = "resume_token";
+    let token = page::unseal(field, resume_token, List::HomeStream, user.0)?;
+    let position = match (token, resume_after) {
+        (None, PostId(0)) => return Ok(None),
+        (None, after) => Position::after(after),
+        (Some(bytes), PostId(0)) => {
+            Position::of_bytes(&bytes).ok_or_else(|| page::malformed(field))?
+        }
+        (Some(_), _) => {
+            return Err(FieldError::new("resume_after_id", "is not to be set with a token"));
+        }
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let latest = PostId::first_of((now + CLOCKS_DIFFER_MAX).as_millis() as u64);
+    if position.settled() > latest {
+        let field = if resume_token.is_empty() { "resume_after_id" } else { field };
+        let created_at = Timestamp::from(position.settled().created_at());
+        let reason = format!(
+            "names a post of the future, of {created_at}; resume after a post that was received"
+        );
+        return Err(FieldError::new(field, reason));
+    }
+    Ok(Some(position))
+}
+
+/// Messages until the client goes, the server stops, or something fails.
+pub(super) fn messages<L: EventLog, S: Store>(
+    api: Api<L, S>,
+    home: HomeStream<S>,
+    user: UserId,
+    ids_only: bool,
+) -> impl Stream<Item = Result<v1::StreamHomeTimelineResponse, Status>> + Send {
+    let streaming = Streaming { api, home, user, ids_only, last: None };
+    stream::unfold(Some(streaming), |streaming| async {
+        let mut streaming = streaming?;
+        match streaming.next().await {
+            Ok(message) => Some((Ok(message), Some(streaming))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+struct Streaming<L, S: Store> {
+    api: Api<L, S>,
+    home: HomeStream<S>,
+    user: UserId,
+    ids_only: bool,
+    /// When the last message went out.
+    last: Option<Instant>,
+}
+
+impl<L: EventLog, S: Store> Streaming<L, S> {
+    async fn next(&mut self) -> Result<v1::StreamHomeTimelineResponse, Status> {
+        loop {
+            if let Some(last) = self.last {
+                tokio::select! {
+                    biased;
+                    () = self.api.door.closing() => {
+                        let reason = "the server is stopping; resume on another, or later";
+                        return Err(unavailable(reason.to_owned()));
+                    }
+                    changed = self.home.changed() => changed?,
+                    () = tokio::time::sleep_until(last + QUIET_MAX) => {}
+                }
+            }
+            if let Some(reason) = self.api.door.reads_shut() {
+                return Err(unavailable(reason));
+            }
+            let batch = self.home.take_new().await?;
+            // The first one says at once where to go on.
+            let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET_MAX);
+            if batch != Batch::default() || is_due {
+                self.last = Some(Instant::now());
+                return self.message(batch).await;
+            }
+        }
+    }
+
+    async fn message(&self, batch: Batch) -> Result<v1::StreamHomeTimelineResponse, Status> {
+        let mut post_ids: Vec<u64> = batch.ids.iter().map(|id| id.0).collect();
+        let mut posts = Vec::new();
+        if !self.ids_only {
+            // One that is not there was deleted since.
+            let found = self.api.store.posts(&batch.ids).await?;
+            posts = found.iter().flatten().map(|post| post_to_proto(post)).collect();
+            post_ids = posts.iter().map(|post: &v1::Post| post.id).collect();
+        }
+        let resume_token =
+            page::seal(List::HomeStream, self.user.0, &self.home.position().to_bytes());
+        let missed_before_id = batch.missed_before.map_or(0, |id| id.0);
+        Ok(v1::StreamHomeTimelineResponse { post_ids, posts, resume_token, missed_before_id })
+    }
+}

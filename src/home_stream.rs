@@ -1,0 +1,149 @@
+//! Following home timelines as they grow.
+//!
+//! ```text
+//!  watch: every 250 ms the ends of all timelines that anybody follows ──► changed?
+//!                                                                            ▼
+//!  stream ──► read what is newer than what is settled ──► not sent yet? ──► sent
+//! ```
+//!
+//! Nothing is kept for a stream but its [`Position`]: it reads its timeline when that has
+//! changed and its client takes more. So a slow client costs no memory, and finds all that
+//! has come meanwhile, or is told from where on something is missing.
+
+mod position;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch::Receiver, time::timeout};
+
+pub use self::{position::Position, watch::Watch};
+use crate::{
+    domain::{PostId, UserId},
+    home_timeline::{Filter, HomeTimelines, ReadError},
+    store::{Homes, Lookups},
+};
+
+/// A timeline is read so often though nothing seems to have changed: whom its reader hides
+/// may have.
+const READ_EVERY: Duration = Duration::from_secs(10);
+/// How soon an account is looked for again that no event has named.
+const NAMED_AFTER: Duration = Duration::from_secs(1);
+/// Posts that are read of a timeline, at the most, to find those that are new.
+const READ_MAX: usize = 800;
+/// Posts that are read first: more than most have in the time until they are settled.
+const READ_FIRST: usize = 20;
+/// Posts that are sent together.
+const SENT_TOGETHER_MAX: usize = 100;
+
+/// A home timeline that somebody follows.
+pub struct HomeStream<S: Homes> {
+    homes: Arc<HomeTimelines<S>>,
+    watch: Arc<Watch<S>>,
+    user: UserId,
+    filter: Filter,
+    position: Position,
+    /// `None` until the account has a name.
+    changed: Option<Receiver<()>>,
+    /// Whether there is more to send already.
+    has_more: bool,
+}
+
+/// What a stream sends at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Ascending.
+    pub ids: Vec<PostId>,
+    /// So much has come that what is older than this is not sent.
+    pub missed_before: Option<PostId>,
+}
+
+impl<S: Homes + Lookups> HomeStream<S> {
+    /// Goes on where another stream was, or begins with what is new from now on.
+    ///
+    /// # Errors
+    /// If the timeline cannot be read.
+    pub async fn open(
+        homes: Arc<HomeTimelines<S>>,
+        watch: Arc<Watch<S>>,
+        user: UserId,
+        filter: Filter,
+        position: Option<Position>,
+    ) -> Result<Self, ReadError> {
+        let changed = watch.subscribe(user).await?;
+        let settled = watch.settled();
+        let is_new = position.is_none();
+        let position = position.unwrap_or_else(|| Position::after(settled));
+        let mut this = Self { homes, watch, user, filter, position, changed, has_more: false };
+        if is_new {
+            // All that is there counts as sent.
+            let (there, _) = this.read().await?;
+            this.position.sent(&there);
+        }
+        Ok(this)
+    }
+
+    /// What a stream that goes on here has sent.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Waits until there may be something to send.
+    ///
+    /// # Errors
+    /// If the account cannot be looked for.
+    pub async fn changed(&mut self) -> Result<(), ReadError> {
+        if self.has_more {
+            return Ok(());
+        }
+        match &mut self.changed {
+            // The sender lives as long as the watch.
+            Some(changed) => drop(timeout(READ_EVERY, changed.changed()).await),
+            None => {
+                tokio::time::sleep(NAMED_AFTER).await;
+                self.changed = self.watch.subscribe(self.user).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is new, and counts as sent from now on.
+    ///
+    /// # Errors
+    /// If the timeline cannot be read.
+    pub async fn take_new(&mut self) -> Result<Batch, ReadError> {
+        // Before it is read: what is settled by then is found.
+        let settled = self.watch.settled();
+        let (read, is_cut) = self.read().await?;
+        let mut batch = Batch { ids: self.position.unsent(&read), missed_before: None };
+        if is_cut && let Some(oldest) = read.last() {
+            let is_new = batch.ids.first() == Some(oldest);
+            batch.missed_before = is_new.then_some(*oldest);
+            self.position.settle(PostId(oldest.0 - 1));
+        }
+        self.has_more = batch.ids.len() > SENT_TOGETHER_MAX;
+        batch.ids.truncate(SENT_TOGETHER_MAX);
+        self.position.sent(&batch.ids);
+        if !self.has_more {
+            self.position.settle(settled);
+        }
+        Ok(batch)
+    }
+
+    /// What is newer than what is settled, newest first; and whether there is more of it.
+    async fn read(&self) -> Result<(Vec<PostId>, bool), ReadError> {
+        let (mut ids, mut before, mut count) = (Vec::new(), None, READ_FIRST);
+        loop {
+            let page = self.homes.read(self.user, &self.filter, before, count).await?;
+            let is_settled = |id: &PostId| *id <= self.position.settled();
+            let end = page.ids.iter().position(is_settled);
+            ids.extend_from_slice(&page.ids[..end.unwrap_or(page.ids.len())]);
+            let next = page.next.filter(|next| end.is_none() && !is_settled(next));
+            let Some(next) = next else { return Ok((ids, false)) };
+            if ids.len() >= READ_MAX {
+                return Ok((ids, true));
+            }
+            (before, count) = (Some(next), READ_MAX - ids.len());
+        }
+    }
+}

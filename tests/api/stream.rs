@@ -1,0 +1,234 @@
+//! Home timelines as streams: what comes, once, also over many of them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use roost::proto::v1::{
+    BatchPublishPostsRequest, MuteRequest, Origin, PublishPostRequest, StreamHomeTimelineRequest,
+    StreamHomeTimelineResponse,
+};
+use tokio::time::timeout;
+use tonic::{Code, Status, Streaming};
+
+use crate::server::{Roost, assert_bad_field, post};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_comes_with_the_posts_and_nothing_else_does() {
+    let roost = Roost::start().await;
+    roost.follow(1, 7).await;
+    roost.publish(post(7, "before")).await;
+    roost.delivered().await;
+    let mut stream = Stream::open(&roost, of(1)).await;
+    assert!(stream.message().await.post_ids.is_empty(), "the first one comes at once");
+    roost.publish(post(8, "not followed")).await;
+    let first = roost.publish(post(7, "first")).await;
+    let message = stream.message().await;
+    assert_eq!((&message.post_ids[..], &*message.posts[0].text), (&[first][..], "first"));
+    let own = roost.publish(post(1, "my own")).await;
+    assert_eq!(stream.message().await.post_ids, [own]);
+    // What a follow brings along is older than the stream.
+    let older = roost.publish(post(9, "older")).await;
+    let second = roost.publish(post(7, "second")).await;
+    assert_eq!(stream.message().await.post_ids, [second]);
+    roost.follow(1, 9).await;
+    assert_eq!(stream.message().await.post_ids, [older], "it is not: only what is settled is");
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_many_streams_nothing_is_missed_and_nothing_comes_twice() {
+    let roost = Roost::start().await;
+    for author in 10..20 {
+        roost.follow(1, author).await;
+    }
+    let mut stream = Stream::open(&roost, of(1)).await;
+    let mut resume_token = stream.message().await.resume_token;
+    drop(stream);
+    let publishing = {
+        let mut posts = roost.posts();
+        tokio::spawn(async move {
+            let mut published = Vec::new();
+            for round in 0..60 {
+                let requests: Vec<_> =
+                    (10..20).map(|author| post(author, &format!("round {round}"))).collect();
+                let batch = posts.batch_publish_posts(BatchPublishPostsRequest { requests });
+                published.extend(batch.await.expect("published").into_inner().post_ids);
+            }
+            published
+        })
+    };
+    let mut received = Vec::new();
+    let mut streams = 0;
+    while received.len() < 600 {
+        let token = resume_token.clone();
+        let request = StreamHomeTimelineRequest { resume_token: token, ids_only: true, ..of(1) };
+        let mut stream = Stream::open(&roost, request).await;
+        streams += 1;
+        // Now and then what was received last is the empty first message.
+        for _ in 0..streams % 3 + 1 {
+            let message = stream.message().await;
+            assert_eq!(message.missed_before_id, 0);
+            received.extend(message.post_ids);
+            resume_token = message.resume_token;
+            if received.len() >= 600 {
+                break;
+            }
+        }
+    }
+    let published = publishing.await.expect("published");
+    let all: BTreeSet<u64> = published.iter().copied().collect();
+    assert_eq!(received.iter().copied().collect::<BTreeSet<u64>>(), all);
+    assert_eq!(received.len(), all.len(), "in {streams} streams");
+    assert!(streams > 1);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_on_another_server_in_the_same_place() {
+    let roost = Roost::start().await;
+    roost.follow(1, 7).await;
+    let mut stream = Stream::open(&roost, of(1)).await;
+    stream.message().await;
+    let first = roost.publish(post(7, "first")).await;
+    let message = stream.message().await;
+    assert_eq!(message.post_ids, [first]);
+    let missed = roost.publish(post(7, "missed")).await;
+    let roost = roost.restart().await;
+    let resume_token = message.resume_token;
+    let mut stream =
+        Stream::open(&roost, StreamHomeTimelineRequest { resume_token, ..of(1) }).await;
+    let mut received = stream.message().await.post_ids;
+    if received.is_empty() {
+        received = stream.message().await.post_ids;
+    }
+    assert_eq!(received, [missed]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_missed_too_much_is_told_from_where_on() {
+    let roost = Roost::start().await;
+    roost.follow(1, 7).await;
+    let first = roost.publish(post(7, "the one that was received")).await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        let requests = vec![post(7, "missed"); 100];
+        let batch = roost.posts().batch_publish_posts(BatchPublishPostsRequest { requests }).await;
+        ids.extend(batch.expect("published").into_inner().post_ids);
+    }
+    roost.delivered().await;
+    let request = StreamHomeTimelineRequest { resume_after_id: first, ids_only: true, ..of(1) };
+    let mut stream = Stream::open(&roost, request).await;
+    let message = stream.message().await;
+    assert_eq!(message.missed_before_id, ids[200]);
+    let mut received = message.post_ids;
+    while received.len() < 800 {
+        let message = stream.message().await;
+        assert_eq!(message.missed_before_id, 0);
+        received.extend(message.post_ids);
+    }
+    assert_eq!(received, ids[200..]);
+    // Not so where all of it can be sent.
+    let request = StreamHomeTimelineRequest { resume_after_id: ids[299], ..of(1) };
+    let mut stream = Stream::open(&roost, request).await;
+    let mut received = Vec::new();
+    while received.len() < 700 {
+        let message = stream.message().await;
+        assert_eq!((message.missed_before_id, message.posts.len()), (0, message.post_ids.len()));
+        received.extend(message.post_ids);
+    }
+    assert_eq!(received, ids[300..]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_what_a_read_would() {
+    let roost = Roost::start().await;
+    for author in [7, 8] {
+        roost.follow(1, author).await;
+    }
+    let muted = roost.graph().mute(MuteRequest { muter_id: 1, muted_id: 8 }).await;
+    muted.expect("muted");
+    let origins = vec![Origin::Exclusive.into()];
+    let mut stream = Stream::open(&roost, StreamHomeTimelineRequest { origins, ..of(1) }).await;
+    stream.message().await;
+    let exclusive = |author| PublishPostRequest {
+        origin: Origin::Exclusive.into(),
+        ..post(author, "only here")
+    };
+    roost.publish(post(7, "shared")).await;
+    roost.publish(exclusive(8)).await;
+    let shown = roost.publish(exclusive(7)).await;
+    assert_eq!(stream.message().await.post_ids, [shown]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_nobody_has_named_can_be_followed_until_somebody_does() {
+    let roost = Roost::start().await;
+    let mut stream = Stream::open(&roost, of(77)).await;
+    assert!(stream.message().await.post_ids.is_empty());
+    let own = roost.publish(post(77, "here I am")).await;
+    assert_eq!(stream.message().await.post_ids, [own]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_the_server_stops() {
+    let roost = Roost::start().await;
+    let mut stream = Stream::open(&roost, of(1)).await;
+    stream.message().await;
+    let ended = tokio::spawn(async move {
+        let ended = timeout(DEADLINE, stream.0.message()).await.expect("no end");
+        ended.expect_err("it ends")
+    });
+    roost.stop().await;
+    let status = ended.await.expect("ended");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_begins_nowhere_but_where_one_can() {
+    let roost = Roost::start().await;
+    roost.follow(1, 7).await;
+    let token = Stream::open(&roost, of(1)).await.message().await.resume_token;
+    let with_token = |user_id, resume_token: &str| StreamHomeTimelineRequest {
+        resume_token: resume_token.to_owned(),
+        ..of(user_id)
+    };
+    let after = |resume_after_id| StreamHomeTimelineRequest { resume_after_id, ..of(1) };
+    for (field, refused) in [
+        ("user_id", of(0)),
+        ("resume_token", with_token(2, &token)),
+        ("resume_token", with_token(1, &token[1..])),
+        ("resume_token", with_token(1, "here")),
+        ("resume_after_id", after(u64::MAX)),
+        (
+            "resume_after_id",
+            StreamHomeTimelineRequest { resume_after_id: 7, ..with_token(1, &token) },
+        ),
+        ("origins", StreamHomeTimelineRequest { origins: vec![99], ..of(1) }),
+    ] {
+        assert_bad_field(roost.timelines().stream_home_timeline(refused).await, field);
+    }
+    roost.stop().await;
+}
+
+fn of(user_id: u64) -> StreamHomeTimelineRequest {
+    StreamHomeTimelineRequest { user_id, ..StreamHomeTimelineRequest::default() }
+}
+
+struct Stream(Streaming<StreamHomeTimelineResponse>);
+
+impl Stream {
+    async fn open(roost: &Roost, request: StreamHomeTimelineRequest) -> Self {
+        let stream: Result<_, Status> = roost.timelines().stream_home_timeline(request).await;
+        Self(stream.expect("a stream").into_inner())
+    }
+
+    async fn message(&mut self) -> StreamHomeTimelineResponse {
+        let message = timeout(DEADLINE, self.0.message()).await.expect("no message in time");
+        message.expect("not broken").expect("not ended")
+    }
+}
