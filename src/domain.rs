@@ -161,13 +161,21 @@ pub enum Event {
         /// Whether it does from now on.
         blocks: bool,
     },
+    /// A reader has read its home timeline up to a post. A marker never goes back: of
+    /// several events the greatest counts.
+    ReadMarkerMoved {
+        /// Whose timeline.
+        reader: UserId,
+        /// The newest post that was read.
+        post: PostId,
+    },
 }
 
 impl Event {
     /// The account whose partition the event belongs to: the author of a post,
     /// the followee of a follow. So the posts of an author and the changes of
-    /// its followers are in one partition and in one order. Whom an account hides is in
-    /// its own.
+    /// its followers are in one partition and in one order. Whom an account hides, and how far it has
+    /// read, is in its own.
     pub fn key(&self) -> UserId {
         match self {
             Self::PostPublished { post, .. } => post.author,
@@ -175,6 +183,7 @@ impl Event {
             Self::Followed { followee, .. } | Self::Unfollowed { followee, .. } => *followee,
             Self::MuteChanged { muter, .. } => *muter,
             Self::BlockChanged { blocker, .. } => *blocker,
+            Self::ReadMarkerMoved { reader, .. } => *reader,
         }
     }
 }

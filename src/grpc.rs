@@ -7,6 +7,7 @@ mod home_stream;
 mod page;
 mod posts;
 mod publish_stream;
+mod reading;
 mod status;
 mod timelines;
 

@@ -31,8 +31,6 @@ const READ_EVERY: Duration = Duration::from_secs(10);
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 /// Posts that are read of a timeline, at the most, to find those that are new.
 const READ_MAX: usize = 800;
-/// Posts that are read first: more than most have in the time until they are settled.
-const READ_FIRST: usize = 20;
 /// Posts that are sent together.
 const SENT_TOGETHER_MAX: usize = 100;
 
@@ -132,18 +130,7 @@ impl<S: Homes + Lookups> HomeStream<S> {
 
     /// What is newer than what is settled, newest first; and whether there is more of it.
     async fn read(&self) -> Result<(Vec<PostId>, bool), ReadError> {
-        let (mut ids, mut before, mut count) = (Vec::new(), None, READ_FIRST);
-        loop {
-            let page = self.homes.read(self.user, &self.filter, before, count).await?;
-            let is_settled = |id: &PostId| *id <= self.position.settled();
-            let end = page.ids.iter().position(is_settled);
-            ids.extend_from_slice(&page.ids[..end.unwrap_or(page.ids.len())]);
-            let next = page.next.filter(|next| end.is_none() && !is_settled(next));
-            let Some(next) = next else { return Ok((ids, false)) };
-            if ids.len() >= READ_MAX {
-                return Ok((ids, true));
-            }
-            (before, count) = (Some(next), READ_MAX - ids.len());
-        }
+        let settled = self.position.settled();
+        self.homes.newer_than(self.user, &self.filter, settled, READ_MAX).await
     }
 }

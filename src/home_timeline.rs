@@ -14,6 +14,7 @@
 //! rebuild reads too early to see is pushed, one that it sees too is there once,
 //! and one that is taken away meanwhile is left out.
 
+pub mod catch_up;
 mod filter;
 pub mod merge;
 pub mod pull;
@@ -42,6 +43,8 @@ const REBUILDS_MAX: usize = 64;
 const REBUILD_FOLLOWEES_MAX: usize = 64;
 /// Posts that are looked at for one page, about, however few of them are shown.
 const LOOKED_AT_MAX: usize = 2_000;
+/// Posts that are read first, where only those are wanted that are newer than another.
+const NEWER_FIRST: usize = 20;
 /// Posts that are looked at together, once the first page was not enough.
 const LOOKED_AT_MIN: usize = 100;
 /// Who follows more accounts reads no further than CAP: every page would ask all of them.
@@ -136,6 +139,29 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
                 page.next = None;
                 return Ok(page);
             }
+        }
+    }
+
+    /// Those of the newest posts that are newer than `after`, newest first, about `count_max`
+    /// of them at the most; and whether there are more.
+    pub async fn newer_than(
+        &self,
+        user: UserId,
+        filter: &Filter,
+        after: PostId,
+        count_max: usize,
+    ) -> Result<(Vec<PostId>, bool), ReadError> {
+        let (mut ids, mut before, mut count) = (Vec::new(), None, NEWER_FIRST.min(count_max));
+        loop {
+            let page = self.read(user, filter, before, count).await?;
+            let end = page.ids.iter().position(|id| *id <= after);
+            ids.extend_from_slice(&page.ids[..end.unwrap_or(page.ids.len())]);
+            let next = page.next.filter(|next| end.is_none() && *next > after);
+            let Some(next) = next else { return Ok((ids, false)) };
+            if ids.len() >= count_max {
+                return Ok((ids, true));
+            }
+            (before, count) = (Some(next), count_max - ids.len());
         }
     }
 

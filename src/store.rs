@@ -315,6 +315,12 @@ pub trait Lookups: Accounts {
         reader: Self::Account,
     ) -> impl Future<Output = Result<Arc<Hides>, StoreError>> + Send;
 
+    /// Up to which post a reader has read its home timeline; post 0 if it has not said.
+    fn read_marker(
+        &self,
+        reader: Self::Account,
+    ) -> impl Future<Output = Result<PostId, StoreError>> + Send;
+
     /// The accounts that a reader follows, ascending by handle.
     fn following(
         &self,

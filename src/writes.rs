@@ -53,6 +53,10 @@ pub(crate) const EVENT_FOLLOWERS_MAX: usize = 8_192;
 /// Bytes of events appended together: well below what a log takes at once.
 const APPEND_BYTES_MAX: usize = 1 << 20;
 
+/// How much the clocks of servers may differ, in milliseconds: an id of a later time is of the
+/// future.
+pub(crate) const CLOCKS_DIFFER_MAX_MS: u64 = 60_000;
+
 /// How writes are done.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -299,6 +303,18 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     ) -> Result<bool, WriteError> {
         draft::check_pair(("blocker_id", blocker), ("blocked_id", blocked))?;
         self.inner.write_and_wait(Event::BlockChanged { blocker, blocked, blocks }).await
+    }
+
+    /// Notes up to which post a reader has read its home timeline. The result is as that of
+    /// `delete`.
+    pub async fn move_read_marker(&self, reader: UserId, post: PostId) -> Result<bool, WriteError> {
+        draft::check_user("user_id", reader)?;
+        draft::check_post("post_id", post)?;
+        if post > PostId::first_of((self.inner.clock)() + CLOCKS_DIFFER_MAX_MS) {
+            let reason = "is of the future; mark a post that was read";
+            return Err(FieldError::new("post_id", reason).into());
+        }
+        self.inner.write_and_wait(Event::ReadMarkerMoved { reader, post }).await
     }
 
     /// Imports follows, each list being a followee with its followers, which

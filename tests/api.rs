@@ -14,6 +14,8 @@ mod idempotency;
 mod metrics;
 #[path = "api/paging.rs"]
 mod paging;
+#[path = "api/reading.rs"]
+mod reading;
 #[path = "api/rebuild.rs"]
 mod rebuild;
 #[path = "api/server.rs"]

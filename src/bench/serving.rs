@@ -24,8 +24,10 @@ use crate::{
     event_log::EventLog,
     grpc::{self, Api, Calls, Gate},
     proto::v1::{
-        ListAuthorTimelineRequest, ListAuthorTimelineResponse, ListHomeTimelineRequest,
-        ListHomeTimelineResponse, StreamHomeTimelineRequest, StreamHomeTimelineResponse,
+        GetUnreadRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
+        ListCatchUpRequest, ListCatchUpResponse, ListHomeTimelineRequest, ListHomeTimelineResponse,
+        MoveReadMarkerRequest, MoveReadMarkerResponse, StreamHomeTimelineRequest,
+        StreamHomeTimelineResponse, Unread,
         timeline_service_server::{TimelineService, TimelineServiceServer},
     },
     store::Store,
@@ -113,5 +115,23 @@ impl TimelineService for Bare {
         _: Request<StreamHomeTimelineRequest>,
     ) -> Result<Response<Self::StreamHomeTimelineStream>, Status> {
         Err(Status::unimplemented("the bare service has no streams"))
+    }
+
+    async fn move_read_marker(
+        &self,
+        _: Request<MoveReadMarkerRequest>,
+    ) -> Result<Response<MoveReadMarkerResponse>, Status> {
+        Err(Status::unimplemented("the bare service has no read markers"))
+    }
+
+    async fn get_unread(&self, _: Request<GetUnreadRequest>) -> Result<Response<Unread>, Status> {
+        Err(Status::unimplemented("the bare service has no read markers"))
+    }
+
+    async fn list_catch_up(
+        &self,
+        _: Request<ListCatchUpRequest>,
+    ) -> Result<Response<ListCatchUpResponse>, Status> {
+        Err(Status::unimplemented("the bare service has no read markers"))
     }
 }

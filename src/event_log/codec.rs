@@ -53,6 +53,12 @@ pub fn encode(event: &Event) -> Bytes {
                 blocks: *blocks,
             })
         }
+        Event::ReadMarkerMoved { reader, post } => {
+            pb::event::Kind::ReadMarkerMoved(pb::ReadMarkerMoved {
+                reader_id: reader.0,
+                post_id: post.0,
+            })
+        }
     };
     pb::Event { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -89,6 +95,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, CodecError> {
             blocked: UserId(changed.blocked_id),
             blocks: changed.blocks,
         },
+        pb::event::Kind::ReadMarkerMoved(moved) => {
+            Event::ReadMarkerMoved { reader: UserId(moved.reader_id), post: PostId(moved.post_id) }
+        }
     })
 }
 
@@ -184,6 +193,7 @@ mod tests {
             (user(), user(), any::<bool>()).prop_map(|(blocker, blocked, blocks)| {
                 Event::BlockChanged { blocker, blocked, blocks }
             }),
+            (user(), post_id()).prop_map(|(reader, post)| Event::ReadMarkerMoved { reader, post }),
         ]
     }
 

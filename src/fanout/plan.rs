@@ -62,8 +62,11 @@ pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
             Event::Unfollowed { followee, follower } => {
                 effects.follows.entry(*followee).or_default().insert(*follower);
             }
-            // Whom a reader hides is left out of what is read.
-            Event::MuteChanged { .. } | Event::BlockChanged { .. } => {}
+            // Whom a reader hides is left out of what is read, and how far it has read
+            // changes nothing in its timeline.
+            Event::MuteChanged { .. }
+            | Event::BlockChanged { .. }
+            | Event::ReadMarkerMoved { .. } => {}
         }
     }
     effects

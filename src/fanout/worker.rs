@@ -291,7 +291,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let is_new = |event: &Event| match event {
             Event::PostPublished { .. } => true,
             // They are left out of what is read, and change nothing in timelines.
-            Event::MuteChanged { .. } | Event::BlockChanged { .. } => true,
+            Event::MuteChanged { .. }
+            | Event::BlockChanged { .. }
+            | Event::ReadMarkerMoved { .. } => true,
             Event::PostDeleted { .. } | Event::Followed { .. } | Event::Unfollowed { .. } => false,
         };
         if first_offset < self.attempted || !events.iter().all(is_new) {

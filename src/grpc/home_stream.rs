@@ -22,13 +22,11 @@ use crate::{
     home_stream::{Batch, HomeStream, Position},
     proto::v1,
     store::Store,
-    writes::FieldError,
+    writes::{CLOCKS_DIFFER_MAX_MS, FieldError},
 };
 
 /// After so long without a post an empty message says that the stream is still there.
 const QUIET_MAX: Duration = Duration::from_secs(30);
-/// How much clocks of servers may differ: an id of a later time is of the future.
-const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(60);
 
 /// Where a stream goes on, as a request says; `None`: from now on.
 pub(super) fn position(
@@ -49,7 +47,7 @@ pub(super) fn position(
         }
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let latest = PostId::first_of((now + CLOCKS_DIFFER_MAX).as_millis() as u64);
+    let latest = PostId::first_of(now.as_millis() as u64 + CLOCKS_DIFFER_MAX_MS);
     if position.settled() > latest {
         let field = if resume_token.is_empty() { "resume_after_id" } else { field };
         let created_at = Timestamp::from(position.settled().created_at());

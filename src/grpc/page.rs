@@ -14,6 +14,7 @@ pub(super) enum List {
     Muted = 5,
     Blocked = 6,
     HomeStream = 7,
+    CatchUp = 8,
 }
 
 /// The number of entries to answer with, for what a request asks for.

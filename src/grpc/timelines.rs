@@ -76,6 +76,30 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         Ok(Response::new(Box::pin(messages)))
     }
 
+    async fn move_read_marker(
+        &self,
+        request: Request<v1::MoveReadMarkerRequest>,
+    ) -> Result<Response<v1::MoveReadMarkerResponse>, Status> {
+        let v1::MoveReadMarkerRequest { user_id, post_id } = request.into_inner();
+        let applied = self.writes.move_read_marker(UserId(user_id), PostId(post_id)).await?;
+        Ok(Response::new(v1::MoveReadMarkerResponse { applied }))
+    }
+
+    async fn get_unread(
+        &self,
+        request: Request<v1::GetUnreadRequest>,
+    ) -> Result<Response<v1::Unread>, Status> {
+        let user = UserId(request.into_inner().user_id);
+        Ok(Response::new(self.unread(user).await?))
+    }
+
+    async fn list_catch_up(
+        &self,
+        request: Request<v1::ListCatchUpRequest>,
+    ) -> Result<Response<v1::ListCatchUpResponse>, Status> {
+        Ok(Response::new(self.catch_up(request.into_inner()).await?))
+    }
+
     async fn list_author_timeline(
         &self,
         request: Request<v1::ListAuthorTimelineRequest>,

@@ -450,6 +450,14 @@ impl Lookups for EmbeddedStore {
         Ok(self.inner.hides.of(reader))
     }
 
+    async fn read_marker(&self, reader: u32) -> Result<PostId, StoreError> {
+        let user = self.inner.accounts.users(&[reader]).first().copied();
+        self.run_blocking(move |inner| {
+            user.map_or(Ok(PostId(0)), |user| inner.disk.read_marker(user))
+        })
+        .await
+    }
+
     async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {
         Ok(self.inner.graph.following(reader))
     }

@@ -106,7 +106,8 @@ pub(crate) fn hide_changes(event: &Event) -> impl Iterator<Item = HideChange> + 
         Event::PostPublished { .. }
         | Event::PostDeleted { .. }
         | Event::Followed { .. }
-        | Event::Unfollowed { .. } => [None, None],
+        | Event::Unfollowed { .. }
+        | Event::ReadMarkerMoved { .. } => [None, None],
     };
     one.into_iter().chain(other)
 }

@@ -443,6 +443,10 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.hides(reader))
     }
 
+    async fn read_marker(&self, reader: u32) -> Result<PostId, StoreError> {
+        between_points!(self, self.store.read_marker(reader))
+    }
+
     async fn following(&self, reader: u32) -> Result<Vec<u32>, StoreError> {
         between_points!(self, self.store.following(reader))
     }

@@ -18,6 +18,7 @@ pub struct Model {
     pub posts: BTreeMap<PostId, UserId>,
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
+    pub read_markers: HashMap<UserId, PostId>,
     /// Muter, muted.
     pub mutes: BTreeSet<(UserId, UserId)>,
     /// Blocker, blocked.
@@ -56,6 +57,10 @@ impl Model {
                 }
                 Event::Unfollowed { followee, follower } => {
                     model.follows.remove(&(follower, followee));
+                }
+                Event::ReadMarkerMoved { reader, post } => {
+                    let marker = model.read_markers.entry(reader).or_insert(post);
+                    *marker = post.max(*marker);
                 }
                 Event::MuteChanged { muter, muted, mutes: true } => {
                     model.mutes.insert((muter, muted));

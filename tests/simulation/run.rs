@@ -17,7 +17,7 @@ use roost::{
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
-        Floor, Lookups,
+        Accounts, Floor, Lookups,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
     telemetry::FanoutMetrics,
@@ -95,6 +95,8 @@ struct Told {
     mutes: Mutex<BTreeMap<(UserId, UserId), bool>>,
     /// Blocker and blocked, likewise.
     blocks: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// How far readers have read, at least.
+    read_markers: Mutex<BTreeMap<UserId, PostId>>,
     next_request: AtomicU64,
     reads: AtomicU64,
     repeated_requests: AtomicU64,
@@ -350,6 +352,14 @@ impl Simulation {
                 assert_eq!(holds.contains(pair), *told, "{what} {pair:?}");
             }
         }
+        for user in (1..=USERS).map(UserId) {
+            let Some(reader) = engine.store.account(user).await.unwrap() else { continue };
+            let marker = engine.store.read_marker(reader).await.unwrap();
+            let expected = model.read_markers.get(&user).copied().unwrap_or(PostId(0));
+            assert_eq!(marker, expected, "the read marker of {user}");
+            let told = self.told.read_markers.lock().unwrap().get(&user).copied();
+            assert!(told.is_none_or(|told| told <= marker), "{told:?} of {user} is lost");
+        }
         // Twice: as delivered, and with page sizes of another kind.
         for _ in 0..2 {
             for user in (1..=USERS).map(UserId) {
@@ -423,6 +433,7 @@ impl Client {
                 55..64 => self.change_all_at_once().await,
                 64..67 => self.repeat_a_request_elsewhere().await,
                 67..72 => self.change_hide().await,
+                72..75 => self.move_read_marker().await,
                 _ => self.read().await,
             }
         }
@@ -564,6 +575,19 @@ impl Client {
         };
         if let Ok(true) = result {
             told.lock().unwrap().insert(pair, hides);
+        }
+    }
+
+    async fn move_read_marker(&self) {
+        let reader = self.user();
+        let page = self.homes.read(reader, &Filter::default(), None, CAP).await;
+        let Some(post) = page.ok().and_then(|page| self.pick_one(page.ids.into_iter())) else {
+            return;
+        };
+        if let Ok(true) = self.writes.move_read_marker(reader, post).await {
+            let mut told = self.told.read_markers.lock().unwrap();
+            let marker = told.entry(reader).or_insert(post);
+            *marker = post.max(*marker);
         }
     }
 

@@ -153,6 +153,10 @@ impl<B: Backend> World<B> {
             let ids = self.author_page(user, None, usize::MAX).await;
             ledger.posts.extend(ids.into_iter().map(|id| (id, user)));
             let Some(account) = self.store.account(user).await.unwrap() else { continue };
+            let read_marker = self.store.read_marker(account).await.unwrap().0;
+            if read_marker > 0 {
+                ledger.read_markers.insert(user, read_marker);
+            }
             let hides = self.store.hides(account).await.unwrap();
             for reason in [HideReason::Muted, HideReason::Blocked, HideReason::BlockedBy] {
                 let others = hides.for_reason(reason).iter();

@@ -36,7 +36,11 @@ async fn the_ledger_is_what_a_plain_model_would_be(backend: impl Backend) {
             }
             5..7 => followed(user(rng), &[user(rng), user(rng)]),
             7 => muted(user(rng), user(rng), rng.random_bool(0.6)),
-            8 => blocked(user(rng), user(rng), rng.random_bool(0.6)),
+            8 if rng.random_bool(0.5) => blocked(user(rng), user(rng), rng.random_bool(0.6)),
+            8 => Event::ReadMarkerMoved {
+                reader: user(rng),
+                post: PostId(rng.random_range(1..*next_id + 2)),
+            },
             _ => unfollowed(user(rng), user(rng)),
         };
         let mut events: Vec<Event> =
@@ -156,6 +160,7 @@ pub struct Model {
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
     pub requests: BTreeMap<(UserId, String), u64>,
+    pub read_markers: BTreeMap<UserId, u64>,
     /// Reader, why, whom it hides.
     pub hides: BTreeSet<(UserId, HideReason, UserId)>,
 }
@@ -187,6 +192,10 @@ impl Model {
                 }
                 Event::Unfollowed { followee, follower } => {
                     ledger.follows.remove(&(follower, followee));
+                }
+                Event::ReadMarkerMoved { reader, post } => {
+                    let marker = ledger.read_markers.entry(reader).or_default();
+                    *marker = post.0.max(*marker);
                 }
                 Event::MuteChanged { muter, muted, mutes } => {
                     ledger.set_hide((muter, HideReason::Muted, muted), mutes);
@@ -225,7 +234,7 @@ impl Model {
                 | Event::BlockChanged { blocked: other, .. } => {
                     named.users.insert(*other);
                 }
-                Event::PostDeleted { .. } => {}
+                Event::PostDeleted { .. } | Event::ReadMarkerMoved { .. } => {}
             }
         }
         named.posts.sort_unstable();

@@ -127,7 +127,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let mut batch = self.disk.batch();
         self.write_accounts(events, &mut batch)?;
-        let mut greatest_post = 0;
+        let (mut greatest_post, mut read_markers) = (0, HashMap::<UserId, PostId>::new());
         for (offset, event) in (first_offset..).zip(events) {
             match event {
                 Event::PostPublished { post, request_id } => {
@@ -148,6 +148,15 @@ impl Inner {
                 Event::MuteChanged { .. } | Event::BlockChanged { .. } => {
                     hide_changes(event).for_each(|change| batch.change_hide(change));
                 }
+                Event::ReadMarkerMoved { reader, post } => {
+                    let marker = read_markers.entry(*reader).or_insert(*post);
+                    *marker = (*marker).max(*post);
+                }
+            }
+        }
+        for (reader, post) in read_markers {
+            if post > self.disk.read_marker(reader)? {
+                batch.set_read_marker(reader, post);
             }
         }
         self.greatest_post.fetch_max(greatest_post, Ordering::Relaxed);
@@ -182,6 +191,7 @@ impl Inner {
                         self.hides.set(reader, change.reason, change.other, change.hides);
                     }
                 }
+                Event::ReadMarkerMoved { .. } => {}
             }
         }
         Ok(())
@@ -240,7 +250,9 @@ impl Inner {
                 Event::Unfollowed { follower, .. } => users.push(*follower),
                 Event::MuteChanged { muted: other, .. }
                 | Event::BlockChanged { blocked: other, .. } => users.push(*other),
-                Event::PostPublished { .. } | Event::PostDeleted { .. } => {}
+                Event::PostPublished { .. }
+                | Event::PostDeleted { .. }
+                | Event::ReadMarkerMoved { .. } => {}
             }
         }
         for user in self.number(&users)?.1 {

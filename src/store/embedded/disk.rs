@@ -7,6 +7,7 @@
 //! | `author_posts` | author, post | nothing: an author timeline is a range of keys |
 //! | `requests` | author, request id | the post that the request made |
 //! | `follows` | followee, offset, part | a change of its followers, see [`edges`](super::edges) |
+//! | `read_markers` | reader | the newest post that it has read |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a
@@ -37,6 +38,7 @@ pub(super) struct Disk {
     requests: Keyspace,
     follows: Keyspace,
     hides: Keyspace,
+    read_markers: Keyspace,
 }
 
 /// How far a partition's events have come.
@@ -63,6 +65,7 @@ impl Disk {
             requests: keyspace("requests")?,
             follows: keyspace("follows")?,
             hides: keyspace("hides")?,
+            read_markers: keyspace("read_markers")?,
             database,
             dir: name,
         })
@@ -87,9 +90,10 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 6] {
-        let Self { accounts, posts, author_posts, requests, follows, hides, .. } = self;
-        [accounts, posts, author_posts, requests, follows, hides]
+    fn keyspaces(&self) -> [&Keyspace; 7] {
+        let Self { accounts, posts, author_posts, requests, follows, hides, read_markers, .. } =
+            self;
+        [accounts, posts, author_posts, requests, follows, hides, read_markers]
     }
 
     pub(super) fn batch(&self) -> DiskBatch<'_> {
@@ -133,6 +137,14 @@ impl Disk {
             };
             Ok((UserId(reader), reason, UserId(other)))
         })
+    }
+
+    pub(super) fn read_marker(&self, reader: UserId) -> Result<PostId, StoreError> {
+        let key = reader.0.to_be_bytes();
+        let value = self.read_markers.get(key).map_err(|error| self.failure(error))?;
+        let Some(value) = value else { return Ok(PostId(0)) };
+        let post = u64_at(&value, 0).ok_or_else(|| self.damage("a read marker is malformed"))?;
+        Ok(PostId(post))
     }
 
     pub(super) fn post(&self, id: PostId) -> Result<Option<Post>, StoreError> {
@@ -253,6 +265,11 @@ impl DiskBatch<'_> {
         } else {
             self.batch.remove(&self.disk.hides, key);
         }
+    }
+
+    pub(super) fn set_read_marker(&mut self, reader: UserId, post: PostId) {
+        let (key, value) = (reader.0.to_be_bytes(), post.0.to_be_bytes());
+        self.batch.insert(&self.disk.read_markers, key, value);
     }
 
     /// Makes a batch hold that has nothing to do with how far a partition has come.

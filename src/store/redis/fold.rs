@@ -28,6 +28,8 @@ pub(super) struct Fold<'a> {
     pub(super) follows: BTreeMap<UserId, BTreeMap<UserId, bool>>,
     /// For each reader, whom it hides or no longer does.
     pub(super) hides: BTreeMap<UserId, BTreeMap<(HideReason, UserId), bool>>,
+    /// How far readers have read.
+    pub(super) read_markers: BTreeMap<UserId, PostId>,
     /// Everybody whom an event names, unless by a post that is there to tell.
     pub(super) accounts: BTreeSet<UserId>,
     /// Posts that are not to be made, ascending: their author's request made another
@@ -128,6 +130,11 @@ impl<'a> Fold<'a> {
                 Event::Unfollowed { followee, follower } => {
                     fold.accounts.extend([*followee, *follower]);
                     fold.follows.entry(*followee).or_default().insert(*follower, false);
+                }
+                Event::ReadMarkerMoved { reader, post } => {
+                    fold.accounts.insert(*reader);
+                    let marker = fold.read_markers.entry(*reader).or_insert(*post);
+                    *marker = (*marker).max(*post);
                 }
                 Event::MuteChanged { muter: one, muted: other, .. }
                 | Event::BlockChanged { blocker: one, blocked: other, .. } => {

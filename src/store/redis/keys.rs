@@ -10,6 +10,7 @@
 //! | `fr:<account>` | hash | its followers, in blocks |
 //! | `fg:<account>` | set | whom it follows |
 //! | `hd:<reader>` | set | whom it does not see: muted (`m`), blocked (`b`), by whom it is blocked (`B`) |
+//! | `rm:<reader>` | string | the newest post that it has read |
 //! | `k:<bucket>` | set | accounts that follows and deletions have named |
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
 //! | `roost:node:<n>` | string | which process has a node number |
@@ -63,6 +64,10 @@ pub(super) fn hides(reader: UserId) -> Vec<u8> {
     format!("hd:{reader}").into_bytes()
 }
 
+pub(super) fn read_marker(reader: UserId) -> Vec<u8> {
+    format!("rm:{reader}").into_bytes()
+}
+
 pub(super) fn known(account: UserId) -> Vec<u8> {
     format!("k:{}", account.0 % KNOWN_BUCKETS).into_bytes()
 }
@@ -84,7 +89,7 @@ pub(super) fn watermark(slot: u16) -> Vec<u8> {
 pub(super) fn is_derived(key: &[u8]) -> bool {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let of = |start: &str| key.strip_prefix(start.as_bytes());
-    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "k:"];
+    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "k:"];
     let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
         || key == WAKES
@@ -107,6 +112,7 @@ mod tests {
             followers(UserId(7)),
             following(UserId(7)),
             hides(UserId(7)),
+            read_marker(UserId(7)),
             known(UserId(7)),
             DELETED.to_vec(),
             WAKES.to_vec(),

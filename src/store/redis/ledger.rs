@@ -257,7 +257,7 @@ impl Inner {
         let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
         self.write_posts(&fold).await?;
         self.write_graph(&fold).await?;
-        self.write_hides(&fold).await?;
+        self.write_readers(&fold).await?;
         self.write_author_lists(&fold, newest).await?;
         self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
@@ -333,8 +333,13 @@ impl Inner {
         self.write(calls.collect()).await.map(drop)
     }
 
-    async fn write_hides(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+    /// Whom readers hide, and how far they have read.
+    async fn write_readers(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
         let mut calls = Vec::new();
+        for (reader, post) in &fold.read_markers {
+            let (key, post) = (keys::read_marker(*reader), post.0.to_be_bytes());
+            calls.push(scripts::MOVE_READ_MARKER.call(&key, &[&post]));
+        }
         for (reader, changes) in &fold.hides {
             for ((reason, other), hides) in changes {
                 let command = if *hides { "SADD" } else { "SREM" };

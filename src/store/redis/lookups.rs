@@ -155,6 +155,14 @@ impl Lookups for RedisStore {
         Ok(Arc::new(self.inner.hides(reader).await?))
     }
 
+    async fn read_marker(&self, reader: UserId) -> Result<PostId, StoreError> {
+        let call = Call::of("GET", &[&keys::read_marker(reader)]);
+        let Some(marker) = bytes(self.inner.control.one(call).await?) else {
+            return Ok(PostId(0));
+        };
+        post_id(&marker).ok_or_else(|| damaged("a read marker"))
+    }
+
     async fn following(&self, reader: UserId) -> Result<Vec<UserId>, StoreError> {
         let call = Call::of("SMEMBERS", &[&keys::following(reader)]);
         let members = elements(self.inner.control.one(call).await?);

@@ -38,7 +38,7 @@ macro_rules! script {
 
 /// Those that workers run over connections of their own.
 pub(super) fn of_workers() -> Arc<[&'static str]> {
-    [&INSERT_POSTS, &MERGE, &TAKE, &TRIM].map(Script::text).into()
+    [&INSERT_POSTS, &MERGE, &TAKE, &TRIM, &MOVE_READ_MARKER].map(Script::text).into()
 }
 
 /// A script that can compare two ids.
@@ -136,6 +136,18 @@ while ARGV[2] and from < to do
 end
 if to == 0 then return {} end
 return redis.call('LRANGE', KEYS[1], math.max(to - ARGV[1], 0), to - 1)
+"
+    )
+);
+
+// Moves a read marker, unless it is farther. KEYS: the marker. ARGV: the post.
+script!(
+    MOVE_READ_MARKER,
+    with_less!(
+        r"
+local marker = redis.call('GET', KEYS[1])
+if not marker or less(marker, ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
 "
     )
 );
