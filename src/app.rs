@@ -50,6 +50,8 @@ pub struct Settings {
     pub text_chars_max: usize,
     /// Threads that the workers share.
     pub worker_threads: usize,
+    /// How often a live timeline is audited, where there are workers; never, if `None`.
+    pub audit_every: Option<Duration>,
     /// How long a stop waits for calls under way.
     pub drain_max: Duration,
 }
@@ -101,10 +103,14 @@ impl Settings {
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
+            audit_every: Some(AUDIT_EVERY_DEFAULT),
             drain_max: Duration::from_secs(10),
         }
     }
 }
+
+/// How often a live timeline is audited unless something else is set.
+const AUDIT_EVERY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// As many threads for the workers as the machine has.
 pub(crate) fn worker_threads_default() -> usize {
@@ -234,7 +240,7 @@ impl App {
         let metrics = Metrics::default();
         let mut server = Server::start(&settings, &metrics).await?;
         match Engine::start(&settings, &server.gate, &metrics, stop).await {
-            Ok(mut engine) => {
+            Ok(engine) => {
                 let routes = engine.routes(&settings, &server.gate)?;
                 server.gate.open(routes).await;
                 Ok(Self { server, engine, drain_max: settings.drain_max })

@@ -169,7 +169,7 @@ impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
-            ReadError::Busy { .. } => unavailable(error.to_string()),
+            ReadError::Busy => unavailable(error.to_string()),
         }
     }
 }

@@ -30,7 +30,7 @@ pub use self::filter::Filter;
 use self::{merge::Merge, pull::Newest};
 use crate::{
     domain::{Post, PostId, UserId},
-    store::{Floor, HomePage, HomeRead, Homes, Lookups, StoreError},
+    store::{Floor, HomePage, HomeRead, Homes, Lookups, NewestPosts, StoreError},
 };
 
 /// How often a rebuild begins again before it gives up.
@@ -84,11 +84,8 @@ pub enum ReadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// What the reader follows changes faster than it can be read.
-    #[error("the timeline of {user} changes too fast to be rebuilt; try again")]
-    Busy {
-        /// Whose timeline.
-        user: UserId,
-    },
+    #[error("the timeline changes too fast to be rebuilt; try again")]
+    Busy,
 }
 
 impl<S: Homes + Lookups> HomeTimelines<S> {
@@ -110,7 +107,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         let Some(reader) = self.inner.store.account(user).await? else {
             return Ok(Page { ids: Vec::new(), next: None, floor: Floor::Beginning });
         };
-        let first = self.read_all(user, reader, before, count_max).await?;
+        let first = self.read_all(reader, before, count_max).await?;
         if first.hides.is_empty() && filter.is_open() {
             let next = first.ids.last().copied().filter(|_| first.more);
             return Ok(Page { ids: first.ids, next, floor: first.floor });
@@ -134,7 +131,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
                 return Ok(page);
             }
             let wanted = count_max.max(LOOKED_AT_MIN);
-            read = self.read_all(user, reader, page.next, wanted).await?;
+            read = self.read_all(reader, page.next, wanted).await?;
             if read.ids.is_empty() {
                 page.next = None;
                 return Ok(page);
@@ -200,7 +197,6 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     /// Up to `count_max` posts older than `before`, with those that are hidden.
     async fn read_all(
         &self,
-        user: UserId,
         reader: S::Account,
         before: Option<PostId>,
         count_max: usize,
@@ -210,10 +206,10 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
                 HomeRead::Page(page) => {
                     return Ok(self.go_on(reader, before, count_max, page).await?);
                 }
-                HomeRead::Asleep => self.rebuild(user, reader).await?,
+                HomeRead::Asleep => self.rebuild(reader).await?,
             }
         }
-        Err(ReadError::Busy { user })
+        Err(ReadError::Busy)
     }
 
     /// The page that follows on those that are held ready, if there are none of them on it.
@@ -264,10 +260,34 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         Ok(Some(newest.finish()))
     }
 
+    /// Makes a timeline anew, whatever it holds, and live if it was not.
+    ///
+    /// # Errors
+    /// If it cannot be rebuilt.
+    pub async fn make_anew(&self, reader: S::Account) -> Result<(), ReadError> {
+        self.rebuild(reader).await
+    }
+
+    /// What a rebuild of a timeline would read now; none if its reader follows too many to
+    /// ask all of them by the way.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn pulled(&self, reader: S::Account) -> Result<Option<NewestPosts>, StoreError> {
+        let mut authors = self.inner.store.following(reader).await?;
+        if authors.len() > PULL_FOLLOWEES_MAX {
+            return Ok(None);
+        }
+        authors.push(reader);
+        // The semaphore is never closed.
+        let _permit = self.inner.at_work.acquire().await;
+        self.inner.newest_of(&authors).await.map(Some)
+    }
+
     /// Rebuilds a timeline, or waits for the rebuild that is under way. Once begun,
     /// it goes on to its end even if the client has gone: a client without patience
     /// would otherwise never find its timeline live.
-    async fn rebuild(&self, user: UserId, reader: S::Account) -> Result<(), ReadError> {
+    async fn rebuild(&self, reader: S::Account) -> Result<(), ReadError> {
         let under_way = match lock(&self.inner.rebuilds).entry(reader) {
             // Under the lock, so that the leader is still to say that it is done.
             Entry::Occupied(entry) => Some(Arc::clone(entry.get()).notified_owned()),
@@ -281,11 +301,24 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             return Ok(());
         }
         let leader = Leader { inner: Arc::clone(&self.inner), reader };
-        match tokio::spawn(async move { leader.rebuild(user).await }).await {
+        match tokio::spawn(async move { leader.rebuild().await }).await {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(StoreError::Closed.into()),
         }
+    }
+}
+
+impl<S: Homes + Lookups> Inner<S> {
+    /// The newest posts of all these authors together.
+    async fn newest_of(&self, authors: &[S::Account]) -> Result<NewestPosts, StoreError> {
+        let mut merge = Merge::new(self.store.entries_max());
+        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
+            merge.add(self.store.newest_of(authors).await?);
+            // A store in memory would let nobody else go on before the last one.
+            tokio::task::yield_now().await;
+        }
+        Ok(merge.finish())
     }
 }
 
@@ -296,7 +329,7 @@ struct Leader<S: Homes> {
 }
 
 impl<S: Homes + Lookups> Leader<S> {
-    async fn rebuild(&self, user: UserId) -> Result<(), ReadError> {
+    async fn rebuild(&self) -> Result<(), ReadError> {
         // The semaphore is never closed.
         let _permit = self.inner.at_work.acquire().await;
         for _ in 0..REBUILD_ATTEMPTS_MAX {
@@ -304,7 +337,7 @@ impl<S: Homes + Lookups> Leader<S> {
                 return Ok(());
             }
         }
-        Err(ReadError::Busy { user })
+        Err(ReadError::Busy)
     }
 
     async fn try_rebuild(&self) -> Result<bool, StoreError> {
@@ -312,13 +345,8 @@ impl<S: Homes + Lookups> Leader<S> {
         let ticket = store.begin_rebuild(self.reader).await?;
         let mut authors = store.following(self.reader).await?;
         authors.push(self.reader);
-        let mut merge = Merge::new(store.entries_max());
-        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
-            merge.add(store.newest_of(authors).await?);
-            // A store in memory would let nobody else go on before the last one.
-            tokio::task::yield_now().await;
-        }
-        store.finish_rebuild(self.reader, ticket, merge.finish()).await
+        let posts = self.inner.newest_of(&authors).await?;
+        store.finish_rebuild(self.reader, ticket, posts).await
     }
 }
 

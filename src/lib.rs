@@ -23,7 +23,7 @@
 //!
 //! # Invariants
 //!
-//! - Arrows point one way: `cli → app → {grpc, fanout, home_stream, home_timeline, writes} →
+//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, writes} →
 //!   {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
@@ -46,6 +46,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod client;

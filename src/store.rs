@@ -221,6 +221,9 @@ pub trait Homes: Accounts {
         readers: &[Self::Account],
     ) -> impl Future<Output = Result<Vec<HomeEnd>, StoreError>> + Send;
 
+    /// Any reader who has a live timeline; none if none was come across.
+    fn some_live(&self) -> impl Future<Output = Result<Option<Self::Account>, StoreError>> + Send;
+
     /// Announces a rebuild: from now on pushes are gathered for the reader.
     fn begin_rebuild(
         &self,

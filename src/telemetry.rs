@@ -16,7 +16,10 @@ mod http;
 mod process;
 mod readiness;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -140,6 +143,26 @@ metrics! {
 }
 
 metrics! {
+    /// `roost_…`: what the auditor of this process finds.
+    AuditMetrics {
+        /// Live timelines that were held against what they should be.
+        audited_timelines: Counter = Counter::default(),
+        /// Ids that should be in them.
+        audited_entries: Counter = Counter::default(),
+        /// Of these, ids that were not: lost.
+        audit_missing_entries: Counter = Counter::default(),
+        /// Ids in them that should not be.
+        audit_extra_entries: Counter = Counter::default(),
+        /// Timelines that were made anew for either.
+        audit_repairs: Counter = Counter::default(),
+        /// Audits that failed, since the log or the store did.
+        audit_failures: Counter = Counter::default(),
+        /// Ids that were lost, as a share of those that should be there, since the start.
+        audit_loss_ratio: Gauge<f64, AtomicU64> = Gauge::default(),
+    }
+}
+
+metrics! {
     /// `roost_grpc_…`: the calls that are answered.
     CallMetrics {
         /// How long a call took, to its end where it streams.
@@ -194,6 +217,22 @@ impl WriteMetrics {
     }
 }
 
+impl AuditMetrics {
+    /// Counts an audit: so many ids should have been there, so many of them were not, and so
+    /// many others were.
+    pub fn audited(&self, compared: usize, missing: usize, extra: usize) {
+        self.audited_timelines.inc();
+        self.audited_entries.inc_by(compared as u64);
+        self.audit_missing_entries.inc_by(missing as u64);
+        self.audit_extra_entries.inc_by(extra as u64);
+        if missing + extra > 0 {
+            self.audit_repairs.inc();
+        }
+        let entries = self.audited_entries.get().max(1);
+        self.audit_loss_ratio.set(self.audit_missing_entries.get() as f64 / entries as f64);
+    }
+}
+
 /// The handles of one process.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs, reason = "their types say it")]
@@ -201,6 +240,7 @@ pub struct Metrics {
     pub fanout: Arc<FanoutMetrics>,
     pub lag: LagMetrics,
     pub writes: Arc<WriteMetrics>,
+    pub audit: Arc<AuditMetrics>,
     pub calls: Arc<CallMetrics>,
     pub redis: Arc<RedisMetrics>,
     pub kafka: Arc<KafkaMetrics>,
@@ -217,6 +257,7 @@ impl Metrics {
         self.fanout.register(roost);
         self.lag.register(roost);
         self.writes.register(roost);
+        self.audit.register(roost);
         self.calls.register(roost.sub_registry_with_prefix("grpc"));
         self.redis.register(roost.sub_registry_with_prefix("redis"));
         self.kafka.register(roost.sub_registry_with_prefix("kafka"));

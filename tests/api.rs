@@ -2,6 +2,8 @@
 //! this process, on a free port and a temporary directory, or, with
 //! `ROOST_TEST_BACKEND=redis` or `cluster`, on Kafka and Redis.
 
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/bad_input.rs"]
 mod bad_input;
 #[path = "services/mod.rs"]

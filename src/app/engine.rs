@@ -23,6 +23,7 @@ use super::{
     waits::{Waits, both},
 };
 use crate::{
+    audit::Auditor,
     data_dir::DataDir,
     domain::{Event, PostId},
     event_log::{
@@ -58,13 +59,15 @@ pub(super) enum Engine {
 }
 
 /// What an engine is made of.
-pub(super) struct Parts<L, S> {
+pub(super) struct Parts<L, S: Store> {
     log: Arc<L>,
     store: Arc<S>,
     ids: Arc<PostIds>,
     progress: Arc<Progress>,
     memory: Memory,
     metrics: Metrics,
+    homes: Arc<HomeTimelines<S>>,
+    watch: Arc<Watch<S>>,
     stop: CancellationToken,
     /// `None` where there are none, and once `failed` has told how they ended.
     workers: Option<JoinHandle<Result<(), FanoutError>>>,
@@ -131,7 +134,7 @@ impl Engine {
 
     /// What answers from it; `None` where that is not this process's role.
     pub(super) fn routes(
-        &mut self,
+        &self,
         settings: &Settings,
         gate: &Gate,
     ) -> Result<Option<Routes>, AppError> {
@@ -181,7 +184,25 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             );
             worker_threads.handle.spawn(pool.run(stop.clone()))
         });
-        let beside = settings.metrics_listen.map(|_| {
+        let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
+        let watch = Arc::new(Watch::new(Arc::clone(&store)));
+        let watching = tokio::spawn({
+            let (watch, log) = (Arc::clone(&watch), Arc::clone(&log));
+            let (progress, clock, stop) = (Arc::clone(&progress), system_clock(), stop.clone());
+            async move { watch.run(log, progress, move || clock(), stop).await }
+        });
+        let auditing = settings.audit_every.filter(|_| settings.roles.worker).map(|every| {
+            let auditor = Auditor {
+                log: Arc::clone(&log),
+                store: Arc::clone(&store),
+                homes: Arc::clone(&homes),
+                progress: Arc::clone(&progress),
+                watch: Arc::clone(&watch),
+                metrics: Arc::clone(&metrics.audit),
+            };
+            tokio::spawn(auditor.run(every, stop.clone()))
+        });
+        let lag = settings.metrics_listen.map(|_| {
             let (log, progress) = (Arc::clone(&log), Arc::clone(&progress));
             tokio::spawn(lag::watch(log, progress, metrics.lag.clone(), stop.clone()))
         });
@@ -195,7 +216,9 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             stop,
             workers,
             _worker_threads: worker_threads,
-            beside: beside.into_iter().collect(),
+            beside: [Some(watching), auditing, lag].into_iter().flatten().collect(),
+            homes,
+            watch,
             _data_dir: None,
         })
     }
@@ -218,7 +241,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(self)
     }
 
-    fn routes(&mut self, settings: &Settings, gate: &Gate) -> Result<Option<Routes>, AppError> {
+    fn routes(&self, settings: &Settings, gate: &Gate) -> Result<Option<Routes>, AppError> {
         if !settings.roles.api {
             return Ok(None);
         }
@@ -236,18 +259,11 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 ..Default::default()
             },
         );
-        let watch = Arc::new(Watch::new(Arc::clone(&self.store)));
-        self.beside.push(tokio::spawn({
-            let (watch, log) = (Arc::clone(&watch), Arc::clone(&self.log));
-            let (progress, stop) = (Arc::clone(&self.progress), self.stop.clone());
-            let clock = system_clock();
-            async move { watch.run(log, progress, move || clock(), stop).await }
-        }));
         let api = Api {
             writes,
-            watch,
+            watch: Arc::clone(&self.watch),
             door: gate.door(),
-            homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
+            homes: Arc::clone(&self.homes),
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),

@@ -17,6 +17,7 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Args;
@@ -59,6 +60,10 @@ pub struct ServeFlags {
     /// How many posts a home timeline shows [default: 800]
     #[arg(long, value_name = "COUNT", env = "ROOST_HOME_TIMELINE_CAP")]
     home_timeline_cap: Option<String>,
+    /// Live home timelines that each process with workers holds against what they should be,
+    /// and makes anew where they are not, a minute; 0 is none [default: 60]
+    #[arg(long, value_name = "COUNT", env = "ROOST_AUDITS_PER_MINUTE")]
+    audits_per_minute: Option<String>,
     /// The longest text of a post, in characters (Unicode scalar values) [default: 140]
     #[arg(long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT")]
     post_text_limit: Option<String>,
@@ -126,6 +131,7 @@ impl ServeFlags {
         let listen = text("listen", self.listen);
         let metrics_listen = text("metrics_listen", self.metrics_listen);
         let cap = text("home_timeline_cap", self.home_timeline_cap);
+        let audits = text("audits_per_minute", self.audits_per_minute);
         let text_limit = text("post_text_limit", self.post_text_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
@@ -156,6 +162,7 @@ impl ServeFlags {
         let metrics_listen =
             metrics_listen.and_then(|text| read_address("metrics_listen", &text, problems));
         let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
+        let audits = number("audits_per_minute", audits, 0..=60_000, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -214,13 +221,18 @@ impl ServeFlags {
                 }
             }
         };
+        let defaults = Settings::new(PathBuf::new(), listen);
         Settings {
             backend,
             roles,
             metrics_listen,
             home_timeline_cap: cap.map_or(HOME_TIMELINE_CAP_DEFAULT, |cap| cap as usize),
+            audit_every: match audits {
+                Some(audits) => Duration::from_secs(60).checked_div(audits),
+                None => defaults.audit_every,
+            },
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
-            ..Settings::new(PathBuf::new(), listen)
+            ..defaults
         }
     }
 }

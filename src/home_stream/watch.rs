@@ -49,7 +49,7 @@ impl<S: Homes + Lookups> Watch<S> {
     }
 
     /// Up to this id every post that there will be has reached every timeline.
-    pub(super) fn settled(&self) -> PostId {
+    pub(crate) fn settled(&self) -> PostId {
         PostId(self.settled.load(Ordering::Acquire))
     }
 
@@ -114,7 +114,7 @@ impl<S: Homes + Lookups> Watch<S> {
 
     /// Waits until all that is in the log now is delivered: then what was made long enough
     /// before is settled.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         log: &impl EventLog,
         progress: &Progress,

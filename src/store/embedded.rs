@@ -53,6 +53,9 @@ use crate::{
     },
 };
 
+/// Accounts that are looked at to come across a live timeline.
+const LOOKS_FOR_LIVE: usize = 64;
+
 /// How the embedded store works.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -325,6 +328,13 @@ impl Homes for EmbeddedStore {
 
     async fn ends(&self, readers: &[u32]) -> Result<Vec<HomeEnd>, StoreError> {
         Ok(self.inner.homes.ends(readers))
+    }
+
+    async fn some_live(&self) -> Result<Option<u32>, StoreError> {
+        let accounts = self.inner.accounts.len() as u32;
+        let some = (0..LOOKS_FOR_LIVE).map(|_| rand::random_range(0..accounts.max(1)));
+        let mut some = some.filter(|reader| *reader < accounts);
+        Ok(some.find(|reader| self.inner.homes.is_live(*reader)))
     }
 
     async fn begin_rebuild(&self, reader: u32) -> Result<RebuildTicket, StoreError> {

@@ -7,7 +7,7 @@ use crate::server::Roost;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The sum of the series of a metric whose labels have `labels` in them.
-fn sum(text: &str, name: &str, labels: &str) -> f64 {
+pub fn sum(text: &str, name: &str, labels: &str) -> f64 {
     let series = text.lines().filter_map(|line| line.rsplit_once(' '));
     let named = series
         .filter(|(series, _)| series.split('{').next() == Some(name) && series.contains(labels));

@@ -96,11 +96,21 @@ impl Roost {
 
     /// One that answers over HTTP too.
     pub async fn start_with_metrics() -> Self {
+        Self::start_watched(None).await
+    }
+
+    /// The same, which audits timelines as fast as that makes sense.
+    pub async fn start_auditing() -> Self {
+        Self::start_watched(Some(Duration::from_millis(20))).await
+    }
+
+    async fn start_watched(audit_every: Option<Duration>) -> Self {
         let (place, backend) = empty_place().await;
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = Settings {
             metrics_listen: Some(address),
             backend,
+            audit_every,
             ..Settings::new(PathBuf::new(), address)
         };
         Self::open(settings, place).await
@@ -193,6 +203,13 @@ impl Roost {
 
     pub async fn set_field(&self, key: &str, field: &str, value: &str) {
         let _: i64 = self.redis(redis::cmd("HSET").arg(key).arg(field).arg(value)).await;
+    }
+
+    /// Takes a post out of a list, as nobody should.
+    pub async fn take_out_of_list(&self, key: &str, post: u64) {
+        let id = post.to_be_bytes();
+        let taken: i64 = self.redis(redis::cmd("LREM").arg(key).arg(0).arg(&id)).await;
+        assert_eq!(taken, 1);
     }
 
     pub async fn delete_key(&self, key: &str) {

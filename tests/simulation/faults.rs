@@ -377,6 +377,10 @@ impl Homes for FaultyStore {
         between_points!(self, self.store.ends(readers))
     }
 
+    async fn some_live(&self) -> Result<Option<u32>, StoreError> {
+        between_points!(self, self.store.some_live())
+    }
+
     fn entries_max(&self) -> usize {
         self.store.entries_max()
     }

@@ -170,6 +170,10 @@ impl HomeTable {
         ends
     }
 
+    pub(super) fn is_live(&self, reader: u32) -> bool {
+        self.homes.with(reader, |home| home.state == State::Live)
+    }
+
     pub(super) fn begin_rebuild(&self, reader: u32) -> RebuildTicket {
         self.change(reader, |home| {
             home.list.clear();

@@ -22,6 +22,8 @@ use crate::{
 /// Ids taken away that one rebuild remembers, at the most. They are in one entry of the
 /// list, which is written anew with each of them.
 const TAKEN_MAX: &[u8] = b"8192";
+/// Keys that are looked at to come across a live timeline.
+const LOOKS_FOR_LIVE: usize = 64;
 /// With fewer readers, leaving out those who sleep costs more than it saves.
 const LEAVE_OUT_FROM: usize = 32;
 
@@ -90,6 +92,12 @@ impl Homes for RedisStore {
             }
         });
         Ok(ends.collect())
+    }
+
+    async fn some_live(&self) -> Result<Option<UserId>, StoreError> {
+        let calls = (0..LOOKS_FOR_LIVE).map(|_| Call::of("RANDOMKEY", &[]));
+        let some = self.inner.control.run(calls.collect()).await?;
+        Ok(some.into_iter().filter_map(bytes).find_map(|key| keys::reader_of_home(&key)))
     }
 
     async fn begin_rebuild(&self, reader: UserId) -> Result<RebuildTicket, StoreError> {

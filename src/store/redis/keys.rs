@@ -33,6 +33,11 @@ pub(super) fn home(reader: UserId) -> Vec<u8> {
     HomeKey::of(reader).as_bytes().to_vec()
 }
 
+/// Whose home timeline a key is, if it is one.
+pub(super) fn reader_of_home(key: &[u8]) -> Option<UserId> {
+    std::str::from_utf8(key.strip_prefix(b"h:")?).ok()?.parse().ok()
+}
+
 pub(super) fn author(author: UserId) -> Vec<u8> {
     format!("a:{author}").into_bytes()
 }
@@ -101,6 +106,14 @@ pub(super) fn is_derived(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_home_timeline_says_whose_it_is() {
+        assert_eq!(reader_of_home(&home(UserId(u64::MAX))), Some(UserId(u64::MAX)));
+        for other in [author(UserId(7)), b"h:".to_vec(), b"h:x".to_vec(), b"h:7:8".to_vec()] {
+            assert_eq!(reader_of_home(&other), None);
+        }
+    }
 
     #[test]
     fn what_is_made_from_the_log_is_known_by_its_key_and_nothing_else_is() {
