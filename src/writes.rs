@@ -91,6 +91,17 @@ impl Default for Settings {
     }
 }
 
+/// Room for a write, given back when it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
+    _held: Held,
+}
+
+fn size_bytes(drafts: &[Draft]) -> usize {
+    drafts.iter().map(Draft::size_bytes).sum()
+}
+
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -220,29 +231,35 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         drafts: Vec<Draft>,
     ) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
         let inner = Arc::clone(&self.inner);
-        let count = drafts.len();
-        let drafts: Option<Vec<(PostId, Draft)>> = drafts
-            .into_iter()
-            .map(|draft| Some((inner.ids.next((inner.clock)())?, draft)))
-            .collect();
+        let (bytes, count) = (size_bytes(&drafts), drafts.len());
+        let numbered = inner.numbered(drafts);
         async move {
-            let Some(drafts) = drafts else {
-                return (0..count).map(|_| Err(WriteError::NoNode)).collect();
-            };
-            let bytes = drafts.iter().map(|(_, draft)| draft.size_bytes()).sum();
-            let Ok(permit) = inner.start_write(bytes).await else {
-                return (0..count).map(|_| Err(WriteError::Busy)).collect();
-            };
-            let task = tokio::spawn(async move {
-                let _permit = permit;
-                inner.publish(drafts).await
-            });
-            match task.await {
-                Ok(results) => results,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => (0..count).map(|_| Err(WriteError::Closing)).collect(),
+            match inner.start_write(bytes).await {
+                Ok(room) => inner.publish_numbered(room, numbered, count).await,
+                Err(_) => (0..count).map(|_| Err(WriteError::Busy)).collect(),
             }
         }
+    }
+
+    /// Waits until there is room for these drafts: for who takes many in a row, and is not to
+    /// hold more of them than that.
+    ///
+    /// # Errors
+    /// [`WriteError::Busy`], if there is none in time.
+    pub async fn room_for(&self, drafts: &[Draft]) -> Result<Room, WriteError> {
+        self.inner.start_write(size_bytes(drafts)).await
+    }
+
+    /// As [`publish`](Self::publish), with the room that there is for the drafts.
+    pub fn publish_in(
+        &self,
+        room: Room,
+        drafts: Vec<Draft>,
+    ) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
+        let inner = Arc::clone(&self.inner);
+        let count = drafts.len();
+        let numbered = inner.numbered(drafts);
+        async move { inner.publish_numbered(room, numbered, count).await }
     }
 
     /// Checks drafts without publishing any: the first that could not be
@@ -340,10 +357,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     ///
     /// # Errors
     /// [`WriteError::Busy`], if there is none in time.
-    async fn start_write(
-        &self,
-        bytes: usize,
-    ) -> Result<(Option<OwnedSemaphorePermit>, Held), WriteError> {
+    async fn start_write(&self, bytes: usize) -> Result<Room, WriteError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permits = bytes.clamp(1, self.settings.in_flight_bytes_max);
         let permit = Arc::clone(&self.in_flight).acquire_many_owned(permits);
@@ -351,7 +365,34 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         // It is never closed; without a permit the write would only go uncounted.
         let permit = permit.map_err(|_| WriteError::Busy)?.ok();
         let held = Held::new(&self.settings.metrics.writes_in_flight_bytes, permits as usize);
-        Ok((permit, held))
+        Ok(Room { _permit: permit, _held: held })
+    }
+
+    /// Drafts with the ids that they are given now; none if this process has no node number.
+    fn numbered(&self, drafts: Vec<Draft>) -> Option<Vec<(PostId, Draft)>> {
+        let number = |draft| Some((self.ids.next((self.clock)())?, draft));
+        drafts.into_iter().map(number).collect()
+    }
+
+    /// Publishes `count` drafts that have their ids, to the end even if the caller has gone.
+    async fn publish_numbered(
+        self: Arc<Self>,
+        room: Room,
+        drafts: Option<Vec<(PostId, Draft)>>,
+        count: usize,
+    ) -> Vec<Result<PostId, WriteError>> {
+        let Some(drafts) = drafts else {
+            return (0..count).map(|_| Err(WriteError::NoNode)).collect();
+        };
+        let task = tokio::spawn(async move {
+            let _room = room;
+            self.publish(drafts).await
+        });
+        match task.await {
+            Ok(results) => results,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => (0..count).map(|_| Err(WriteError::Closing)).collect(),
+        }
     }
 
     /// The posts that exist among `ids`. One that is not found may be on its way

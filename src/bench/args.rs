@@ -245,7 +245,7 @@ const FULL: Size = Size {
     celebrity_followers: 1_000_000,
     scale_users: [100_000, 1_000_000],
     turn: Duration::from_secs(1),
-    turn_posts: 200_000,
+    turn_posts: 400_000,
 };
 
 /// Enough to see that it works, on the slowest machine too.

@@ -2,7 +2,8 @@
 //! place.
 //!
 //! What is ready is published together, and while it is on its way to the log more is read:
-//! [`IN_FLIGHT_MAX`] chunks at once. Beyond them the stream is not read, and its client waits.
+//! [`IN_FLIGHT_MAX`] chunks at once, as far as there is room for all that is written. Beyond that
+//! the stream is not read, and its client waits.
 
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
@@ -13,13 +14,13 @@ use crate::{
     event_log::EventLog,
     proto::v1::{self, stream_publish_posts_response::Result as Answer},
     store::Store,
-    writes::{Draft, FieldError, WriteError, Writes},
+    writes::{Draft, FieldError, Room, WriteError, Writes},
 };
 
 /// Requests that are published together, if so many have come.
 const CHUNK_MAX: usize = 256;
 /// Chunks, or batches, under way at once.
-const IN_FLIGHT_MAX: usize = 16;
+const IN_FLIGHT_MAX: usize = 64;
 
 /// Every request has a response. Where the stream breaks, whatever came before is still
 /// published.
@@ -27,9 +28,10 @@ pub(super) fn one_by_one<L: EventLog, S: Store>(
     writes: Writes<L, S>,
     requests: impl Stream<Item = Result<v1::PublishPostRequest, Status>> + Send,
 ) -> impl Stream<Item = Result<v1::StreamPublishPostsResponse, Status>> + Send {
+    let publishing = writes.clone();
     requests
         .ready_chunks(CHUNK_MAX)
-        .map(move |chunk| {
+        .then(move |chunk| {
             let mut broken = None;
             let whole = chunk.into_iter().map_while(|request| match request {
                 Ok(request) => Some(request),
@@ -38,7 +40,12 @@ pub(super) fn one_by_one<L: EventLog, S: Store>(
                     None
                 }
             });
-            let published = publish(&writes, whole.map(draft).collect());
+            let chunk = Chunk::of(whole.map(draft));
+            let writes = writes.clone();
+            async move { (chunk.with_room(&writes).await, broken) }
+        })
+        .map(move |(chunk, broken)| {
+            let published = chunk.publish(&publishing);
             async move {
                 let answers = published.await.into_iter().map(|result| Ok(response(result)));
                 stream::iter(answers.chain(broken))
@@ -53,41 +60,79 @@ pub(super) fn in_batches<L: EventLog, S: Store>(
     writes: Writes<L, S>,
     batches: impl Stream<Item = Result<v1::BatchPublishPostsRequest, Status>> + Send,
 ) -> impl Stream<Item = Result<v1::StreamBatchPublishPostsResponse, Status>> + Send {
+    let publishing = writes.clone();
     batches
-        .map(move |batch| {
-            let published = batch.map(|v1::BatchPublishPostsRequest { requests }| {
+        .then(move |batch| {
+            let chunk = batch.map(|v1::BatchPublishPostsRequest { requests }| {
+                // There is nothing wrong with an empty one here: its answer is empty.
                 let too_many = check_count("requests", requests.len().max(1)).err();
-                let drafts = requests.into_iter().map(|request| match &too_many {
+                Chunk::of(requests.into_iter().map(|request| match &too_many {
                     Some(error) => Err(error.clone()),
                     None => draft(request),
-                });
-                publish(&writes, drafts.collect())
+                }))
             });
+            let writes = writes.clone();
+            async move { Ok(chunk?.with_room(&writes).await) }
+        })
+        .map(move |chunk: Result<_, Status>| {
+            let published = chunk.map(|chunk| chunk.publish(&publishing));
             async move { Ok(batch_response(published?.await)) }
         })
         .buffered(IN_FLIGHT_MAX)
 }
 
-/// Publishes the drafts that are good. The results are in the order of `drafts`.
-///
-/// The call itself begins to publish, so that the posts of two calls have their ids in the
-/// order in which they came.
-fn publish<L: EventLog, S: Store>(
-    writes: &Writes<L, S>,
-    drafts: Vec<Result<Draft, FieldError>>,
-) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
-    let mut good = Vec::with_capacity(drafts.len());
-    let bad: Vec<Option<FieldError>> =
-        drafts.into_iter().map(|draft| draft.map(|draft| good.push(draft)).err()).collect();
-    let published = writes.publish(good);
-    async move {
-        let mut published = published.await.into_iter();
-        bad.into_iter()
-            .map(|bad| match bad {
-                Some(error) => Err(error.into()),
-                None => published.next().unwrap_or(Err(WriteError::Closing)),
-            })
-            .collect()
+/// Requests that came together.
+struct Chunk {
+    good: Vec<Draft>,
+    /// In the places of all of them, what is wrong with those that are not good.
+    bad: Vec<Option<FieldError>>,
+}
+
+/// The same, and the room for the good ones, if there was any in time.
+struct ChunkWithRoom {
+    chunk: Chunk,
+    room: Result<Room, WriteError>,
+}
+
+impl Chunk {
+    fn of(drafts: impl Iterator<Item = Result<Draft, FieldError>>) -> Self {
+        let mut good = Vec::new();
+        let bad = drafts.map(|draft| draft.map(|draft| good.push(draft)).err()).collect();
+        Self { good, bad }
+    }
+
+    /// Waits for room: until there is, no more of the stream is read.
+    async fn with_room<L: EventLog, S: Store>(self, writes: &Writes<L, S>) -> ChunkWithRoom {
+        ChunkWithRoom { room: writes.room_for(&self.good).await, chunk: self }
+    }
+}
+
+impl ChunkWithRoom {
+    /// Publishes the good ones; the results are in the order of all of them.
+    ///
+    /// The call itself begins to publish, so that the posts of two calls have their ids in
+    /// the order in which they came.
+    fn publish<L: EventLog, S: Store>(
+        self,
+        writes: &Writes<L, S>,
+    ) -> impl Future<Output = Vec<Result<PostId, WriteError>>> + Send + use<L, S> {
+        let Self { chunk: Chunk { good, bad }, room } = self;
+        let is_busy = room.is_err();
+        let published = room.ok().map(|room| writes.publish_in(room, good));
+        async move {
+            let mut published = match published {
+                Some(published) => published.await,
+                None => Vec::new(),
+            }
+            .into_iter();
+            let missing = || if is_busy { WriteError::Busy } else { WriteError::Closing };
+            bad.into_iter()
+                .map(|bad| match bad {
+                    Some(error) => Err(error.into()),
+                    None => published.next().unwrap_or_else(|| Err(missing())),
+                })
+                .collect()
+        }
     }
 }
 
