@@ -27,6 +27,7 @@ use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
     fanout::FanoutError,
+    home_stream::SETTLED_AFTER_DEFAULT,
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
     writes,
@@ -50,6 +51,9 @@ pub struct Settings {
     pub text_chars_max: usize,
     /// Threads that the workers share.
     pub worker_threads: usize,
+    /// After so long a post that was made is in the log, or never will be. Less, and a stream
+    /// may miss one that took longer.
+    pub settled_after: Duration,
     /// How often a live timeline is audited, where there are workers; never, if `None`.
     pub audit_every: Option<Duration>,
     /// How long a stop waits for calls under way.
@@ -103,6 +107,7 @@ impl Settings {
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
+            settled_after: SETTLED_AFTER_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),
             drain_max: Duration::from_secs(10),
         }

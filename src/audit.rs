@@ -13,6 +13,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::future;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,6 +27,8 @@ use crate::{
     telemetry::AuditMetrics,
 };
 
+/// How long an audit waits for what is under way.
+const DELIVERED_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Ids of a timeline that are read at once.
 const PAGE_LEN: usize = 1_000;
 
@@ -64,6 +68,9 @@ pub enum AuditError {
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// What may explain a difference is not delivered in time.
+    #[error("the workers are behind")]
+    Behind,
     /// It could not be rebuilt.
     #[error(transparent)]
     Rebuild(#[from] ReadError),
@@ -135,9 +142,10 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         let settled = self.watch.settled();
         let Some(mut finding) = self.compare(reader, settled).await? else { return Ok(None) };
         if !finding.is_clean() {
-            for (partition, end) in (0..).zip(self.log.ends().await?) {
-                self.progress.wait_delivered(partition, end).await;
-            }
+            let ends = self.log.ends().await?;
+            let delivered = (0..).zip(ends).map(|(at, end)| self.progress.wait_delivered(at, end));
+            let delivered = timeout(DELIVERED_WAIT_MAX, future::join_all(delivered)).await;
+            delivered.map_err(|_| AuditError::Behind)?;
             let Some(again) = self.compare(reader, settled).await? else { return Ok(None) };
             finding = finding.and(&again);
         }
@@ -161,7 +169,7 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
     ) -> Result<Option<Finding>, StoreError> {
         let (mut is, mut before) = (BTreeSet::new(), None);
         let floor = loop {
-            let read = self.store.page(reader, before, PAGE_LEN).await?;
+            let read = self.store.look_at_page(reader, before, PAGE_LEN).await?;
             let HomeRead::Page(page) = read else { return Ok(None) };
             before = page.ids.last().copied();
             is.extend(page.ids);
@@ -212,7 +220,7 @@ mod tests {
         store.apply(0, 0, events.into()).await.unwrap();
         let (progress, homes) =
             (Arc::new(Progress::new(1)), Arc::new(HomeTimelines::new(Arc::clone(&store))));
-        let watch = Arc::new(Watch::new(Arc::clone(&store)));
+        let watch = Arc::new(Watch::new(Arc::clone(&store), Duration::ZERO));
         watch.settle(&*log, &progress, PostId::EPOCH_UNIX_MS * 2).await.unwrap();
         let reader = store.account(READER).await.unwrap().unwrap();
         assert!(homes.make_anew(reader).await.is_ok());

@@ -17,7 +17,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch::Receiver, time::timeout};
 
-pub use self::{position::Position, watch::Watch};
+pub use self::{
+    position::Position,
+    watch::{SETTLED_AFTER_DEFAULT, Watch},
+};
 use crate::{
     domain::{PostId, UserId},
     home_timeline::{Filter, HomeTimelines, ReadError},
@@ -31,8 +34,6 @@ const READ_EVERY: Duration = Duration::from_secs(10);
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 /// Posts that are read of a timeline, at the most, to find those that are new.
 const READ_MAX: usize = 800;
-/// Posts that are sent together.
-const SENT_TOGETHER_MAX: usize = 100;
 
 /// A home timeline that somebody follows.
 pub struct HomeStream<S: Homes> {
@@ -41,6 +42,7 @@ pub struct HomeStream<S: Homes> {
     user: UserId,
     filter: Filter,
     position: Position,
+    together_max: usize,
     /// `None` until the account has a name.
     changed: Option<Receiver<()>>,
     /// Whether there is more to send already.
@@ -57,7 +59,8 @@ pub struct Batch {
 }
 
 impl<S: Homes + Lookups> HomeStream<S> {
-    /// Goes on where another stream was, or begins with what is new from now on.
+    /// Goes on where another stream was, or begins with what is new from now on. It sends so
+    /// many posts together at the most.
     ///
     /// # Errors
     /// If the timeline cannot be read.
@@ -67,12 +70,15 @@ impl<S: Homes + Lookups> HomeStream<S> {
         user: UserId,
         filter: Filter,
         position: Option<Position>,
+        together_max: usize,
     ) -> Result<Self, ReadError> {
         let changed = watch.subscribe(user).await?;
         let settled = watch.settled();
         let is_new = position.is_none();
         let position = position.unwrap_or_else(|| Position::after(settled));
-        let mut this = Self { homes, watch, user, filter, position, changed, has_more: false };
+        let has_more = false;
+        let mut this =
+            Self { homes, watch, user, filter, position, together_max, changed, has_more };
         if is_new {
             // All that is there counts as sent.
             let (there, _) = this.read().await?;
@@ -112,25 +118,26 @@ impl<S: Homes + Lookups> HomeStream<S> {
     pub async fn take_new(&mut self) -> Result<Batch, ReadError> {
         // Before it is read: what is settled by then is found.
         let settled = self.watch.settled();
-        let (read, is_cut) = self.read().await?;
-        let mut batch = Batch { ids: self.position.unsent(&read), missed_before: None };
-        if is_cut && let Some(oldest) = read.last() {
-            let is_new = batch.ids.first() == Some(oldest);
-            batch.missed_before = is_new.then_some(*oldest);
-            self.position.settle(PostId(oldest.0 - 1));
+        let (read, cut) = self.read().await?;
+        let mut batch = Batch { ids: self.position.unsent(&read), missed_before: cut };
+        if let Some(cut) = cut {
+            self.position.settle(PostId(cut.0 - 1));
         }
-        self.has_more = batch.ids.len() > SENT_TOGETHER_MAX;
-        batch.ids.truncate(SENT_TOGETHER_MAX);
-        self.position.sent(&batch.ids);
+        self.has_more = batch.ids.len() > self.together_max;
+        batch.ids.truncate(self.together_max);
+        if let Some(forgotten) = self.position.sent(&batch.ids).filter(|id| *id > settled) {
+            // What comes late below it cannot be told from what was sent.
+            batch.missed_before = batch.missed_before.max(Some(forgotten));
+        }
         if !self.has_more {
             self.position.settle(settled);
         }
         Ok(batch)
     }
 
-    /// What is newer than what is settled, newest first; and whether there is more of it.
-    async fn read(&self) -> Result<(Vec<PostId>, bool), ReadError> {
+    /// What is newer than what is settled, newest first; and down to where, if not all of it.
+    async fn read(&self) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
         let settled = self.position.settled();
-        self.homes.newer_than(self.user, &self.filter, settled, READ_MAX).await
+        self.homes.newer_than(self.user, &self.filter, settled, None, READ_MAX).await
     }
 }

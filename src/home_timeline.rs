@@ -43,6 +43,9 @@ const REBUILDS_MAX: usize = 64;
 const REBUILD_FOLLOWEES_MAX: usize = 64;
 /// Posts that are looked at for one page, about, however few of them are shown.
 const LOOKED_AT_MAX: usize = 2_000;
+/// Reads in which posts that are newer than another are looked for, each of which looks at
+/// [`LOOKED_AT_MAX`] posts or a few more.
+const NEWER_READS_MAX: usize = 5;
 /// Posts that are read first, where only those are wanted that are newer than another.
 const NEWER_FIRST: usize = 20;
 /// Posts that are looked at together, once the first page was not enough.
@@ -123,6 +126,10 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
                 }
                 let is_last = place + 1 == read.ids.len() && !read.more;
                 page.next = (!is_last).then_some(*id);
+                if is_last {
+                    // Why it ends.
+                    page.floor = read.floor;
+                }
                 if page.ids.len() == count_max {
                     return Ok(page);
                 }
@@ -133,33 +140,40 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             let wanted = count_max.max(LOOKED_AT_MIN);
             read = self.read_all(reader, page.next, wanted).await?;
             if read.ids.is_empty() {
-                page.next = None;
-                return Ok(page);
+                return Ok(Page { next: None, floor: read.floor, ..page });
             }
         }
     }
 
-    /// Those of the newest posts that are newer than `after`, newest first, about `count_max`
-    /// of them at the most; and whether there are more.
+    /// The posts newer than `after` and older than `before` (or the newest), newest first,
+    /// `count_max` of them at the most.
+    ///
+    /// Where there are more, or so many that are not shown that the search is given up, it
+    /// comes with the id down to which all of them are there.
     pub async fn newer_than(
         &self,
         user: UserId,
         filter: &Filter,
         after: PostId,
+        mut before: Option<PostId>,
         count_max: usize,
-    ) -> Result<(Vec<PostId>, bool), ReadError> {
-        let (mut ids, mut before, mut count) = (Vec::new(), None, NEWER_FIRST.min(count_max));
-        loop {
+    ) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
+        // One more tells whether there are more.
+        let (mut ids, mut count) = (Vec::new(), NEWER_FIRST.min(count_max + 1));
+        for _ in 0..NEWER_READS_MAX {
             let page = self.read(user, filter, before, count).await?;
             let end = page.ids.iter().position(|id| *id <= after);
             ids.extend_from_slice(&page.ids[..end.unwrap_or(page.ids.len())]);
-            let next = page.next.filter(|next| end.is_none() && *next > after);
-            let Some(next) = next else { return Ok((ids, false)) };
-            if ids.len() >= count_max {
-                return Ok((ids, true));
+            if ids.len() > count_max {
+                ids.truncate(count_max);
+                let last = ids.last().copied();
+                return Ok((ids, last));
             }
-            (before, count) = (Some(next), count_max - ids.len());
+            let next = page.next.filter(|next| end.is_none() && *next > after);
+            let Some(next) = next else { return Ok((ids, None)) };
+            (before, count) = (Some(next), count_max + 1 - ids.len());
         }
+        Ok((ids, before))
     }
 
     /// Which posts of a page are shown.

@@ -215,6 +215,17 @@ pub trait Homes: Accounts {
         count_max: usize,
     ) -> impl Future<Output = Result<HomeRead, StoreError>> + Send;
 
+    /// The same by somebody who is not the reader: it keeps no timeline alive that nobody
+    /// reads.
+    fn look_at_page(
+        &self,
+        reader: Self::Account,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> impl Future<Output = Result<HomeRead, StoreError>> + Send {
+        self.page(reader, before, count_max)
+    }
+
     /// Where the timelines of `readers`, which are ascending, end, in the same places.
     fn ends(
         &self,

@@ -185,7 +185,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             worker_threads.handle.spawn(pool.run(stop.clone()))
         });
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
-        let watch = Arc::new(Watch::new(Arc::clone(&store)));
+        let watch = Arc::new(Watch::new(Arc::clone(&store), settings.settled_after));
         let watching = tokio::spawn({
             let (watch, log) = (Arc::clone(&watch), Arc::clone(&log));
             let (progress, clock, stop) = (Arc::clone(&progress), system_clock(), stop.clone());

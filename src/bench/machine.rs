@@ -1,14 +1,13 @@
-//! What a bench ran on, and what time its processes have used. Read from `/proc`.
+//! What a bench ran on, and what time its own process has used.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-/// The clock ticks of a second in `/proc/…/stat`: the same on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// Memory that no cache of one core holds, in bytes, as a power of two.
 const LARGE_BITS: u32 = 28;
 /// Accesses that are timed.
@@ -73,34 +72,15 @@ fn memory_access_ns() -> f64 {
     begun.elapsed().as_secs_f64() * 1e9 / f64::from(ACCESSES)
 }
 
-/// The CPU time, user and system, that this process has used so far: in steps of a
-/// hundredth of a second.
+/// The CPU time, user and system, that this process has used so far.
 pub(super) fn own_cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    cpu_of_stat(&stat).unwrap_or_default()
-}
-
-/// The name in parentheses may hold anything; `utime` and `stime` are the 12th and 13th
-/// fields after it (man 5 proc).
-fn cpu_of_stat(stat: &str) -> Option<Duration> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some(Duration::from_secs_f64((ticks()? + ticks()?) / TICKS_PER_SECOND))
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-
-    #[test]
-    fn the_time_of_a_process_is_read_whatever_its_name_is() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4 1 2 3 4 150 50 0 0 20 0 1 0 9 10";
-        assert_eq!(cpu_of_stat(stat), Some(Duration::from_secs(2)));
-        assert_eq!(cpu_of_stat("7 (a"), None);
-    }
 
     #[test]
     fn work_shows() {

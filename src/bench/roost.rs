@@ -18,7 +18,7 @@ use crate::{
     event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
     grpc::{Api, Gate, Limits},
-    home_stream::Watch,
+    home_stream::{SETTLED_AFTER_DEFAULT, Watch},
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
@@ -139,7 +139,7 @@ impl<S: Store> Roost<S> {
     pub(super) async fn api(&self) -> Api<BenchLog, S> {
         let (gate, _) = Gate::new().await;
         Api {
-            watch: Arc::new(Watch::new(Arc::clone(&self.store))),
+            watch: Arc::new(Watch::new(Arc::clone(&self.store), SETTLED_AFTER_DEFAULT)),
             door: gate.door(),
             writes: self.writes(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),

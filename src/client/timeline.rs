@@ -1,6 +1,7 @@
 //! `roost timeline`.
 
 use std::{
+    collections::HashSet,
     io::{self, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -57,10 +58,10 @@ impl TimelineArgs {
             // First, so that nothing comes between the page and what follows.
             let mut stream = timelines.stream_home_timeline(self.stream_from("")).await?;
             let first = stream.get_mut().message().await?.unwrap_or_default();
-            self.print(&mut timelines).await?;
-            return self.follow(timelines, stream.into_inner(), first.resume_token).await;
+            let printed = self.print(&mut timelines).await?;
+            return self.follow(timelines, stream.into_inner(), first.resume_token, printed).await;
         }
-        self.print(&mut timelines).await
+        self.print(&mut timelines).await.map(drop)
     }
 
     fn stream_from(&self, resume_token: &str) -> StreamHomeTimelineRequest {
@@ -68,17 +69,19 @@ impl TimelineArgs {
         StreamHomeTimelineRequest { user_id: self.user.0, resume_token, ..Default::default() }
     }
 
-    /// Prints what comes, for ever: over a stream, and where that ends over another one.
+    /// Prints what comes and was not printed before, for ever: over a stream, and where that
+    /// ends over another one.
     async fn follow(
         &self,
         mut timelines: TimelineServiceClient<Channel>,
         mut stream: Streaming<StreamHomeTimelineResponse>,
         mut resume_token: String,
+        printed: HashSet<u64>,
     ) -> Result<(), ClientError> {
         loop {
             let broken = match stream.message().await {
                 Ok(Some(message)) => {
-                    print_new(&message)?;
+                    print_new(&message, &printed)?;
                     resume_token = message.resume_token;
                     continue;
                 }
@@ -100,11 +103,12 @@ impl TimelineArgs {
         }
     }
 
-    /// Prints what is there.
+    /// Prints what is there, and returns which posts that was.
     async fn print(
         &self,
         timelines: &mut TimelineServiceClient<Channel>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<HashSet<u64>, ClientError> {
+        let mut printed = HashSet::new();
         let kind = if self.author { TimelineKind::Author } else { TimelineKind::Home };
         let mut left = self.limit;
         let mut page_token = String::new();
@@ -123,25 +127,29 @@ impl TimelineArgs {
             let shown = page.posts.len().min(left as usize);
             for post in &page.posts[..shown] {
                 writeln!(out, "{}", line_of(post, now))?;
+                printed.insert(post.id);
             }
             left -= shown as u32;
             if page.next_page_token.is_empty() || left == 0 {
                 let more = !page.next_page_token.is_empty() || shown < page.posts.len();
                 writeln!(out, "{}", end_line(more, page.floor.as_ref()))?;
-                return Ok(());
+                return Ok(printed);
             }
             page_token = page.next_page_token;
         }
     }
 }
 
-fn print_new(message: &StreamHomeTimelineResponse) -> Result<(), ClientError> {
+fn print_new(
+    message: &StreamHomeTimelineResponse,
+    printed: &HashSet<u64>,
+) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
     if message.missed_before_id != 0 {
         let id = message.missed_before_id;
         writeln!(out, "-- so much has come that some of what is older than {id} is not shown")?;
     }
-    for post in &message.posts {
+    for post in message.posts.iter().filter(|post| !printed.contains(&post.id)) {
         writeln!(out, "{}", line_of(post, SystemTime::now()))?;
     }
     Ok(out.flush()?)

@@ -41,7 +41,8 @@ impl<L: EventLog, S: Store> Api<L, S> {
     pub(super) async fn unread(&self, user: UserId) -> Result<v1::Unread, Status> {
         check_user("user_id", user)?;
         let after = self.read_marker(user).await?;
-        let (new, _) = self.homes.newer_than(user, &Filter::default(), after, NEW_MAX).await?;
+        let everything = Filter::default();
+        let (new, cut) = self.homes.newer_than(user, &everything, after, None, NEW_MAX).await?;
         let mut own = self.store.author_page(user, None, NEW_MAX).await?;
         own.retain(|id| *id > after);
         let is_others =
@@ -51,6 +52,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
             read_marker_id: after.0,
             count: others.len() as u32,
             newest_id: others.first().map_or(0, |newest| newest.0),
+            is_at_least: cut.is_some(),
         })
     }
 
@@ -62,7 +64,10 @@ impl<L: EventLog, S: Store> Api<L, S> {
             request;
         let user = UserId(user_id);
         check_user("user_id", user)?;
-        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, NEW_MAX)?;
+        let mut count_max = page::size(page_size, PAGE_SIZE_DEFAULT, NEW_MAX)?;
+        if !ids_only {
+            count_max = count_max.min(self.posts_max());
+        }
         let per_author_max = match u32::try_from(posts_per_author) {
             Ok(0) => PER_AUTHOR_DEFAULT,
             Ok(count) => count,
@@ -76,9 +81,11 @@ impl<L: EventLog, S: Store> Api<L, S> {
             Some(go_on) => go_on.after,
             None => self.read_marker(user).await?,
         };
-        let (new, is_cut) = self.homes.newer_than(user, &Filter::default(), after, NEW_MAX).await?;
+        // What has come since the first page is none of it.
+        let before = go_on.map(|go_on| PostId(go_on.until.0.saturating_add(1)));
+        let everything = Filter::default();
+        let (new, cut) = self.homes.newer_than(user, &everything, after, before, NEW_MAX).await?;
         let until = go_on.map_or_else(|| new.first().copied(), |go_on| Some(go_on.until));
-        let new: Vec<PostId> = new.into_iter().filter(|id| Some(*id) <= until).collect();
         let posts = self.store.posts(&new).await?;
         let mut places = catch_up(user, posts.iter().flatten().map(|post| &**post), per_author_max);
         if let Some(go_on) = go_on {
@@ -94,7 +101,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
             post_ids: places.iter().map(|place| place.post.0.0).collect(),
             posts: Vec::new(),
             next_page_token,
-            looked_down_to_id: new.last().filter(|_| is_cut).map_or(0, |oldest| oldest.0),
+            looked_down_to_id: cut.map_or(0, |cut| cut.0),
         };
         if !ids_only {
             let place_of = |id: PostId| new.binary_search_by_key(&Reverse(id), |id| Reverse(*id));

@@ -18,13 +18,18 @@ use crate::{
     home_timeline::{Filter, Page},
     proto::v1,
     store::{Floor, Store},
-    writes::{FieldError, check_user},
+    writes::{FieldError, LINK_BYTES_MAX, check_user},
 };
 
 const PAGE_SIZE_DEFAULT: usize = 20;
 const PAGE_SIZE_MAX: usize = 800;
 /// Bytes of posts on a page: clients take messages of 4 MiB unless told otherwise.
 const PAGE_BYTES_MAX: usize = 3 << 20;
+
+/// What a post takes in a message beside its text and its link.
+const POST_OVERHEAD_BYTES_MAX: usize = 128;
+/// Posts that a stream sends together, at the most.
+const STREAMED_TOGETHER_MAX: usize = 100;
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api<L, S> {
@@ -71,7 +76,8 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let filter = Filter { origins: parse_origins(&origins)?, followed_replies_only };
         let position = home_stream::position(user, &resume_token, PostId(resume_after_id))?;
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
-        let home = HomeStream::open(homes, watch, user, filter, position).await?;
+        let together_max = STREAMED_TOGETHER_MAX.min(self.posts_max());
+        let home = HomeStream::open(homes, watch, user, filter, position, together_max).await?;
         let messages = home_stream::messages(self.clone(), home, user, ids_only);
         Ok(Response::new(Box::pin(messages)))
     }
@@ -128,6 +134,13 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
 }
 
 impl<L: EventLog, S: Store> Api<L, S> {
+    /// How many posts a message holds for sure, however large they are.
+    pub(super) fn posts_max(&self) -> usize {
+        let post_bytes_max =
+            POST_OVERHEAD_BYTES_MAX + LINK_BYTES_MAX + 4 * self.limits.text_chars_max;
+        (PAGE_BYTES_MAX / post_bytes_max).max(1)
+    }
+
     /// The ids and, unless only they are wanted, the posts of a page. A post that
     /// was deleted since the page was read is in neither. A page with too many bytes
     /// of posts is cut short.

@@ -38,14 +38,18 @@ impl Position {
         unsent
     }
 
-    /// Takes note that these were sent.
-    pub(super) fn sent(&mut self, ids: &[PostId]) {
+    /// Takes note that these were sent. Where they are too many to be named, it returns the id
+    /// up to which all are taken for settled.
+    pub(super) fn sent(&mut self, ids: &[PostId]) -> Option<PostId> {
         self.sent.extend(ids.iter().filter(|id| **id > self.settled));
+        let mut forgotten = None;
         while self.sent.len() > SENT_MAX
             && let Some(oldest) = self.sent.pop_first()
         {
             self.settled = oldest;
+            forgotten = Some(oldest);
         }
+        forgotten
     }
 
     /// Takes note that nothing up to this id comes any more, and all of it was sent.
@@ -125,7 +129,8 @@ mod tests {
     fn no_more_than_so_many_are_named() {
         let mut position = Position::after(PostId(5));
         let ids: Vec<PostId> = (1..=1_000).map(PostId).collect();
-        position.sent(&ids);
+        assert_eq!(position.sent(&ids), Some(PostId(200)));
+        assert_eq!(position.sent(&ids[900..]), None);
         assert_eq!((position.sent.len(), position.settled()), (SENT_MAX, PostId(200)));
         assert_eq!(position.unsent(&ids), []);
     }

@@ -23,9 +23,10 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Timelines that are looked at together.
 const LOOKED_AT_MAX: usize = 1_000;
-/// After so long a post has come into the log, or never will: longer than an append takes,
-/// and than the clocks of two servers differ.
-const SETTLED_AFTER: Duration = Duration::from_secs(15);
+/// After so long a post has come into the log, or never will: longer than a publish may wait
+/// for room, for the posts that it refers to, for what its request made before and for Kafka,
+/// 45 s together, and than the clocks of two servers should differ.
+pub const SETTLED_AFTER_DEFAULT: Duration = Duration::from_secs(75);
 /// How often it is found out what is settled.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,6 +35,7 @@ pub struct Watch<S: Homes> {
     store: Arc<S>,
     readers: Mutex<HashMap<S::Account, Watched>>,
     settled: AtomicU64,
+    settled_after: Duration,
 }
 
 struct Watched {
@@ -43,9 +45,9 @@ struct Watched {
 }
 
 impl<S: Homes + Lookups> Watch<S> {
-    /// Watches nothing yet.
-    pub fn new(store: Arc<S>) -> Self {
-        Self { store, readers: Mutex::default(), settled: AtomicU64::new(0) }
+    /// Watches nothing yet. A post that was made so long ago is in the log, or never will be.
+    pub fn new(store: Arc<S>, settled_after: Duration) -> Self {
+        Self { store, readers: Mutex::default(), settled: AtomicU64::new(0), settled_after }
     }
 
     /// Up to this id every post that there will be has reached every timeline.
@@ -99,8 +101,16 @@ impl<S: Homes + Lookups> Watch<S> {
             readers.keys().copied().collect()
         };
         watched.sort_unstable();
+        let mut failed = Ok(());
         for piece in watched.chunks(LOOKED_AT_MAX) {
-            let ends = self.store.ends(piece).await?;
+            let ends = match self.store.ends(piece).await {
+                Ok(ends) => ends,
+                // Others may be elsewhere.
+                Err(error) => {
+                    failed = Err(error);
+                    continue;
+                }
+            };
             let mut readers = self.lock();
             for (reader, end) in piece.iter().zip(ends) {
                 let Some(watched) = readers.get_mut(reader) else { continue };
@@ -109,7 +119,7 @@ impl<S: Homes + Lookups> Watch<S> {
                 }
             }
         }
-        Ok(())
+        failed
     }
 
     /// Waits until all that is in the log now is delivered: then what was made long enough
@@ -120,7 +130,7 @@ impl<S: Homes + Lookups> Watch<S> {
         progress: &Progress,
         unix_ms: u64,
     ) -> Result<(), LogError> {
-        let made_before = unix_ms.saturating_sub(SETTLED_AFTER.as_millis() as u64);
+        let made_before = unix_ms.saturating_sub(self.settled_after.as_millis() as u64);
         for (partition, end) in (0..).zip(log.ends().await?) {
             progress.wait_delivered(partition, end).await;
         }

@@ -29,8 +29,11 @@ impl Filter {
     /// Whom `reader` must follow for a post to be shown, beside its author.
     pub(super) fn other_side(&self, reader: UserId, post: &Post) -> Option<UserId> {
         let other = post.reply_to.filter(|_| self.followed_replies_only)?.author;
+        // Answers of an older log do not say whom they answer.
+        let is_known = other != UserId(0);
         // What the reader writes, and what is written to the reader, has both sides.
-        (other != reader && other != post.author && post.author != reader).then_some(other)
+        (is_known && other != reader && other != post.author && post.author != reader)
+            .then_some(other)
     }
 }
 
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(both.other_side(ANN, &answer(BOB, BOB)), None);
         assert_eq!(both.other_side(ANN, &answer(ANN, CEM)), None);
         assert_eq!(both.other_side(ANN, &Post::plain(PostId(1), BOB)), None);
+        assert_eq!(both.other_side(ANN, &answer(BOB, UserId(0))), None);
         assert_eq!(Filter::default().other_side(ANN, &answer(BOB, CEM)), None);
     }
 }

@@ -111,6 +111,7 @@ impl Roost {
             metrics_listen: Some(address),
             backend,
             audit_every,
+            settled_after: Duration::from_secs(2),
             ..Settings::new(PathBuf::new(), address)
         };
         Self::open(settings, place).await

@@ -369,12 +369,13 @@ impl Simulation {
                 self.totals.capped_timelines += u64::from(delivered.len() > CAP);
                 self.totals.hidden += (delivered.len() - read.len()) as u64;
                 let oldest_ready = delivered.get(CAP - 1).copied();
-                for (before, floor) in floors {
+                let last = floors.len() - 1;
+                for (place, (before, floor)) in floors.into_iter().enumerate() {
                     let is_below = before.is_some_and(|before| Some(before) <= oldest_ready);
                     let is_true = match floor {
                         // More than is true may not be claimed, less may.
                         Floor::Cap(oldest) => !is_below && Some(oldest) == oldest_ready,
-                        Floor::Beginning => is_below || delivered.len() <= CAP,
+                        Floor::Beginning => is_below || place == last || delivered.len() <= CAP,
                         Floor::Followees(_) => false,
                     };
                     assert!(is_true, "{floor:?} below {before:?} of {delivered:?} of {user}");

@@ -77,6 +77,19 @@ impl Homes for RedisStore {
         Ok(page.map_or(HomeRead::Asleep, |page| HomeRead::Page(HomePage { hides, ..page })))
     }
 
+    async fn look_at_page(
+        &self,
+        reader: UserId,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomeRead, StoreError> {
+        let Some(read) = self.inner.look_at_list(reader).await? else {
+            return Ok(HomeRead::Asleep);
+        };
+        let page = self.inner.cut(&read, before, count_max).await?;
+        Ok(page.map_or(HomeRead::Asleep, HomeRead::Page))
+    }
+
     async fn ends(&self, readers: &[UserId]) -> Result<Vec<HomeEnd>, StoreError> {
         let calls = readers.iter().flat_map(|reader| {
             let key = keys::home(*reader);

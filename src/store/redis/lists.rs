@@ -138,8 +138,9 @@ impl Inner {
         let part = part.of(&list.ids);
         let mut calls = vec![
             hides_call(reader),
-            // In a Cluster another node has the deleted, and may answer first. Which does not
-            // matter: what was deleted before this read began is told by either order.
+            // In a Cluster another node has the deleted, and may answer first or last. Either
+            // does: what was deleted before this read began stays told for a while
+            // (`forget_deleted`).
             Looked::call(part),
             Call::of("LRANGE", &[key, last.as_bytes(), b"-1"]),
             // Behind what it vouches for.
@@ -159,6 +160,19 @@ impl Inner {
         let renewed_at = if renews { Instant::now() } else { *renewed_at };
         let list = List::grown(list, &entries(end))?;
         Ok(list.map(|list| Read { list, renewed_at, hides, looked }))
+    }
+
+    /// A list, by somebody who is not its reader: its life is not made longer, and it is not
+    /// remembered.
+    pub(super) async fn look_at_list(&self, reader: UserId) -> Result<Option<Read>, StoreError> {
+        let call = Call::of("LRANGE", &[&keys::home(reader), b"0", b"-1"]);
+        let list = List::of(&entries(self.control.one(call).await?))?;
+        Ok(list.map(|list| Read {
+            list: Arc::new(list),
+            renewed_at: Instant::now(),
+            hides: Hides::default(),
+            looked: Looked::default(),
+        }))
     }
 
     async fn whole_list(&self, reader: UserId) -> Result<Option<Read>, StoreError> {

@@ -14,7 +14,6 @@
 use super::{
     Inner,
     control::{Call, bytes, elements},
-    damaged,
     homes::version,
     keys,
     ledger::post_id,
@@ -41,8 +40,8 @@ impl Inner {
             let mut trims = Vec::with_capacity(lists.len());
             for (list, read) in lists.iter().zip(read) {
                 let ids = elements(read).into_iter().filter_map(bytes).map(|id| post_id(&id));
-                let ids: Option<Vec<PostId>> = ids.collect();
-                let ids = ids.ok_or_else(|| damaged("an entry of a home timeline"))?;
+                // One that somebody has damaged is left alone: its reader is told.
+                let Some(ids) = ids.collect::<Option<Vec<PostId>>>() else { continue };
                 trims.extend(trim(list.reader, self.dropped(list), &ids, version()));
             }
             self.write(trims).await?;
