@@ -25,8 +25,6 @@ const USERS: u64 = 24;
 /// Followees of those who follow most; so some timelines reach the cap, and others show
 /// all that there is.
 const FOLLOWEES_MAX: u64 = 6;
-/// As Roost has it unless told otherwise.
-const CAP: usize = 800;
 /// Somebody whom nobody follows, whose posts are in no home timeline.
 pub const NOBODYS: u64 = 1_000;
 /// An answer must come within this time, whatever is away.
@@ -106,7 +104,7 @@ impl Town {
             .map(|user| {
                 let newest_first = posts.iter().rev();
                 let read = newest_first.filter(|(_, author)| is_read(user, **author));
-                read.map(|(post, _)| *post).take(CAP).collect()
+                read.map(|(post, _)| *post).collect()
             })
             .collect()
     }
