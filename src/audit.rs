@@ -155,7 +155,7 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
                 reader = ?reader, missing, extra, compared = finding.compared,
                 "a home timeline is not what it should be, and is made anew"
             );
-            self.homes.make_anew(reader).await?;
+            self.homes.rebuild(reader).await?;
         }
         let Finding { missing, extra, compared } = &finding;
         self.metrics.audited(*compared, missing.len(), extra.len());
@@ -223,7 +223,7 @@ mod tests {
         let watch = Arc::new(Watch::new(Arc::clone(&store), Duration::ZERO));
         watch.settle(&*log, &progress, PostId::EPOCH_UNIX_MS * 2).await.unwrap();
         let reader = store.account(READER).await.unwrap().unwrap();
-        assert!(homes.make_anew(reader).await.is_ok());
+        assert!(homes.rebuild(reader).await.is_ok());
         (Auditor { log, store, homes, progress, watch, metrics: Arc::default() }, reader)
     }
 

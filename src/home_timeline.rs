@@ -259,11 +259,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         // The semaphore is never closed.
         let _permit = self.inner.at_work.acquire().await;
         let store = &self.inner.store;
-        let mut authors = store.following(reader).await?;
-        if authors.len() > PULL_FOLLOWEES_MAX {
-            return Ok(None);
-        }
-        authors.push(reader);
+        let Some(authors) = self.inner.few_authors(reader).await? else { return Ok(None) };
         let mut newest = Newest::new(count_max);
         for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
             for older in store.older_of(authors, before, count_max).await? {
@@ -274,34 +270,25 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         Ok(Some(newest.finish()))
     }
 
-    /// Makes a timeline anew, whatever it holds, and live if it was not.
-    ///
-    /// # Errors
-    /// If it cannot be rebuilt.
-    pub async fn make_anew(&self, reader: S::Account) -> Result<(), ReadError> {
-        self.rebuild(reader).await
-    }
-
     /// What a rebuild of a timeline would read now; none if its reader follows too many to
     /// ask all of them by the way.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn pulled(&self, reader: S::Account) -> Result<Option<NewestPosts>, StoreError> {
-        let mut authors = self.inner.store.following(reader).await?;
-        if authors.len() > PULL_FOLLOWEES_MAX {
-            return Ok(None);
-        }
-        authors.push(reader);
+        let Some(authors) = self.inner.few_authors(reader).await? else { return Ok(None) };
         // The semaphore is never closed.
         let _permit = self.inner.at_work.acquire().await;
         self.inner.newest_of(&authors).await.map(Some)
     }
 
-    /// Rebuilds a timeline, or waits for the rebuild that is under way. Once begun,
-    /// it goes on to its end even if the client has gone: a client without patience
+    /// Rebuilds a timeline, live or not, or waits for the rebuild that is under way. Once
+    /// begun, it goes on to its end even if the client has gone: a client without patience
     /// would otherwise never find its timeline live.
-    async fn rebuild(&self, reader: S::Account) -> Result<(), ReadError> {
+    ///
+    /// # Errors
+    /// If it cannot be rebuilt.
+    pub async fn rebuild(&self, reader: S::Account) -> Result<(), ReadError> {
         let under_way = match lock(&self.inner.rebuilds).entry(reader) {
             // Under the lock, so that the leader is still to say that it is done.
             Entry::Occupied(entry) => Some(Arc::clone(entry.get()).notified_owned()),
@@ -324,6 +311,20 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 }
 
 impl<S: Homes + Lookups> Inner<S> {
+    /// Whose posts a reader reads: of those whom it follows, and its own.
+    async fn authors(&self, reader: S::Account) -> Result<Vec<S::Account>, StoreError> {
+        let mut authors = self.store.following(reader).await?;
+        authors.push(reader);
+        Ok(authors)
+    }
+
+    /// The same; none if they are too many to be asked by the way.
+    async fn few_authors(&self, reader: S::Account) -> Result<Option<Vec<S::Account>>, StoreError> {
+        let authors = self.authors(reader).await?;
+        // The reader is one of them.
+        Ok((authors.len() <= PULL_FOLLOWEES_MAX + 1).then_some(authors))
+    }
+
     /// The newest posts of all these authors together.
     async fn newest_of(&self, authors: &[S::Account]) -> Result<NewestPosts, StoreError> {
         let mut merge = Merge::new(self.store.entries_max());
@@ -357,8 +358,7 @@ impl<S: Homes + Lookups> Leader<S> {
     async fn try_rebuild(&self) -> Result<bool, StoreError> {
         let store = &self.inner.store;
         let ticket = store.begin_rebuild(self.reader).await?;
-        let mut authors = store.following(self.reader).await?;
-        authors.push(self.reader);
+        let authors = self.inner.authors(self.reader).await?;
         let posts = self.inner.newest_of(&authors).await?;
         store.finish_rebuild(self.reader, ticket, posts).await
     }

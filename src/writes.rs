@@ -55,7 +55,7 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 
 /// How much the clocks of servers may differ, in milliseconds: an id of a later time is of the
 /// future.
-pub(crate) const CLOCKS_DIFFER_MAX_MS: u64 = 60_000;
+const CLOCKS_DIFFER_MAX_MS: u64 = 60_000;
 
 /// How writes are done.
 #[derive(Clone, Debug)]
@@ -327,11 +327,16 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     pub async fn move_read_marker(&self, reader: UserId, post: PostId) -> Result<bool, WriteError> {
         draft::check_user("user_id", reader)?;
         draft::check_post("post_id", post)?;
-        if post > PostId::first_of((self.inner.clock)() + CLOCKS_DIFFER_MAX_MS) {
+        if self.is_of_the_future(post) {
             let reason = "is of the future; mark a post that was read";
             return Err(FieldError::new("post_id", reason).into());
         }
         self.inner.write_and_wait(Event::ReadMarkerMoved { reader, post }).await
+    }
+
+    /// Whether no server can have given out the id of a post yet.
+    pub fn is_of_the_future(&self, post: PostId) -> bool {
+        post > PostId::first_of((self.inner.clock)() + CLOCKS_DIFFER_MAX_MS)
     }
 
     /// Imports follows, each list being a followee with its followers, which

@@ -9,6 +9,7 @@ use super::{
     ground::Ground,
     rivals::Strategy,
     roost::micros_each,
+    town::is_of_a_million,
 };
 use crate::{
     domain::{PostId, UserId},
@@ -20,9 +21,6 @@ use crate::{
 /// Readers whose full timelines say what an entry takes.
 const FULL_TIMELINES: u64 = 5_000;
 const CAP: u64 = HOME_TIMELINE_CAP_DEFAULT as u64;
-
-/// The goal is for a million accounts, nearly all of whom read one of those who post.
-const GOAL_READERS: usize = 900_000;
 
 const BYTES: &str = "an entry at the cap";
 
@@ -61,7 +59,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
             goal: match ground.settings.load.source {
                 // The goal is for the higgs trace.
                 Source::Trace { .. } => Some(Goal::AtLeast(4.0)),
-                _ => Goal::AtLeast(3.0).only_if(readers_count >= GOAL_READERS),
+                _ => Goal::AtLeast(3.0).only_if(is_of_a_million(readers_count)),
             },
         },
         Ratio {

@@ -36,6 +36,7 @@ use super::{
     BenchError, Goal, Ratio, Row, Section,
     ground::Ground,
     redis::BenchRedis,
+    report::median,
     town::{Town, TownPost},
 };
 use crate::{
@@ -141,13 +142,6 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
         ratios: ways.map(ratio_of).collect(),
         ..Section::default()
     }])
-}
-
-/// The middle one.
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// An API without workers.

@@ -16,6 +16,7 @@ use super::{
     closed_loop::{self, Answered, Calls, Turn},
     ground::Ground,
     redis::BenchRedis,
+    report::median,
     roost::Roost,
     serving::Serving,
     town::Town,
@@ -228,7 +229,7 @@ impl Pair {
 
 impl Measured {
     fn add_to(
-        mut self,
+        self,
         section: &mut Section,
         page: Page,
         beside_fanout: bool,
@@ -244,11 +245,10 @@ impl Measured {
             row = row.with("Redis CPU a call", each, "µs");
         }
         section.rows.extend([row, self.bare.row(format!("{name}: bare"))]);
-        self.ratios.sort_unstable_by(f64::total_cmp);
         let is_goal = page.ids_only && !beside_fanout;
         section.ratios.push(Ratio {
             name: format!("reads/s ÷ bare calls/s, {name}"),
-            value: self.ratios[self.ratios.len() / 2],
+            value: median(&self.ratios),
             goal: is_goal.then_some(Goal::AtLeast(0.7)),
         });
     }

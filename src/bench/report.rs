@@ -214,6 +214,13 @@ impl fmt::Display for Figure {
     }
 }
 
+/// The middle one.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 /// A number with three figures, or whole where it is large.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {

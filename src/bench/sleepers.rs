@@ -5,7 +5,7 @@ use super::{
     BenchError, Goal, Ratio, Row, Section,
     drain::{self, DrainedRedis},
     ground::Ground,
-    town::{Town, all_follows, share_of},
+    town::{Town, all_follows, is_of_a_million, share_of},
 };
 use crate::{domain::UserId, load::Graph, store::HOME_TIMELINE_CAP_DEFAULT};
 
@@ -13,8 +13,6 @@ use crate::{domain::UserId, load::Graph, store::HOME_TIMELINE_CAP_DEFAULT};
 const FILLERS: usize = 4;
 /// A tenth more than the cap: as many as a timeline has when it was trimmed.
 const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
-/// The goal is for a million accounts, nearly all of whom read one of those who post.
-const GOAL_READERS: usize = 900_000;
 const MIB: f64 = (1 << 20) as f64;
 
 /// What a share of awake readers came to.
@@ -91,7 +89,7 @@ fn section(ground: &Ground<'_>, town: &Town, readers: usize, measured: &[Measure
             goal,
         }
     };
-    let is_for_goal = readers >= GOAL_READERS && ground.settings.awake_percent <= 10;
+    let is_for_goal = is_of_a_million(readers) && ground.settings.awake_percent <= 10;
     let goal = Goal::AtMost(0.2).only_if(is_for_goal);
     let ratios = vec![
         ratio(REDIS_SECONDS, goal),

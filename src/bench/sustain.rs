@@ -13,7 +13,7 @@ use super::{
     log::BenchLog,
     open_loop::{Held, Sample, Seen, Stream, hold},
     roost::{Roost, micros_each, rates},
-    town::Town,
+    town::{Town, is_of_a_million},
 };
 use crate::{store::redis::RedisStore, writes::Writes};
 
@@ -26,9 +26,7 @@ const CONFIRM_WINDOWS: u32 = 3;
 /// Which shares of a rate that was found are held, until one is good.
 const CONFIRM_SHARES: [f64; 6] = [1.0, 0.93, 0.86, 0.75, 0.6, 0.4];
 
-/// The goal is for a million accounts, nearly all of whom read one of those who post, on
-/// Kafka, within so long.
-const GOAL_READERS: usize = 900_000;
+/// The goal is for Kafka, within so long.
 const GOAL_VISIBLE: Duration = Duration::from_secs(5);
 
 /// A rate that was tried for a while.
@@ -86,7 +84,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     drop(writes);
     roost.stop().await?;
     let about = about(ground, readers, readers_count);
-    let is_for_goal = readers_count >= GOAL_READERS
+    let is_for_goal = is_of_a_million(readers_count)
         && ground.settings.visible_max <= GOAL_VISIBLE
         && ground.logs.are_of_kafka();
     Ok(vec![section(about, is_for_goal, found, half, &others)])

@@ -225,6 +225,12 @@ pub(super) fn all_follows(graph: &Graph) -> impl Iterator<Item = Event> {
     })
 }
 
+/// Whether so many readers are those of a million accounts, as some goals want them: nearly
+/// all read one of those who post.
+pub(super) fn is_of_a_million(readers: usize) -> bool {
+    readers >= 900_000
+}
+
 /// A share of the readers, in percent, and always the same ones.
 pub(super) fn share_of(readers: &[UserId], percent: u8) -> Vec<UserId> {
     // By a hash, so that they are spread over whatever readers are sorted by.

@@ -3,7 +3,7 @@
 //! A message is made only once its client has taken the one before, and nothing waits for it
 //! but a [`Position`]: so a slow client is told later, and of more at once.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::{Stream, stream};
 use prost_types::Timestamp;
@@ -22,14 +22,15 @@ use crate::{
     home_stream::{Batch, HomeStream, Position},
     proto::v1,
     store::Store,
-    writes::{CLOCKS_DIFFER_MAX_MS, FieldError},
+    writes::{FieldError, Writes},
 };
 
 /// After so long without a post an empty message says that the stream is still there.
 const QUIET_MAX: Duration = Duration::from_secs(30);
 
 /// Where a stream goes on, as a request says; `None`: from now on.
-pub(super) fn position(
+pub(super) fn position<L: EventLog, S: Store>(
+    writes: &Writes<L, S>,
     user: UserId,
     resume_token: &str,
     resume_after: PostId,
@@ -46,9 +47,7 @@ pub(super) fn position(
             return Err(FieldError::new("resume_after_id", "is not to be set with a token"));
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let latest = PostId::first_of(now.as_millis() as u64 + CLOCKS_DIFFER_MAX_MS);
-    if position.settled() > latest {
+    if writes.is_of_the_future(position.settled()) {
         let field = if resume_token.is_empty() { "resume_after_id" } else { field };
         let created_at = Timestamp::from(position.settled().created_at());
         let reason = format!(

@@ -125,13 +125,8 @@ pub(super) fn check_count(field: &'static str, count: usize) -> Result<(), Field
 /// The post that a request asks for.
 pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError> {
     let origin = match v1::Origin::try_from(request.origin) {
-        Ok(v1::Origin::Unspecified | v1::Origin::Shared) => Origin::Shared,
-        Ok(v1::Origin::Rss) => Origin::Rss,
-        Ok(v1::Origin::Exclusive) => Origin::Exclusive,
-        Err(_) => {
-            let reason = format!("{} is not a known origin", request.origin);
-            return Err(FieldError::new("origin", reason));
-        }
+        Ok(v1::Origin::Unspecified) => Origin::Shared,
+        _ => parse_origin("origin", request.origin)?,
     };
     let reference = |id: u64| (id != 0).then_some(PostId(id));
     Ok(Draft {
@@ -144,6 +139,18 @@ pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError
         request_id: (!request.request_id.is_empty()).then_some(request.request_id),
         is_retry: request.is_retry,
     })
+}
+
+/// The origin that `field` of a request names.
+pub(super) fn parse_origin(field: &'static str, origin: i32) -> Result<Origin, FieldError> {
+    match v1::Origin::try_from(origin) {
+        Ok(v1::Origin::Rss) => Ok(Origin::Rss),
+        Ok(v1::Origin::Shared) => Ok(Origin::Shared),
+        Ok(v1::Origin::Exclusive) => Ok(Origin::Exclusive),
+        Ok(v1::Origin::Unspecified) | Err(_) => {
+            Err(FieldError::new(field, format!("{origin} is not a known origin")))
+        }
+    }
 }
 
 /// A post as clients see it.

@@ -9,10 +9,10 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, home_stream,
     page::{self, List},
-    posts::post_to_proto,
+    posts::{parse_origin, post_to_proto},
 };
 use crate::{
-    domain::{Origin, PostId, UserId},
+    domain::{PostId, UserId},
     event_log::EventLog,
     home_stream::HomeStream,
     home_timeline::{Filter, Page},
@@ -46,7 +46,7 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
             followed_replies_only,
         } = request.into_inner();
         check_user("user_id", UserId(user_id))?;
-        let filter = Filter { origins: parse_origins(&origins)?, followed_replies_only };
+        let filter = parse_filter(&origins, followed_replies_only)?;
         let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
         let mut page = self.homes.read(UserId(user_id), &filter, before, count_max).await?;
@@ -73,8 +73,9 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         } = request.into_inner();
         let user = UserId(user_id);
         check_user("user_id", user)?;
-        let filter = Filter { origins: parse_origins(&origins)?, followed_replies_only };
-        let position = home_stream::position(user, &resume_token, PostId(resume_after_id))?;
+        let filter = parse_filter(&origins, followed_replies_only)?;
+        let position =
+            home_stream::position(&self.writes, user, &resume_token, PostId(resume_after_id))?;
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
         let together_max = STREAMED_TOGETHER_MAX.min(self.posts_max());
         let home = HomeStream::open(homes, watch, user, filter, position, together_max).await?;
@@ -173,17 +174,10 @@ fn next_page_token(list: List, owner: u64, page: &Page) -> String {
     page.next.map_or_else(String::new, |next| page::token(list, owner, next.0))
 }
 
-/// The origins that a filter names.
-fn parse_origins(origins: &[i32]) -> Result<Vec<Origin>, FieldError> {
-    let parse = |origin: &i32| match v1::Origin::try_from(*origin) {
-        Ok(v1::Origin::Rss) => Ok(Origin::Rss),
-        Ok(v1::Origin::Shared) => Ok(Origin::Shared),
-        Ok(v1::Origin::Exclusive) => Ok(Origin::Exclusive),
-        Ok(v1::Origin::Unspecified) | Err(_) => {
-            Err(FieldError::new("origins", format!("{origin} is not a known origin")))
-        }
-    };
-    origins.iter().map(parse).collect()
+/// What a request asks to see of a home timeline.
+fn parse_filter(origins: &[i32], followed_replies_only: bool) -> Result<Filter, FieldError> {
+    let origins = origins.iter().map(|origin| parse_origin("origins", *origin));
+    Ok(Filter { origins: origins.collect::<Result<_, _>>()?, followed_replies_only })
 }
 
 fn floor_to_proto(floor: Floor) -> v1::Floor {

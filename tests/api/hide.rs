@@ -81,21 +81,14 @@ async fn pages_without_the_muted_are_full_and_go_on_below_the_cap() {
     }
     roost.delivered().await;
     mute(&roost, 1, 8).await;
-    let (mut read, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = ListHomeTimelineRequest { page_size: 3, page_token, ..home_of(1) };
-        let page = roost.timelines().list_home_timeline(request).await.expect("a page");
-        let page = page.into_inner();
+    let mut read = Vec::new();
+    for page in roost.home_pages(ListHomeTimelineRequest { page_size: 3, ..home_of(1) }).await {
         let is_last = page.next_page_token.is_empty();
         assert!(page.post_ids.len() == 3 || is_last, "{:?}", page.post_ids);
         let reason = page.floor.expect("a floor").reason();
         let expected = if read.is_empty() { FloorReason::Cap } else { FloorReason::Beginning };
         assert_eq!(reason, expected, "below {read:?}");
         read.extend(page.post_ids);
-        page_token = page.next_page_token;
-        if is_last {
-            break;
-        }
     }
     assert_eq!(read, shown);
     roost.stop().await;
@@ -115,20 +108,10 @@ async fn hundreds_of_hidden_posts_in_a_row_do_not_end_a_timeline() {
     }
     roost.delivered().await;
     mute(&roost, 1, 8).await;
-    let (mut read, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
-    loop {
-        let request = ListHomeTimelineRequest { page_token, ..home_of(1) };
-        let page = roost.timelines().list_home_timeline(request).await.expect("a page");
-        let page = page.into_inner();
-        read.extend(page.post_ids);
-        page_token = page.next_page_token;
-        pages += 1;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+    let pages = roost.home_pages(home_of(1)).await;
+    assert!(pages.len() <= 3, "{} pages", pages.len());
+    let read: Vec<u64> = pages.into_iter().flat_map(|page| page.post_ids).collect();
     assert_eq!(read, [oldest]);
-    assert!(pages <= 3, "{pages} pages");
     roost.stop().await;
 }
 

@@ -299,6 +299,23 @@ impl Roost {
         self.timelines().list_home_timeline(request).await.expect("a page").into_inner()
     }
 
+    /// All pages of a home timeline, from the first one on.
+    pub async fn home_pages(
+        &self,
+        mut request: ListHomeTimelineRequest,
+    ) -> Vec<ListHomeTimelineResponse> {
+        let mut pages = Vec::new();
+        loop {
+            let page = self.timelines().list_home_timeline(request.clone()).await;
+            let page = page.expect("a page").into_inner();
+            request.page_token.clone_from(&page.next_page_token);
+            pages.push(page);
+            if request.page_token.is_empty() {
+                return pages;
+            }
+        }
+    }
+
     /// The newest page of an author timeline, of the greatest size.
     pub async fn author(&self, author_id: u64) -> ListAuthorTimelineResponse {
         let request = ListAuthorTimelineRequest { page_size: 800, ..author_of(author_id) };
