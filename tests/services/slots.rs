@@ -1,8 +1,14 @@
 //! The slots of a Redis Cluster, and how they move from node to node.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
+
+/// How long nodes may take to agree on who serves a slot.
+const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The primaries of a Cluster, and what each serves.
 pub struct Slots {
@@ -87,7 +93,10 @@ impl Slots {
         keys.query_async(&mut self.nodes[from].redis).await.unwrap()
     }
 
-    /// Gives a slot, whose keys have all been taken along, to the node that has them.
+    /// Gives a slot, whose keys have all been taken along, to the node that has them, and
+    /// waits until all of them know. A node that claims a slot gives itself the highest epoch
+    /// that it has heard of: with one that is not heard of yet, the old owner's older claim
+    /// would win, and the new one drop the slot's keys.
     pub async fn close(&mut self, slot: u16) {
         let (from, to) = self.way(slot);
         // The new owner first, so that there always is one.
@@ -95,6 +104,20 @@ impl Slots {
             self.set_slot(at, slot, "NODE", to).await;
         }
         self.owners.insert(slot, to);
+        let deadline = Instant::now() + AGREEMENT_TIMEOUT;
+        loop {
+            let mut views = BTreeSet::new();
+            for node in &mut self.nodes {
+                let text: String =
+                    redis::cmd("CLUSTER").arg("NODES").query_async(&mut node.redis).await.unwrap();
+                views.insert(primaries(&text));
+            }
+            if views.len() == 1 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the nodes do not come to agree: {views:#?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// From which node to which a slot goes next.
@@ -109,6 +132,14 @@ impl Slots {
         set.arg("SETSLOT").arg(slot).arg(state).arg(id);
         set.exec_async(&mut self.nodes[at].redis).await.unwrap();
     }
+}
+
+/// Each primary with its epoch and its slots, as a node sees it: of `id address flags primary
+/// ping pong epoch link slots…`.
+fn primaries(nodes: &str) -> BTreeSet<Vec<String>> {
+    let primaries = nodes.lines().map(|line| line.split(' ').map(str::to_owned).collect());
+    let primaries = primaries.filter(|words: &Vec<String>| words.len() > 8);
+    primaries.map(|words| [&words[..1], &words[6..7], &words[8..]].concat()).collect()
 }
 
 async fn connect(url: &str) -> MultiplexedConnection {
