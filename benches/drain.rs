@@ -134,7 +134,7 @@ impl Bench {
             .iter()
             .map(|author| Event::PostPublished {
                 post: Post {
-                    id: self.ids.next(PostId::EPOCH_UNIX_MS + 1).expect("an id"),
+                    id: self.ids.next(PostId::EPOCH_UNIX_MS + 1, false).expect("an id"),
                     author: self.authors[*author].0,
                     text: "x".repeat(140),
                     origin: Origin::Shared,

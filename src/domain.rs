@@ -14,7 +14,9 @@ use std::{
 pub struct UserId(pub u64);
 
 /// A post: 41 bits of milliseconds since [`PostId::EPOCH_UNIX_MS`], 10 bits of
-/// node, 12 bits of sequence, so that ids sort by time. Never 0.
+/// node, 12 bits of sequence, so that ids sort by time. Never 0. The sequence of a plain
+/// repost is odd, and that of every other post even: so a list of ids says which of them
+/// may repeat another.
 ///
 /// The layout is Twitter's Snowflake (2010).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +31,11 @@ impl PostId {
     /// The least id of a millisecond since 1970; that of the first one, where it is before.
     pub fn first_of(unix_ms: u64) -> Self {
         Self(unix_ms.saturating_sub(Self::EPOCH_UNIX_MS) << Self::NODE_AND_SEQUENCE_BITS)
+    }
+
+    /// Whether it may be a plain repost. Before these had ids of their own, any may.
+    pub fn may_be_repost(self) -> bool {
+        self.0 & 1 == 1
     }
 
     /// When the post was accepted, as far as its node's clock knew.
@@ -100,6 +107,13 @@ pub struct Post {
     pub reply_to: Option<Reference>,
     /// The post that it repeats.
     pub repost_of: Option<Reference>,
+}
+
+impl Post {
+    /// What it repeats and adds nothing to, if it is a plain repost.
+    pub fn repeats(&self) -> Option<Reference> {
+        self.repost_of.filter(|_| self.text.is_empty())
+    }
 }
 
 /// A post that another one refers to. It may be deleted since.

@@ -1,7 +1,7 @@
 //! Reading home timelines.
 //!
 //! ```text
-//!  read ──► live? ──► page ──► posts on it? ──► done
+//!  read ──► live? ──► page ──► posts on it? ──► those that its reader sees (`view`)
 //!             │                 │ no, it is below CAP
 //!             │                 ▼
 //!             │               pull: read followees, their older posts ──► the newest of them
@@ -17,24 +17,22 @@
 pub mod catch_up;
 mod filter;
 pub mod merge;
+mod once;
 pub mod pull;
+mod rebuild;
+mod view;
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 pub use self::filter::Filter;
-use self::{merge::Merge, pull::Newest};
+use self::{pull::Newest, rebuild::Rebuilds, view::Viewer};
 use crate::{
-    domain::{Post, PostId, UserId},
-    store::{Floor, HomePage, HomeRead, Homes, Lookups, NewestPosts, StoreError},
+    domain::{PostId, UserId},
+    store::{Floor, HomePage, HomeRead, Homes, Lookups, StoreError},
 };
 
-/// How often a rebuild begins again before it gives up.
-const REBUILD_ATTEMPTS_MAX: usize = 100;
 /// How often a read that finds the timeline gone again asks for a rebuild.
 const READ_ATTEMPTS_MAX: usize = 10;
 /// Rebuilds and pulls at work at once, each with a few megabytes in hand at the most.
@@ -65,9 +63,6 @@ struct Inner<S: Homes> {
     /// One permit for each rebuild or pull at work; the others wait.
     at_work: Semaphore,
 }
-
-/// Whose rebuild is under way, and who waits for it.
-type Rebuilds<A> = Mutex<HashMap<A, Arc<Notify>>>;
 
 /// One page of a home timeline, as its reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +105,12 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         let Some(reader) = self.inner.store.account(user).await? else {
             return Ok(Page { ids: Vec::new(), next: None, floor: Floor::Beginning });
         };
-        let first = self.read_all(reader, before, count_max).await?;
-        if first.hides.is_empty() && filter.is_open() {
-            let next = first.ids.last().copied().filter(|_| first.more);
-            return Ok(Page { ids: first.ids, next, floor: first.floor });
-        }
-        let mut page = Page { ids: Vec::new(), next: None, floor: first.floor };
-        let (mut read, mut looked_at) = (first, 0);
+        let viewer = Viewer { user, reader, filter };
+        let mut read = self.read_all(reader, before, count_max).await?;
+        let mut page = Page { ids: Vec::new(), next: None, floor: read.floor };
+        let mut looked_at = 0;
         loop {
-            let shown = self.shown(user, reader, filter, &read).await?;
+            let shown = self.shown(&viewer, &read).await?;
             looked_at += read.ids.len();
             for (place, id) in read.ids.iter().enumerate() {
                 if shown[place] {
@@ -134,7 +126,9 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
                     return Ok(page);
                 }
             }
-            if page.next.is_none() || looked_at >= LOOKED_AT_MAX {
+            // A page is cut short only where something is left out of it.
+            let is_whole = shown.iter().all(|shown| *shown);
+            if is_whole || page.next.is_none() || looked_at >= LOOKED_AT_MAX {
                 return Ok(page);
             }
             let wanted = count_max.max(LOOKED_AT_MIN);
@@ -174,38 +168,6 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             (before, count) = (Some(next), count_max + 1 - ids.len());
         }
         Ok((ids, before))
-    }
-
-    /// Which posts of a page are shown.
-    async fn shown(
-        &self,
-        user: UserId,
-        reader: S::Account,
-        filter: &Filter,
-        page: &HomePage,
-    ) -> Result<Vec<bool>, StoreError> {
-        let store = &self.inner.store;
-        // One that is not there was deleted since.
-        let posts = store.posts(&page.ids).await?;
-        let is_shown = |post: &Arc<Post>| filter.shows(&page.hides, post);
-        let mut shown: Vec<bool> =
-            posts.iter().map(|post| post.as_ref().is_some_and(is_shown)).collect();
-        let mut follows = HashMap::new();
-        for (shown, post) in shown.iter_mut().zip(posts.iter().flatten()) {
-            let Some(other) = filter.other_side(user, post).filter(|_| *shown) else { continue };
-            *shown = match follows.get(&other) {
-                Some(follows) => *follows,
-                None => {
-                    let follows_it = match store.account(other).await? {
-                        Some(other) => store.follows(reader, other).await?,
-                        None => false,
-                    };
-                    follows.insert(other, follows_it);
-                    follows_it
-                }
-            };
-        }
-        Ok(shown)
     }
 
     /// Up to `count_max` posts older than `before`, with those that are hidden.
@@ -269,45 +231,6 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         }
         Ok(Some(newest.finish()))
     }
-
-    /// What a rebuild of a timeline would read now; none if its reader follows too many to
-    /// ask all of them by the way.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn pulled(&self, reader: S::Account) -> Result<Option<NewestPosts>, StoreError> {
-        let Some(authors) = self.inner.few_authors(reader).await? else { return Ok(None) };
-        // The semaphore is never closed.
-        let _permit = self.inner.at_work.acquire().await;
-        self.inner.newest_of(&authors).await.map(Some)
-    }
-
-    /// Rebuilds a timeline, live or not, or waits for the rebuild that is under way. Once
-    /// begun, it goes on to its end even if the client has gone: a client without patience
-    /// would otherwise never find its timeline live.
-    ///
-    /// # Errors
-    /// If it cannot be rebuilt.
-    pub async fn rebuild(&self, reader: S::Account) -> Result<(), ReadError> {
-        let under_way = match lock(&self.inner.rebuilds).entry(reader) {
-            // Under the lock, so that the leader is still to say that it is done.
-            Entry::Occupied(entry) => Some(Arc::clone(entry.get()).notified_owned()),
-            Entry::Vacant(entry) => {
-                entry.insert(Arc::default());
-                None
-            }
-        };
-        if let Some(under_way) = under_way {
-            under_way.await;
-            return Ok(());
-        }
-        let leader = Leader { inner: Arc::clone(&self.inner), reader };
-        match tokio::spawn(async move { leader.rebuild().await }).await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(StoreError::Closed.into()),
-        }
-    }
 }
 
 impl<S: Homes + Lookups> Inner<S> {
@@ -324,55 +247,4 @@ impl<S: Homes + Lookups> Inner<S> {
         // The reader is one of them.
         Ok((authors.len() <= PULL_FOLLOWEES_MAX + 1).then_some(authors))
     }
-
-    /// The newest posts of all these authors together.
-    async fn newest_of(&self, authors: &[S::Account]) -> Result<NewestPosts, StoreError> {
-        let mut merge = Merge::new(self.store.entries_max());
-        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
-            merge.add(self.store.newest_of(authors).await?);
-            // A store in memory would let nobody else go on before the last one.
-            tokio::task::yield_now().await;
-        }
-        Ok(merge.finish())
-    }
-}
-
-/// Whoever does a rebuild; those who wait go on when it is dropped.
-struct Leader<S: Homes> {
-    inner: Arc<Inner<S>>,
-    reader: S::Account,
-}
-
-impl<S: Homes + Lookups> Leader<S> {
-    async fn rebuild(&self) -> Result<(), ReadError> {
-        // The semaphore is never closed.
-        let _permit = self.inner.at_work.acquire().await;
-        for _ in 0..REBUILD_ATTEMPTS_MAX {
-            if self.try_rebuild().await? {
-                return Ok(());
-            }
-        }
-        Err(ReadError::Busy)
-    }
-
-    async fn try_rebuild(&self) -> Result<bool, StoreError> {
-        let store = &self.inner.store;
-        let ticket = store.begin_rebuild(self.reader).await?;
-        let authors = self.inner.authors(self.reader).await?;
-        let posts = self.inner.newest_of(&authors).await?;
-        store.finish_rebuild(self.reader, ticket, posts).await
-    }
-}
-
-impl<S: Homes> Drop for Leader<S> {
-    fn drop(&mut self) {
-        if let Some(finished) = lock(&self.inner.rebuilds).remove(&self.reader) {
-            finished.notify_waiters();
-        }
-    }
-}
-
-/// The map is whole even after a panic: it is changed by single calls only.
-fn lock<A>(rebuilds: &Rebuilds<A>) -> MutexGuard<'_, HashMap<A, Arc<Notify>>> {
-    rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
 }

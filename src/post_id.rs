@@ -40,19 +40,22 @@ impl PostIds {
         Self { node: node & NODE_MAX, last: Mutex::new(last), valid_until: Mutex::new(None) }
     }
 
-    /// The next id, for a clock that says `unix_ms` milliseconds since 1970.
+    /// The next id, of a plain repost or of another post, for a clock that says `unix_ms`
+    /// milliseconds since 1970.
     ///
     /// Where the clock stands still or runs backwards, the time of the last id is
-    /// used on; where 4,096 ids have one millisecond, the next one is borrowed.
+    /// used on; where 2,048 ids of a kind have one millisecond, the next one is borrowed.
     /// `None` while the node's number may be another process's.
-    pub fn next(&self, unix_ms: u64) -> Option<PostId> {
+    pub fn next(&self, unix_ms: u64, is_repost: bool) -> Option<PostId> {
         let valid_until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
         if valid_until.is_some_and(|end| Instant::now() >= end) {
             return None;
         }
         let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).clamp(1, MS_MAX) << SEQUENCE_BITS;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = now.max(*last + 1);
+        let next = now.max(*last + 1);
+        let is_of_this_kind = next & 1 == u64::from(is_repost);
+        *last = next + u64::from(!is_of_this_kind);
         let ms = *last >> SEQUENCE_BITS;
         let sequence = *last & ((1 << SEQUENCE_BITS) - 1);
         Some(PostId(
@@ -85,13 +88,14 @@ mod tests {
         #[test]
         fn ids_grow_whatever_the_clock_does(
             node in 0..=NODE_MAX,
-            clock in proptest::collection::vec(0..4_000_000_000_000_u64, 1..200),
+            drawn in proptest::collection::vec((0..4_000_000_000_000_u64, any::<bool>()), 1..200),
         ) {
             let ids = PostIds::new(node, None);
             let mut last = PostId(0);
-            for unix_ms in clock {
-                let id = ids.next(unix_ms).unwrap();
+            for (unix_ms, is_repost) in drawn {
+                let id = ids.next(unix_ms, is_repost).unwrap();
                 prop_assert!(id > last);
+                prop_assert_eq!(id.may_be_repost(), is_repost);
                 prop_assert_eq!((id.0 >> 12) & 1_023, u64::from(node));
                 last = id;
             }
@@ -100,14 +104,14 @@ mod tests {
         #[test]
         fn ids_go_on_above_the_greatest_one(greatest in 1..1_u64 << 62, unix_ms: u32) {
             let ids = PostIds::new(0, Some(PostId(greatest)));
-            prop_assert!(ids.next(u64::from(unix_ms)).unwrap().0 > greatest);
+            prop_assert!(ids.next(u64::from(unix_ms), true).unwrap().0 > greatest);
         }
     }
 
     #[test]
     fn an_id_says_when_it_was_given_out() {
         let unix_ms = PostId::EPOCH_UNIX_MS + 123_456;
-        let id = PostIds::new(3, None).next(unix_ms).unwrap();
+        let id = PostIds::new(3, None).next(unix_ms, false).unwrap();
         assert_eq!(id.created_at(), UNIX_EPOCH + Duration::from_millis(unix_ms));
     }
 
@@ -115,16 +119,17 @@ mod tests {
     fn a_full_millisecond_borrows_the_next() {
         let ids = PostIds::new(0, None);
         let unix_ms = PostId::EPOCH_UNIX_MS + 10;
-        let times: Vec<u64> = (0..4_097).map(|_| ids.next(unix_ms).unwrap().0 >> 22).collect();
-        assert_eq!((times[4_095], times[4_096]), (10, 11));
+        let times: Vec<u64> =
+            (0..2_049).map(|_| ids.next(unix_ms, true).unwrap().0 >> 22).collect();
+        assert_eq!((times[2_047], times[2_048]), (10, 11));
     }
 
     #[test]
     fn a_node_number_that_is_no_longer_ones_own_makes_no_ids() {
         let ids = PostIds::new(3, None);
         ids.set_valid_until(Instant::now() + Duration::from_secs(3_600));
-        assert!(ids.next(PostId::EPOCH_UNIX_MS).is_some());
+        assert!(ids.next(PostId::EPOCH_UNIX_MS, false).is_some());
         ids.set_valid_until(Instant::now());
-        assert_eq!(ids.next(PostId::EPOCH_UNIX_MS), None);
+        assert_eq!(ids.next(PostId::EPOCH_UNIX_MS, false), None);
     }
 }

@@ -375,7 +375,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
 
     /// Drafts with the ids that they are given now; none if this process has no node number.
     fn numbered(&self, drafts: Vec<Draft>) -> Option<Vec<(PostId, Draft)>> {
-        let number = |draft| Some((self.ids.next((self.clock)())?, draft));
+        let number =
+            |draft: Draft| Some((self.ids.next((self.clock)(), draft.is_plain_repost())?, draft));
         drafts.into_iter().map(number).collect()
     }
 
@@ -415,6 +416,25 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }));
         let caught_up = matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)));
         Ok(Found { posts: self.store.posts(ids).await?, caught_up })
+    }
+
+    /// The same for posts that are referred to. A plain repost has nothing of its own to
+    /// refer to: what it repeats is meant.
+    async fn find_meant(&self, ids: &[PostId]) -> Result<Found, StoreError> {
+        let mut found = self.find_posts(ids).await?;
+        let repeated = |(place, post): (usize, &Option<Arc<Post>>)| {
+            Some((place, post.as_ref()?.repeats()?.post))
+        };
+        let (places, originals): (Vec<usize>, Vec<PostId>) =
+            found.posts.iter().enumerate().filter_map(repeated).unzip();
+        if !originals.is_empty() {
+            let originals = self.find_posts(&originals).await?;
+            found.caught_up &= originals.caught_up;
+            for (place, original) in places.into_iter().zip(originals.posts) {
+                found.posts[place] = original;
+            }
+        }
+        Ok(found)
     }
 
     async fn write_and_wait(&self, event: Event) -> Result<bool, WriteError> {

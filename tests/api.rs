@@ -20,6 +20,8 @@ mod paging;
 mod reading;
 #[path = "api/rebuild.rs"]
 mod rebuild;
+#[path = "api/reposts.rs"]
+mod reposts;
 #[path = "api/server.rs"]
 mod server;
 #[path = "api/services.rs"]

@@ -10,6 +10,8 @@
 //! that fails prints its seed; `ROOST_SIM_SEED=N` replays it, `ROOST_SIM_SEEDS=N`
 //! changes how many are run.
 
+#[path = "simulation/client.rs"]
+mod client;
 #[path = "simulation/faults.rs"]
 mod faults;
 #[path = "simulation/log.rs"]

@@ -125,7 +125,10 @@ impl Town {
     pub(super) fn posts_for_ever(&self) -> impl Iterator<Item = TownPost> {
         let ids = PostIds::new(0, None);
         self.posts.iter().cycle().map_while(move |post| {
-            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS)?, author: post.author })
+            Some(TownPost {
+                id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS, false)?,
+                author: post.author,
+            })
         })
     }
 
@@ -244,7 +247,9 @@ fn posts(ms: u64, authors: impl Iterator<Item = usize>) -> Vec<TownPost> {
     let ids = PostIds::new(0, None);
     authors
         // A clock that stands still gives out ids without end.
-        .map_while(|author| Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + ms)?, author }))
+        .map_while(|author| {
+            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + ms, false)?, author })
+        })
         .collect()
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct PageRequest {
     pub(crate) page_size: i32,
     pub(crate) page_token: String,
     pub(crate) ids_only: bool,
+    /// Of home timelines: also reposts of what is shown near by.
+    pub(crate) all_reposts: bool,
 }
 
 /// What home and author timelines have in common.
@@ -43,7 +45,7 @@ impl PageRequest {
         self,
         timelines: &mut TimelineServiceClient<Channel>,
     ) -> Result<Response<Page>, Status> {
-        let Self { kind, user, page_size, page_token, ids_only } = self;
+        let Self { kind, user, page_size, page_token, ids_only, all_reposts } = self;
         match kind {
             TimelineKind::Home => {
                 let user_id = user.0;
@@ -52,6 +54,7 @@ impl PageRequest {
                     page_size,
                     page_token,
                     ids_only,
+                    all_reposts,
                     ..ListHomeTimelineRequest::default()
                 };
                 Ok(timelines.list_home_timeline(request).await?.map(Page::from))

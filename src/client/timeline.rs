@@ -35,6 +35,9 @@ pub struct TimelineArgs {
     /// Print at most this many posts
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: u32,
+    /// Also print reposts of what is shown within 40 posts below them
+    #[arg(long, conflicts_with = "author")]
+    pub all_reposts: bool,
     /// Then print what comes, until Ctrl-C; home timelines only
     #[arg(long, conflicts_with = "author")]
     pub follow: bool,
@@ -66,7 +69,13 @@ impl TimelineArgs {
 
     fn stream_from(&self, resume_token: &str) -> StreamHomeTimelineRequest {
         let resume_token = resume_token.to_owned();
-        StreamHomeTimelineRequest { user_id: self.user.0, resume_token, ..Default::default() }
+        let Self { user, all_reposts, .. } = *self;
+        StreamHomeTimelineRequest {
+            user_id: user.0,
+            resume_token,
+            all_reposts,
+            ..StreamHomeTimelineRequest::default()
+        }
     }
 
     /// Prints what comes and was not printed before, for ever: over a stream, and where that
@@ -119,6 +128,7 @@ impl TimelineArgs {
                 page_size: left.clamp(1, PAGE_SIZE_MAX) as i32,
                 page_token,
                 ids_only: false,
+                all_reposts: self.all_reposts,
             };
             let page = request.send(timelines).await?.into_inner();
             // The page is read; only now does stdout come into play.
@@ -171,10 +181,12 @@ fn line_of(post: &Post, now: SystemTime) -> String {
     if post.reply_to_id != 0 {
         line.push_str(&format!("[answers {}] ", post.reply_to_id));
     }
+    // A plain repost says what it repeats.
+    let said = post.original.as_deref().filter(|_| post.text.is_empty()).unwrap_or(post);
     // A post must not move the cursor about or begin a line of its own.
-    line.extend(post.text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    if !post.link.is_empty() {
-        line.push_str(&format!(" {}", post.link));
+    line.extend(said.text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    if !said.link.is_empty() {
+        line.push_str(&format!(" {}", said.link));
     }
     line.trim_end().to_owned()
 }

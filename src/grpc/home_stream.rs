@@ -13,7 +13,6 @@ use tonic::Status;
 use super::{
     Api,
     page::{self, List},
-    posts::post_to_proto,
     unavailable,
 };
 use crate::{
@@ -117,7 +116,7 @@ impl<L: EventLog, S: Store> Streaming<L, S> {
         if !self.ids_only {
             // One that is not there was deleted since.
             let found = self.api.store.posts(&batch.ids).await?;
-            posts = found.iter().flatten().map(|post| post_to_proto(post)).collect();
+            posts = self.api.with_originals(&found).await?.into_iter().flatten().collect();
             post_ids = posts.iter().map(|post: &v1::Post| post.id).collect();
         }
         let resume_token =

@@ -1,6 +1,6 @@
 //! `roost.v1.PostService`.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use prost_types::Timestamp;
@@ -112,6 +112,29 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let result = self.writes.publish(vec![draft]).await.pop();
         Ok(result.ok_or_else(|| Status::internal("a publish had no result"))??)
     }
+
+    /// Posts as they are shown in timelines, with what they repeat.
+    pub(super) async fn with_originals(
+        &self,
+        posts: &[Option<Arc<Post>>],
+    ) -> Result<Vec<Option<v1::Post>>, Status> {
+        let original_of = |post: &Post| Some(post.repost_of?.post);
+        let mut ids: Vec<PostId> =
+            posts.iter().flatten().filter_map(|post| original_of(post)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut originals = Vec::new();
+        if !ids.is_empty() {
+            originals = self.store.posts(&ids).await?;
+        }
+        let shown = |post: &Arc<Post>| {
+            let place = original_of(post).and_then(|id| ids.binary_search(&id).ok());
+            let original = place.and_then(|place| originals[place].as_ref());
+            let original = original.map(|original| Box::new(post_to_proto(original)));
+            v1::Post { original, ..post_to_proto(post) }
+        };
+        Ok(posts.iter().map(|post| post.as_ref().map(shown)).collect())
+    }
 }
 
 /// Checks that a batch has as many entries as one may have.
@@ -169,5 +192,6 @@ pub(super) fn post_to_proto(post: &Post) -> v1::Post {
         reply_to_id: post.reply_to.map_or(0, |reference| reference.post.0),
         repost_of_id: post.repost_of.map_or(0, |reference| reference.post.0),
         create_time: Some(Timestamp::from(post.id.created_at())),
+        original: None,
     }
 }

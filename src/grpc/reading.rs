@@ -7,7 +7,6 @@ use tonic::Status;
 use super::{
     Api,
     page::{self, List},
-    posts::post_to_proto,
 };
 use crate::{
     domain::{PostId, UserId},
@@ -105,9 +104,11 @@ impl<L: EventLog, S: Store> Api<L, S> {
         };
         if !ids_only {
             let place_of = |id: PostId| new.binary_search_by_key(&Reverse(id), |id| Reverse(*id));
-            let found =
-                places.iter().filter_map(|place| posts[place_of(place.post.0).ok()?].as_ref());
-            response.posts = found.map(|post| post_to_proto(post)).collect();
+            let found: Vec<_> = places
+                .iter()
+                .filter_map(|place| Some(posts[place_of(place.post.0).ok()?].clone()))
+                .collect();
+            response.posts = self.with_originals(&found).await?.into_iter().flatten().collect();
         }
         Ok(response)
     }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, home_stream,
     page::{self, List},
-    posts::{parse_origin, post_to_proto},
+    posts::parse_origin,
 };
 use crate::{
     domain::{PostId, UserId},
@@ -44,9 +44,10 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
             ids_only,
             origins,
             followed_replies_only,
+            all_reposts,
         } = request.into_inner();
         check_user("user_id", UserId(user_id))?;
-        let filter = parse_filter(&origins, followed_replies_only)?;
+        let filter = parse_filter(&origins, followed_replies_only, all_reposts)?;
         let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
         let mut page = self.homes.read(UserId(user_id), &filter, before, count_max).await?;
@@ -70,10 +71,11 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
             ids_only,
             origins,
             followed_replies_only,
+            all_reposts,
         } = request.into_inner();
         let user = UserId(user_id);
         check_user("user_id", user)?;
-        let filter = parse_filter(&origins, followed_replies_only)?;
+        let filter = parse_filter(&origins, followed_replies_only, all_reposts)?;
         let position =
             home_stream::position(&self.writes, user, &resume_token, PostId(resume_after_id))?;
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
@@ -139,7 +141,8 @@ impl<L: EventLog, S: Store> Api<L, S> {
     pub(super) fn posts_max(&self) -> usize {
         let post_bytes_max =
             POST_OVERHEAD_BYTES_MAX + LINK_BYTES_MAX + 4 * self.limits.text_chars_max;
-        (PAGE_BYTES_MAX / post_bytes_max).max(1)
+        // Each may come with another one, which it repeats.
+        (PAGE_BYTES_MAX / (2 * post_bytes_max)).max(1)
     }
 
     /// The ids and, unless only they are wanted, the posts of a page. A post that
@@ -154,9 +157,9 @@ impl<L: EventLog, S: Store> Api<L, S> {
             return Ok((page.ids.iter().map(|id| id.0).collect(), Vec::new()));
         }
         let (mut ids, mut posts, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (place, post) in self.store.posts(&page.ids).await?.into_iter().enumerate() {
+        let found = self.store.posts(&page.ids).await?;
+        for (place, post) in self.with_originals(&found).await?.into_iter().enumerate() {
             let Some(post) = post else { continue };
-            let post = post_to_proto(&post);
             bytes += post.encoded_len();
             if bytes > PAGE_BYTES_MAX && place > 0 {
                 page.ids.truncate(place);
@@ -175,9 +178,13 @@ fn next_page_token(list: List, owner: u64, page: &Page) -> String {
 }
 
 /// What a request asks to see of a home timeline.
-fn parse_filter(origins: &[i32], followed_replies_only: bool) -> Result<Filter, FieldError> {
+fn parse_filter(
+    origins: &[i32],
+    followed_replies_only: bool,
+    all_reposts: bool,
+) -> Result<Filter, FieldError> {
     let origins = origins.iter().map(|origin| parse_origin("origins", *origin));
-    Ok(Filter { origins: origins.collect::<Result<_, _>>()?, followed_replies_only })
+    Ok(Filter { origins: origins.collect::<Result<_, _>>()?, followed_replies_only, all_reposts })
 }
 
 fn floor_to_proto(floor: Floor) -> v1::Floor {

@@ -12,10 +12,12 @@ pub struct Filter {
     pub origins: Vec<Origin>,
     /// Of the answers to others only those to accounts that the reader follows too.
     pub followed_replies_only: bool,
+    /// Also reposts of what is shown near by.
+    pub all_reposts: bool,
 }
 
 impl Filter {
-    /// Whether it lets everything through.
+    /// Whether it lets the posts of all through.
     pub fn is_open(&self) -> bool {
         self.origins.is_empty() && !self.followed_replies_only
     }

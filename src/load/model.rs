@@ -2,7 +2,8 @@
 //!
 //! home(u) = the posts among those written or reposted by u and by the accounts that u
 //! follows now, newest first, without the deleted; the newest CAP of them are held ready.
-//! That sentence is all there is here; nothing is shared with the engine. It is computed from
+//! Readers see a post once that is repeated near by.
+//! That is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
 use super::{
@@ -10,6 +11,9 @@ use super::{
     graph::{Graph, UserIndex},
 };
 use crate::domain::PostId;
+
+/// How many posts below a repost are near it.
+const NEAR_MAX: usize = 40;
 
 /// Everything that timelines follow from, at rest.
 pub(super) struct Model {
@@ -66,6 +70,17 @@ impl Model {
     pub(super) fn author(&self, author: UserIndex) -> &[PostId] {
         self.posts.of(author)
     }
+}
+
+/// A home timeline as its reader sees it, where `repeats` says what plain reposts repeat:
+/// without those of which another, or what they repeat, is among the 40 posts below.
+pub(super) fn seen(home: &[PostId], repeats: impl Fn(PostId) -> Option<PostId>) -> Vec<PostId> {
+    let post = |id: PostId| repeats(id).unwrap_or(id);
+    let is_repeated = |place: usize| {
+        let near = home[place + 1..].iter().take(NEAR_MAX);
+        repeats(home[place]).is_some_and(|said| near.copied().any(|id| post(id) == said))
+    };
+    (0..home.len()).filter(|place| !is_repeated(*place)).map(|place| home[place]).collect()
 }
 
 /// Turns the graph around: from followers by followee to followees by reader.
@@ -183,6 +198,19 @@ mod tests {
         assert_eq!(ids(&model.home(1)), [14, 13, 10]);
         assert_eq!(ids(&model.home(2)), [14, 13, 12, 10]);
         assert_eq!(ids(model.author(1)), [14, 13, 10]);
+    }
+
+    #[test]
+    fn what_is_repeated_near_by_is_seen_once() {
+        let home: Vec<PostId> = (1..=60).rev().map(PostId).collect();
+        let left_out = |reposts: &[u64], said| {
+            let repeats = |id: PostId| reposts.contains(&id.0).then_some(PostId(said));
+            let seen = seen(&home, repeats);
+            ids(&home).into_iter().filter(|id| !seen.contains(&PostId(*id))).collect::<Vec<u64>>()
+        };
+        assert_eq!(left_out(&[6, 45], 5), [45, 6]);
+        assert_eq!(left_out(&[46], 5), [0; 0]);
+        assert_eq!(left_out(&[10, 20], 1_000), [20]);
     }
 
     #[test]

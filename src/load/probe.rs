@@ -134,6 +134,7 @@ async fn look(
             user_id,
             page_size,
             ids_only: true,
+            all_reposts: true,
             ..ListHomeTimelineRequest::default()
         };
         let ids = timelines.list_home_timeline(request).await?.into_inner().post_ids;

@@ -15,7 +15,7 @@ use super::{
     board::Board,
     difference::{compare, floor_problem},
     graph::UserIndex,
-    model::Model,
+    model::{Model, seen},
     probe::channel_of,
     random::{Purpose, below, generator},
     retry::retried,
@@ -134,7 +134,8 @@ impl Verifier {
     /// What is held ready of a home timeline by ids, in the largest pages.
     async fn check_ids(&self, user: UserIndex, expected: &[PostId]) -> Result<Findings, LoadError> {
         let cap = self.model.cap();
-        let mut home = self.read(user, TimelineKind::Home, PAGE_SIZE_MAX, true, cap).await?;
+        let request = self.request(user, TimelineKind::Home, PAGE_SIZE_MAX, true);
+        let mut home = self.read(user, PageRequest { all_reposts: true, ..request }, cap).await?;
         home.ids.truncate(cap);
         let problem = compare(expected, &home.ids);
         Ok(Findings {
@@ -153,31 +154,35 @@ impl Verifier {
         by_id: &[(PostId, u32)],
     ) -> Result<Findings, LoadError> {
         let home = self.model.home(user);
+        let cap = self.model.cap();
         let mut problems = Vec::new();
         let mut found = |what: &str, problem: String| {
             problems.push(format!("{what} of {}: {problem}", self.name(user)));
         };
 
-        let paged = self.read_all(user, TimelineKind::Home, SMALL_PAGE_SIZE, true).await?;
-        let expected = paged.part_of(&home, self.model.cap());
-        if let Some(difference) = compare(expected, &paged.ids) {
+        let request = self.request(user, TimelineKind::Home, SMALL_PAGE_SIZE, true);
+        let request = PageRequest { all_reposts: true, ..request };
+        let paged = self.read(user, request, usize::MAX).await?;
+        if let Some(difference) = compare(paged.part_of(&home, cap), &paged.ids) {
             found("home timeline in small pages", difference.to_string());
         }
         for (above, floor) in &paged.floors {
-            if let Some(problem) = floor_problem(&home, *above, floor.as_ref(), self.model.cap()) {
+            if let Some(problem) = floor_problem(&home, *above, floor.as_ref(), cap) {
                 found("home timeline", problem);
             }
         }
-        let hydrated = self.read_all(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false).await?;
-        if let Some(difference) = compare(hydrated.part_of(&home, self.model.cap()), &hydrated.ids)
-        {
+        let request = self.request(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false);
+        let hydrated = self.read(user, request, usize::MAX).await?;
+        let seen = seen(hydrated.part_of(&home, cap), |id| self.repeated(id, by_id));
+        if let Some(difference) = compare(&seen, &hydrated.ids) {
             found("home timeline with posts", difference.to_string());
         }
         if let Some(problem) = self.post_problem(&hydrated, by_id) {
             found("home timeline with posts", problem);
         }
         for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
-            let own = self.read_all(user, TimelineKind::Author, page_size, ids_only).await?;
+            let request = self.request(user, TimelineKind::Author, page_size, ids_only);
+            let own = self.read(user, request, usize::MAX).await?;
             if let Some(difference) = compare(self.model.author(user), &own.ids) {
                 found("author timeline", difference.to_string());
             }
@@ -194,9 +199,8 @@ impl Verifier {
             return Some(format!("has {} ids and {} posts", read.ids.len(), read.posts.len()));
         }
         read.posts.iter().zip(&read.ids).find_map(|(post, id)| {
-            let place = by_id.binary_search_by_key(id, |(id, _)| *id).ok()?;
-            let number = by_id[place].1;
-            let reference = self.workload.reference(number).and_then(|n| self.board.id(n));
+            let number = number_of(*id, by_id)?;
+            let reference = self.workload.meant(number).and_then(|n| self.board.id(n));
             let sent = self.workload.request(number, reference);
             let created_ms = post
                 .create_time
@@ -214,37 +218,42 @@ impl Verifier {
         })
     }
 
-    /// All pages of a timeline.
-    async fn read_all(
+    /// What a plain repost repeats.
+    fn repeated(&self, id: PostId, by_id: &[(PostId, u32)]) -> Option<PostId> {
+        let number = number_of(id, by_id)?;
+        self.workload.repeats(number)?;
+        self.board.id(self.workload.meant(number)?)
+    }
+
+    /// The request for the first page of a timeline.
+    fn request(
         &self,
         user: UserIndex,
         kind: TimelineKind,
         page_size: i32,
         ids_only: bool,
-    ) -> Result<Timeline, LoadError> {
-        self.read(user, kind, page_size, ids_only, usize::MAX).await
+    ) -> PageRequest {
+        PageRequest {
+            kind,
+            user: self.workload.graph.id(user),
+            page_size,
+            page_token: String::new(),
+            ids_only,
+            all_reposts: false,
+        }
     }
 
     /// Pages of a timeline until they have so many posts.
     async fn read(
         &self,
         user: UserIndex,
-        kind: TimelineKind,
-        page_size: i32,
-        ids_only: bool,
+        mut request: PageRequest,
         count_min: usize,
     ) -> Result<Timeline, LoadError> {
         let client = TimelineServiceClient::new(channel_of(&self.channels, user));
         let mut timeline = Timeline::default();
-        let mut page_token = String::new();
+        let kind = request.kind;
         loop {
-            let request = PageRequest {
-                kind,
-                user: self.workload.graph.id(user),
-                page_size,
-                page_token,
-                ids_only,
-            };
             let page = retried(self.patience, || {
                 let (mut client, request) = (client.clone(), request.clone());
                 async move {
@@ -260,9 +269,9 @@ impl Verifier {
                 }
             })
             .await?;
-            page_token = page.next_page_token.clone();
+            request.page_token = page.next_page_token.clone();
             timeline.add(page)?;
-            if page_token.is_empty() || timeline.ids.len() >= count_min {
+            if request.page_token.is_empty() || timeline.ids.len() >= count_min {
                 return Ok(timeline);
             }
         }
@@ -320,6 +329,11 @@ impl Timeline {
         self.posts.extend(page.posts);
         Ok(())
     }
+}
+
+/// Which post of the workload has an id.
+fn number_of(id: PostId, by_id: &[(PostId, u32)]) -> Option<u32> {
+    by_id.binary_search_by_key(&id, |(id, _)| *id).ok().map(|place| by_id[place].1)
 }
 
 /// Adds up findings as they come; returns how many there were.

@@ -205,6 +205,26 @@ impl Workload {
         }
     }
 
+    /// The same as the server takes it: a repost stands for what it repeats.
+    pub(super) fn meant(&self, number: u32) -> Option<u32> {
+        let mut meant = self.reference(number)?;
+        while let Some(repeated) = self.repeats(meant) {
+            meant = repeated;
+        }
+        Some(meant)
+    }
+
+    /// What a plain repost repeats.
+    pub(super) fn repeats(&self, number: u32) -> Option<u32> {
+        match &self.posts {
+            Posts::Traced { posts, .. } => match posts[number as usize].kind {
+                TraceKind::Repost(post) => Some(post),
+                _ => None,
+            },
+            Posts::Drawn { .. } => None,
+        }
+    }
+
     /// The request that publishes a post, the same every time. `reference` is the
     /// id of the post that [`Self::reference`] names.
     pub(super) fn request(&self, number: u32, reference: Option<PostId>) -> PublishPostRequest {

@@ -88,6 +88,16 @@ impl Draft {
             .filter_map(|(how, post)| Some((how, post?)))
     }
 
+    /// Whether it repeats a post and adds nothing to it.
+    pub(super) fn is_plain_repost(&self) -> bool {
+        self.repost_of.is_some() && self.text.is_empty()
+    }
+
+    /// Whether it may have this id: a plain repost is to be known by its own.
+    pub(super) fn may_have(&self, id: PostId) -> bool {
+        id.may_be_repost() || !self.is_plain_repost()
+    }
+
     /// The client's name for the request; every author has its own names.
     pub(super) fn request_key(&self) -> Option<(UserId, String)> {
         Some((self.author, self.request_id.clone()?))

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Inner, WriteError,
-    draft::{Draft, References, Referring},
+    draft::{Draft, FieldError, References, Referring},
     patience::{self, Answer},
     requests::{Claim, Outcome, RequestKey},
 };
@@ -180,7 +180,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             return results;
         }
         let ids: Vec<PostId> = references.iter().map(|(_, _, id)| *id).collect();
-        let found = self.find_posts(&ids).await.map_err(Arc::new);
+        let found = self.find_meant(&ids).await.map_err(Arc::new);
         for (index, (place, how, id)) in references.into_iter().enumerate() {
             let error = match &found {
                 Ok(found) => match &found.posts[index] {
@@ -240,13 +240,17 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         };
         let requested =
             drafts.iter_mut().zip(fates).filter(|(_, fate)| fate.request_key().is_some());
-        for (place, ((id, _), fate)) in requested.enumerate() {
+        for (place, ((id, draft), fate)) in requested.enumerate() {
             let result = match &claimed {
                 Ok(claimed) => match claimed[place] {
                     ClaimedPost::Made(post) => Ok(post),
-                    ClaimedPost::ToMake(post) => {
+                    ClaimedPost::ToMake(post) if draft.may_have(post) => {
                         *id = post;
                         continue;
+                    }
+                    ClaimedPost::ToMake(_) => {
+                        let reason = "is that of a post of another kind; use another one";
+                        Err(FieldError::new("request_id", reason).into())
                     }
                 },
                 Err(error) => Err(WriteError::Store(Arc::clone(error))),

@@ -17,7 +17,7 @@ async fn a_mute_hides_past_and_future_posts_and_reposts_of_them_until_it_ends() 
     }
     let of_seven = roost.publish(post(7, "muted")).await;
     let of_eight = roost.publish(post(8, "not muted")).await;
-    let repost = PublishPostRequest { repost_of_id: of_seven, ..post(8, "") };
+    let repost = PublishPostRequest { repost_of_id: of_seven, ..post(8, "see") };
     let repost = roost.publish(repost).await;
     roost.delivered().await;
     let all = vec![repost, of_eight, of_seven];

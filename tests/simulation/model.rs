@@ -2,7 +2,8 @@
 //!
 //! home(u) = the posts among those written by u and by the accounts u follows now, newest
 //! first, without the deleted, the muted and the blocked. The newest CAP are held ready, those
-//! of hidden accounts among them; the others are pulled.
+//! of hidden accounts among them; the others are pulled. A plain repost is left out where
+//! what it repeats is gone, or is shown near below it already.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,10 +13,17 @@ use roost::{
     event_log::codec,
 };
 
+/// How many posts below a plain repost are near it.
+const NEAR_MAX: usize = 40;
+
 #[derive(Debug, Default)]
 pub struct Model {
     /// The posts that are there, by id.
     pub posts: BTreeMap<PostId, UserId>,
+    /// What plain reposts repeat, deleted or not.
+    pub reposts: HashMap<PostId, PostId>,
+    /// Whose posts other posts repeat, with a text of their own or without.
+    pub repeated: HashMap<PostId, UserId>,
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
     pub read_markers: HashMap<UserId, PostId>,
@@ -46,6 +54,12 @@ impl Model {
                     }
                     model.posts.insert(post.id, post.author);
                     model.authors.insert(post.id, post.author);
+                    if let Some(original) = post.repost_of {
+                        model.repeated.insert(post.id, original.author);
+                        if post.text.is_empty() {
+                            model.reposts.insert(post.id, original.post);
+                        }
+                    }
                 }
                 Event::PostDeleted { post, .. } => {
                     model.posts.remove(&post);
@@ -79,17 +93,33 @@ impl Model {
         model
     }
 
-    pub fn home(&self, reader: UserId) -> Vec<PostId> {
-        let is_read = |author| author == reader || self.follows.contains(&(reader, author));
-        let of_those = self.posts.iter().rev().filter(|(_, author)| is_read(**author));
-        of_those.filter(|(_, author)| !self.hides(reader, **author)).map(|(id, _)| *id).collect()
+    pub fn home(&self, reader: UserId, all_reposts: bool) -> Vec<PostId> {
+        let delivered = self.delivered(reader);
+        let original = |id: PostId| self.reposts.get(&id).copied().unwrap_or(id);
+        let is_seen = |id: PostId| {
+            let authors = [Some(self.authors[&id]), self.repeated.get(&id).copied()];
+            self.posts.contains_key(&original(id))
+                && !authors.into_iter().flatten().any(|author| self.hides(reader, author))
+        };
+        let is_repeated = |place: usize| {
+            let near = delivered[place + 1..].iter().take(NEAR_MAX);
+            near.filter(|id| is_seen(**id)).any(|id| original(*id) == original(delivered[place]))
+        };
+        (0..delivered.len())
+            .filter(|place| is_seen(delivered[*place]))
+            .filter(|place| {
+                let is_repost = self.reposts.contains_key(&delivered[*place]);
+                all_reposts || !is_repost || !is_repeated(*place)
+            })
+            .map(|place| delivered[place])
+            .collect()
     }
 
-    /// The home timeline as it is held ready: with those whom the reader hides.
+    /// The home timeline as it is held ready: with all that its reader does not see.
     pub fn delivered(&self, reader: UserId) -> Vec<PostId> {
-        let seeing =
-            Self { posts: self.posts.clone(), follows: self.follows.clone(), ..Self::default() };
-        seeing.home(reader)
+        let is_read = |author| author == reader || self.follows.contains(&(reader, author));
+        let of_those = self.posts.iter().rev().filter(|(_, author)| is_read(**author));
+        of_those.map(|(id, _)| *id).collect()
     }
 
     fn hides(&self, reader: UserId, author: UserId) -> bool {

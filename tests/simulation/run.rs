@@ -1,18 +1,17 @@
 //! One run: an engine, its clients, and what strikes them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use roost::{
-    domain::{Event, Origin, Post, PostId, UserId},
-    event_log::{EventLog, codec, partition_of},
+    domain::{PostId, UserId},
+    event_log::EventLog,
     fanout::{self, Progress, WorkerPool},
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
@@ -20,13 +19,14 @@ use roost::{
         Accounts, Floor, Lookups,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
-    telemetry::FanoutMetrics,
-    writes::{self, Draft, Memory, Writes},
+    telemetry::{FanoutMetrics, WriteMetrics},
+    writes::{self, Memory, Writes},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    client::{CLIENTS, Client, Told},
     faults::{Faults, FaultyStore, greatest_in},
     log::SimLog,
     model::Model,
@@ -35,12 +35,9 @@ use crate::{
 
 /// The least time that passes.
 const TICK: Duration = Duration::from_nanos(1);
-const CAP: usize = 6;
-const USERS: u64 = 8;
-const CLIENTS: u64 = 3;
+pub const CAP: usize = 6;
+pub const USERS: u64 = 8;
 pub const PARTITIONS: u32 = 3;
-/// Authors who write as much as all others together, and have most followers.
-const POPULAR: u64 = 2;
 
 /// More turns than a publish takes to its end.
 const PUBLISH_TURNS_MAX: u64 = 1_000;
@@ -57,7 +54,7 @@ pub struct Totals {
     pub capped_timelines: u64,
     pub repeated_requests: u64,
     pub resumed_fanouts: u64,
-    /// Posts that are not shown, since their authors are hidden.
+    /// Posts that are not shown, since their authors are hidden or what they repeat is shown.
     pub hidden: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
@@ -77,29 +74,6 @@ impl Totals {
         self.hidden += other.hidden;
         self.fingerprint ^= other.fingerprint;
     }
-}
-
-/// What clients were told, as far as it binds the engine.
-#[derive(Default)]
-struct Told {
-    /// Acknowledged posts.
-    published: Mutex<BTreeMap<PostId, UserId>>,
-    /// Acknowledged posts by their request.
-    requests: Mutex<BTreeMap<(UserId, String), PostId>>,
-    /// Posts whose deletion holds in every read.
-    deleted: Mutex<BTreeSet<PostId>>,
-    /// Follower and followee: whether the follow holds in every read, while no
-    /// change of it is under way.
-    follows: Mutex<BTreeMap<(UserId, UserId), bool>>,
-    /// Muter and muted, likewise.
-    mutes: Mutex<BTreeMap<(UserId, UserId), bool>>,
-    /// Blocker and blocked, likewise.
-    blocks: Mutex<BTreeMap<(UserId, UserId), bool>>,
-    /// How far readers have read, at least.
-    read_markers: Mutex<BTreeMap<UserId, PostId>>,
-    next_request: AtomicU64,
-    reads: AtomicU64,
-    repeated_requests: AtomicU64,
 }
 
 pub fn run(seed: u64, mutation: Mutation) -> Totals {
@@ -130,6 +104,7 @@ struct Engine {
     homes: Arc<HomeTimelines<FaultyStore>>,
     progress: Arc<Progress>,
     writes: Writes<SimLog, FaultyStore>,
+    write_metrics: Arc<WriteMetrics>,
     other_node: Arc<PostIds>,
 }
 
@@ -215,6 +190,9 @@ impl Simulation {
         let store = Arc::new(FaultyStore::new(store, self.faults.clone()));
         let progress = Arc::new(Progress::new(PARTITIONS));
         let clock = Arc::clone(&self.clock);
+        let write_metrics = Arc::new(WriteMetrics::default());
+        let settings =
+            writes::Settings { metrics: Arc::clone(&write_metrics), ..Default::default() };
         let writes = Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&store),
@@ -223,12 +201,12 @@ impl Simulation {
             Arc::new(PostIds::new(0, greatest)),
             // Runs backwards now and then.
             Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
-            writes::Settings::default(),
+            settings,
         );
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
         let other_node = Arc::new(PostIds::new(1, greatest));
         self.faults.forget_process();
-        Engine { store, homes, progress, writes, other_node }
+        Engine { store, homes, progress, writes, write_metrics, other_node }
     }
 
     /// Lets workers and clients work until they are struck or, in the last span,
@@ -276,7 +254,14 @@ impl Simulation {
             beside(&mut tasks, all_applied).await;
         }
         if self.faults.chance(40) {
-            // What was lost is seen before newer posts bury it.
+            // What was lost is seen before newer posts bury it. Publishes that wait for the
+            // workers, whose clients have gone, come to their end first.
+            let no_publish = async {
+                while engine.write_metrics.writes_in_flight_bytes.get() > 0 {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            beside(&mut tasks, no_publish).await;
             beside(&mut tasks, self.all_delivered(engine)).await;
             beside(&mut tasks, self.check_all(engine)).await;
         }
@@ -360,26 +345,10 @@ impl Simulation {
             let told = self.told.read_markers.lock().unwrap().get(&user).copied();
             assert!(told.is_none_or(|told| told <= marker), "{told:?} of {user} is lost");
         }
-        // Twice: as delivered, and with page sizes of another kind.
-        for _ in 0..2 {
-            for user in (1..=USERS).map(UserId) {
-                let (read, floors) = self.read_all(engine, user).await;
-                assert_eq!(read, model.home(user), "the home timeline of {user}");
-                let delivered = model.delivered(user);
-                self.totals.capped_timelines += u64::from(delivered.len() > CAP);
-                self.totals.hidden += (delivered.len() - read.len()) as u64;
-                let oldest_ready = delivered.get(CAP - 1).copied();
-                let last = floors.len() - 1;
-                for (place, (before, floor)) in floors.into_iter().enumerate() {
-                    let is_below = before.is_some_and(|before| Some(before) <= oldest_ready);
-                    let is_true = match floor {
-                        // More than is true may not be claimed, less may.
-                        Floor::Cap(oldest) => !is_below && Some(oldest) == oldest_ready,
-                        Floor::Beginning => is_below || place == last || delivered.len() <= CAP,
-                        Floor::Followees(_) => false,
-                    };
-                    assert!(is_true, "{floor:?} below {before:?} of {delivered:?} of {user}");
-                }
+        for user in (1..=USERS).map(UserId) {
+            // Twice: as delivered, and with page sizes of another kind.
+            for _ in 0..2 {
+                self.check_home(engine, &model, user).await;
             }
         }
         for user in (1..=USERS).map(UserId) {
@@ -391,249 +360,51 @@ impl Simulation {
         }
     }
 
+    /// Holds a home timeline against the model: with all reposts, and as it is shown.
+    async fn check_home(&mut self, engine: &Engine, model: &Model, user: UserId) {
+        let delivered = model.delivered(user);
+        let oldest_ready = delivered.get(CAP - 1).copied();
+        self.totals.capped_timelines += u64::from(delivered.len() > CAP);
+        for all_reposts in [true, false] {
+            let filter = Filter { all_reposts, ..Filter::default() };
+            let (read, floors) = self.read_all(engine, user, &filter).await;
+            let expected = model.home(user, all_reposts);
+            assert_eq!(read, expected, "the home timeline of {user}, {filter:?}");
+            self.totals.hidden += (delivered.len() - read.len()) as u64;
+            let last = floors.len() - 1;
+            for (place, (before, floor)) in floors.into_iter().enumerate() {
+                let is_below = before.is_some_and(|before| Some(before) <= oldest_ready);
+                let is_true = match floor {
+                    // More than is true may not be claimed, less may.
+                    Floor::Cap(oldest) => !is_below && Some(oldest) == oldest_ready,
+                    Floor::Beginning => is_below || place == last || delivered.len() <= CAP,
+                    Floor::Followees(_) => false,
+                };
+                assert!(
+                    is_true,
+                    "{floor:?} below {before:?} of the home timeline of {user}: {delivered:?}"
+                );
+            }
+        }
+    }
+
     /// All pages of a home timeline, and the floor of each, with what it was to be older than.
     async fn read_all(
         &self,
         engine: &Engine,
         user: UserId,
+        filter: &Filter,
     ) -> (Vec<PostId>, Vec<(Option<PostId>, Floor)>) {
         let (mut ids, mut floors, mut before) = (Vec::new(), Vec::new(), None);
         loop {
             let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
-            let page = engine.homes.read(user, &Filter::default(), before, count_max).await;
+            let page = engine.homes.read(user, filter, before, count_max).await;
             let page = page.unwrap();
             floors.push((before, page.floor));
             ids.extend(page.ids);
             let Some(next) = page.next else { return (ids, floors) };
             assert!(before.is_none_or(|before| next < before), "pages go on");
             before = Some(next);
-        }
-    }
-}
-
-struct Client {
-    number: u64,
-    faults: Faults,
-    told: Arc<Told>,
-    log: Arc<SimLog>,
-    writes: Writes<SimLog, FaultyStore>,
-    homes: Arc<HomeTimelines<FaultyStore>>,
-    clock: Arc<AtomicU64>,
-    other_node: Arc<PostIds>,
-}
-
-impl Client {
-    async fn run(self) {
-        for _ in 0..self.faults.pick(5..30) {
-            match self.faults.pick(0..100) {
-                0..25 => self.publish(self.author()).await,
-                25..32 => self.delete().await,
-                32..45 => self.change_follow(self.author(), true).await,
-                45..52 => self.change_follow(self.author(), false).await,
-                52..55 => self.import().await,
-                55..64 => self.change_all_at_once().await,
-                64..67 => self.repeat_a_request_elsewhere().await,
-                67..72 => self.change_hide().await,
-                72..75 => self.move_read_marker().await,
-                _ => self.read().await,
-            }
-        }
-    }
-
-    fn user(&self) -> UserId {
-        UserId(self.faults.pick(1..USERS + 1))
-    }
-
-    fn author(&self) -> UserId {
-        let users = if self.faults.chance(50) { POPULAR } else { USERS };
-        UserId(self.faults.pick(1..users + 1))
-    }
-
-    /// What one author's followers see changes in every way, in any order.
-    async fn change_all_at_once(&self) {
-        let author = self.author();
-        let follow = self.faults.chance(30);
-        tokio::join!(
-            self.publish(author),
-            self.delete(),
-            self.change_follow(author, follow),
-            self.delete(),
-        );
-    }
-
-    /// A request that was acknowledged comes again by way of another node, which
-    /// does not know of it yet.
-    async fn repeat_a_request_elsewhere(&self) {
-        let (author, request_id) = {
-            let requests = self.told.requests.lock().unwrap();
-            let Some(request) = self.pick_one(requests.keys()) else { return };
-            request.clone()
-        };
-        let post = Post {
-            id: self.other_node.next(self.clock.load(Ordering::Relaxed)).unwrap(),
-            author,
-            text: "tweet".to_owned(),
-            origin: Origin::Shared,
-            link: None,
-            reply_to: None,
-            repost_of: None,
-        };
-        let event = Event::PostPublished { post, request_id: Some(request_id) };
-        let partition = partition_of(author, PARTITIONS);
-        if self.log.append(partition, vec![codec::encode(&event)]).await.is_ok() {
-            self.told.repeated_requests.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Mostly one of the last.
-    fn pick_one<T>(&self, mut items: impl ExactSizeIterator<Item = T>) -> Option<T> {
-        let len = items.len();
-        let candidates = if self.faults.chance(60) { len.min(4) } else { len };
-        let place = len.checked_sub(1)? - self.faults.pick(0..candidates as u64) as usize;
-        items.nth(place)
-    }
-
-    async fn publish(&self, author: UserId) {
-        let count = self.faults.pick(1..4);
-        let drafts: Vec<Draft> = (0..count).map(|_| self.draft(author)).collect();
-        let named: Vec<_> =
-            drafts.iter().map(|draft| (draft.author, draft.request_id.clone())).collect();
-        let results = self.writes.publish(drafts).await;
-        for ((author, request_id), result) in named.into_iter().zip(results) {
-            let Ok(post) = result else { continue };
-            self.told.published.lock().unwrap().insert(post, author);
-            if let Some(request_id) = request_id {
-                let mut requests = self.told.requests.lock().unwrap();
-                let first = *requests.entry((author, request_id)).or_insert(post);
-                assert_eq!(first, post, "one request made two posts");
-            }
-        }
-    }
-
-    fn draft(&self, author: UserId) -> Draft {
-        let author = if self.faults.chance(70) { author } else { self.author() };
-        let request_id = match self.faults.pick(0..10) {
-            0..5 => None,
-            5..8 => Some(self.told.next_request.fetch_add(1, Ordering::Relaxed)),
-            // A repetition, perhaps of one that is under way.
-            _ => Some(self.faults.pick(0..20)),
-        };
-        Draft {
-            author,
-            text: "tweet".to_owned(),
-            origin: Origin::Shared,
-            link: None,
-            reply_to: None,
-            repost_of: None,
-            request_id: request_id.map(|number| number.to_string()),
-            is_retry: self.faults.chance(20),
-        }
-    }
-
-    async fn delete(&self) {
-        let post = {
-            let published = self.told.published.lock().unwrap();
-            let Some(post) = self.pick_one(published.keys()) else { return };
-            *post
-        };
-        if let Ok(true) = self.writes.delete(post).await {
-            self.told.deleted.lock().unwrap().insert(post);
-        }
-    }
-
-    /// Each client changes the follows of its own readers, so that it knows in
-    /// which order it asked.
-    async fn change_follow(&self, followee: UserId, follow: bool) {
-        let follower = self.user();
-        if follower == followee || follower.0 % CLIENTS != self.number {
-            return;
-        }
-        let pair = (follower, followee);
-        self.told.follows.lock().unwrap().remove(&pair);
-        let result = if follow {
-            self.writes.follow(follower, followee).await
-        } else {
-            self.writes.unfollow(follower, followee).await
-        };
-        if let Ok(true) = result {
-            self.told.follows.lock().unwrap().insert(pair, follow);
-        }
-    }
-
-    /// As with follows, those of its own readers.
-    async fn change_hide(&self) {
-        let (reader, other, hides) = (self.user(), self.author(), self.faults.chance(60));
-        if reader == other || reader.0 % CLIENTS != self.number {
-            return;
-        }
-        let pair = (reader, other);
-        let (told, result) = if self.faults.chance(50) {
-            self.told.mutes.lock().unwrap().remove(&pair);
-            (&self.told.mutes, self.writes.mute(reader, other, hides).await)
-        } else {
-            self.told.blocks.lock().unwrap().remove(&pair);
-            (&self.told.blocks, self.writes.block(reader, other, hides).await)
-        };
-        if let Ok(true) = result {
-            told.lock().unwrap().insert(pair, hides);
-        }
-    }
-
-    async fn move_read_marker(&self) {
-        let reader = self.user();
-        let page = self.homes.read(reader, &Filter::default(), None, CAP).await;
-        let Some(post) = page.ok().and_then(|page| self.pick_one(page.ids.into_iter())) else {
-            return;
-        };
-        if let Ok(true) = self.writes.move_read_marker(reader, post).await {
-            let mut told = self.told.read_markers.lock().unwrap();
-            let marker = told.entry(reader).or_insert(post);
-            *marker = post.max(*marker);
-        }
-    }
-
-    async fn import(&self) {
-        let followee = self.author();
-        let followers: Vec<UserId> = (1..=USERS)
-            .map(UserId)
-            .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
-            .collect();
-        for follower in &followers {
-            self.told.follows.lock().unwrap().remove(&(*follower, followee));
-        }
-        // Durable, but not yet applied: it binds nothing but the end.
-        let _ = self.writes.import(vec![(followee, followers)]).await;
-    }
-
-    async fn read(&self) {
-        let reader = self.user();
-        let deleted = self.told.deleted.lock().unwrap().clone();
-        let all_told = || {
-            let Told { follows, mutes, blocks, .. } = &*self.told;
-            [follows, mutes, blocks].map(|told| told.lock().unwrap().clone())
-        };
-        let [follows, mutes, blocks] = all_told();
-        let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
-        let page = self.homes.read(reader, &Filter::default(), None, count_max).await;
-        let Ok(page) = page else { return };
-        self.told.reads.fetch_add(1, Ordering::Relaxed);
-        let [follows_then, mutes_then, blocks_then] = all_told();
-        let model = Model::of(&self.log.all());
-        assert!(page.ids.is_sorted_by(|newer, older| newer > older), "the order of {page:?}");
-        for id in page.ids {
-            assert!(!deleted.contains(&id), "{id} is deleted, and {reader} sees it");
-            let author = model.authors[&id];
-            let (pair, turned) = ((reader, author), (author, reader));
-            // Told before the read, and after it.
-            let is = |told: &BTreeMap<_, bool>, then: &BTreeMap<_, bool>, pair, value| {
-                told.get(pair) == Some(&value) && then.get(pair) == Some(&value)
-            };
-            let unfollowed = is(&follows, &follows_then, &pair, false);
-            assert!(!unfollowed, "{reader} does not follow {author}, and sees {id}");
-            let hidden = is(&mutes, &mutes_then, &pair, true)
-                || is(&blocks, &blocks_then, &pair, true)
-                || is(&blocks, &blocks_then, &turned, true);
-            assert!(!hidden, "{reader} hides {author}, and sees {id}");
         }
     }
 }

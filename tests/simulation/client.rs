@@ -1,0 +1,295 @@
+//! What clients do, and what they may expect while everything is under way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use roost::{
+    domain::{Event, Origin, Post, PostId, UserId},
+    event_log::{EventLog, codec, partition_of},
+    home_timeline::{Filter, HomeTimelines},
+    post_id::PostIds,
+    writes::{Draft, Writes},
+};
+
+use crate::{
+    faults::{Faults, FaultyStore},
+    log::SimLog,
+    model::Model,
+    run::{CAP, PARTITIONS, USERS},
+};
+
+/// How many of them there are.
+pub const CLIENTS: u64 = 3;
+/// Authors who write as much as all others together, and have most followers.
+const POPULAR: u64 = 2;
+
+/// What clients were told, as far as it binds the engine.
+#[derive(Default)]
+pub struct Told {
+    /// Acknowledged posts.
+    pub published: Mutex<BTreeMap<PostId, UserId>>,
+    /// Acknowledged posts by their request.
+    pub requests: Mutex<BTreeMap<(UserId, String), PostId>>,
+    /// Posts whose deletion holds in every read.
+    pub deleted: Mutex<BTreeSet<PostId>>,
+    /// Follower and followee: whether the follow holds in every read, while no
+    /// change of it is under way.
+    pub follows: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// Muter and muted, likewise.
+    pub mutes: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// Blocker and blocked, likewise.
+    pub blocks: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// How far readers have read, at least.
+    pub read_markers: Mutex<BTreeMap<UserId, PostId>>,
+    pub next_request: AtomicU64,
+    pub reads: AtomicU64,
+    pub repeated_requests: AtomicU64,
+}
+
+/// One of several, who know nothing of each other but what they were told.
+pub struct Client {
+    pub number: u64,
+    pub faults: Faults,
+    pub told: Arc<Told>,
+    pub log: Arc<SimLog>,
+    pub writes: Writes<SimLog, FaultyStore>,
+    pub homes: Arc<HomeTimelines<FaultyStore>>,
+    pub clock: Arc<AtomicU64>,
+    pub other_node: Arc<PostIds>,
+}
+
+impl Client {
+    pub async fn run(self) {
+        for _ in 0..self.faults.pick(5..30) {
+            match self.faults.pick(0..100) {
+                0..25 => self.publish(self.author()).await,
+                25..32 => self.delete().await,
+                32..45 => self.change_follow(self.author(), true).await,
+                45..52 => self.change_follow(self.author(), false).await,
+                52..55 => self.import().await,
+                55..64 => self.change_all_at_once().await,
+                64..67 => self.repeat_a_request_elsewhere().await,
+                67..72 => self.change_hide().await,
+                72..75 => self.move_read_marker().await,
+                _ => self.read().await,
+            }
+        }
+    }
+
+    fn user(&self) -> UserId {
+        UserId(self.faults.pick(1..USERS + 1))
+    }
+
+    fn author(&self) -> UserId {
+        let users = if self.faults.chance(50) { POPULAR } else { USERS };
+        UserId(self.faults.pick(1..users + 1))
+    }
+
+    /// What one author's followers see changes in every way, in any order.
+    async fn change_all_at_once(&self) {
+        let author = self.author();
+        let follow = self.faults.chance(30);
+        tokio::join!(
+            self.publish(author),
+            self.delete(),
+            self.change_follow(author, follow),
+            self.delete(),
+        );
+    }
+
+    /// A request that was acknowledged comes again by way of another node, which
+    /// does not know of it yet.
+    async fn repeat_a_request_elsewhere(&self) {
+        let (author, request_id) = {
+            let requests = self.told.requests.lock().unwrap();
+            let Some(request) = self.pick_one(requests.keys()) else { return };
+            request.clone()
+        };
+        let post = Post {
+            id: self.other_node.next(self.clock.load(Ordering::Relaxed), false).unwrap(),
+            author,
+            text: "tweet".to_owned(),
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of: None,
+        };
+        let event = Event::PostPublished { post, request_id: Some(request_id) };
+        let partition = partition_of(author, PARTITIONS);
+        if self.log.append(partition, vec![codec::encode(&event)]).await.is_ok() {
+            self.told.repeated_requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Mostly one of the last.
+    fn pick_one<T>(&self, mut items: impl ExactSizeIterator<Item = T>) -> Option<T> {
+        let len = items.len();
+        let candidates = if self.faults.chance(60) { len.min(4) } else { len };
+        let place = len.checked_sub(1)? - self.faults.pick(0..candidates as u64) as usize;
+        items.nth(place)
+    }
+
+    async fn publish(&self, author: UserId) {
+        let count = self.faults.pick(1..4);
+        let drafts: Vec<Draft> = (0..count).map(|_| self.draft(author)).collect();
+        let named: Vec<_> =
+            drafts.iter().map(|draft| (draft.author, draft.request_id.clone())).collect();
+        let results = self.writes.publish(drafts).await;
+        for ((author, request_id), result) in named.into_iter().zip(results) {
+            let Ok(post) = result else { continue };
+            self.told.published.lock().unwrap().insert(post, author);
+            if let Some(request_id) = request_id {
+                let mut requests = self.told.requests.lock().unwrap();
+                let first = *requests.entry((author, request_id)).or_insert(post);
+                assert_eq!(first, post, "one request made two posts");
+            }
+        }
+    }
+
+    fn draft(&self, author: UserId) -> Draft {
+        let author = if self.faults.chance(70) { author } else { self.author() };
+        let request_id = match self.faults.pick(0..10) {
+            0..5 => None,
+            5..8 => Some(self.told.next_request.fetch_add(1, Ordering::Relaxed)),
+            // A repetition, perhaps of one that is under way.
+            _ => Some(self.faults.pick(0..20)),
+        };
+        let repost_of = self.repost_of();
+        // With a text it is not a plain one.
+        let is_plain = repost_of.is_some() && self.faults.chance(80);
+        Draft {
+            author,
+            text: if is_plain { String::new() } else { "tweet".to_owned() },
+            origin: Origin::Shared,
+            link: None,
+            reply_to: None,
+            repost_of,
+            request_id: request_id.map(|number| number.to_string()),
+            is_retry: self.faults.chance(20),
+        }
+    }
+
+    /// Now and then one of the last posts, which may be a repost, or deleted.
+    fn repost_of(&self) -> Option<PostId> {
+        if !self.faults.chance(25) {
+            return None;
+        }
+        let published = self.told.published.lock().unwrap();
+        self.pick_one(published.keys()).copied()
+    }
+
+    async fn delete(&self) {
+        let post = {
+            let published = self.told.published.lock().unwrap();
+            let Some(post) = self.pick_one(published.keys()) else { return };
+            *post
+        };
+        if let Ok(true) = self.writes.delete(post).await {
+            self.told.deleted.lock().unwrap().insert(post);
+        }
+    }
+
+    /// Each client changes the follows of its own readers, so that it knows in
+    /// which order it asked.
+    async fn change_follow(&self, followee: UserId, follow: bool) {
+        let follower = self.user();
+        if follower == followee || follower.0 % CLIENTS != self.number {
+            return;
+        }
+        let pair = (follower, followee);
+        self.told.follows.lock().unwrap().remove(&pair);
+        let result = if follow {
+            self.writes.follow(follower, followee).await
+        } else {
+            self.writes.unfollow(follower, followee).await
+        };
+        if let Ok(true) = result {
+            self.told.follows.lock().unwrap().insert(pair, follow);
+        }
+    }
+
+    /// As with follows, those of its own readers.
+    async fn change_hide(&self) {
+        let (reader, other, hides) = (self.user(), self.author(), self.faults.chance(60));
+        if reader == other || reader.0 % CLIENTS != self.number {
+            return;
+        }
+        let pair = (reader, other);
+        let (told, result) = if self.faults.chance(50) {
+            self.told.mutes.lock().unwrap().remove(&pair);
+            (&self.told.mutes, self.writes.mute(reader, other, hides).await)
+        } else {
+            self.told.blocks.lock().unwrap().remove(&pair);
+            (&self.told.blocks, self.writes.block(reader, other, hides).await)
+        };
+        if let Ok(true) = result {
+            told.lock().unwrap().insert(pair, hides);
+        }
+    }
+
+    async fn move_read_marker(&self) {
+        let reader = self.user();
+        let page = self.homes.read(reader, &Filter::default(), None, CAP).await;
+        let Some(post) = page.ok().and_then(|page| self.pick_one(page.ids.into_iter())) else {
+            return;
+        };
+        if let Ok(true) = self.writes.move_read_marker(reader, post).await {
+            let mut told = self.told.read_markers.lock().unwrap();
+            let marker = told.entry(reader).or_insert(post);
+            *marker = post.max(*marker);
+        }
+    }
+
+    async fn import(&self) {
+        let followee = self.author();
+        let followers: Vec<UserId> = (1..=USERS)
+            .map(UserId)
+            .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
+            .collect();
+        for follower in &followers {
+            self.told.follows.lock().unwrap().remove(&(*follower, followee));
+        }
+        // Durable, but not yet applied: it binds nothing but the end.
+        let _ = self.writes.import(vec![(followee, followers)]).await;
+    }
+
+    async fn read(&self) {
+        let reader = self.user();
+        let deleted = self.told.deleted.lock().unwrap().clone();
+        let all_told = || {
+            let Told { follows, mutes, blocks, .. } = &*self.told;
+            [follows, mutes, blocks].map(|told| told.lock().unwrap().clone())
+        };
+        let [follows, mutes, blocks] = all_told();
+        let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
+        let page = self.homes.read(reader, &Filter::default(), None, count_max).await;
+        let Ok(page) = page else { return };
+        self.told.reads.fetch_add(1, Ordering::Relaxed);
+        let [follows_then, mutes_then, blocks_then] = all_told();
+        let model = Model::of(&self.log.all());
+        assert!(page.ids.is_sorted_by(|newer, older| newer > older), "the order of {page:?}");
+        for id in page.ids {
+            let original = model.reposts.get(&id).copied().unwrap_or(id);
+            for post in [id, original] {
+                assert!(!deleted.contains(&post), "{post} is deleted, and {reader} sees it");
+            }
+            let author = model.authors[&id];
+            let (pair, turned) = ((reader, author), (author, reader));
+            // Told before the read, and after it.
+            let is = |told: &BTreeMap<_, bool>, then: &BTreeMap<_, bool>, pair, value| {
+                told.get(pair) == Some(&value) && then.get(pair) == Some(&value)
+            };
+            let unfollowed = is(&follows, &follows_then, &pair, false);
+            assert!(!unfollowed, "{reader} does not follow {author}, and sees {id}");
+            let hidden = is(&mutes, &mutes_then, &pair, true)
+                || is(&blocks, &blocks_then, &pair, true)
+                || is(&blocks, &blocks_then, &turned, true);
+            assert!(!hidden, "{reader} hides {author}, and sees {id}");
+        }
+    }
+}
