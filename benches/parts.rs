@@ -8,6 +8,7 @@
 //! Every input is made from a fixed seed. A figure is the time for one of what is named,
 //! as elements a second.
 
+use std::collections::HashSet;
 use std::{collections::BTreeMap, hint::black_box};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -81,7 +82,7 @@ fn delivering(criterion: &mut Criterion) {
         (0..5_000).map(|number| post(number, random.random_range(1..=1_000))).collect();
     group.throughput(Throughput::Elements(events.len() as u64));
     group.bench_function("plan an event", |bencher| {
-        bencher.iter(|| black_box(plan(0, &events, &[])));
+        bencher.iter(|| black_box(plan(0, &events, &[], &HashSet::new())));
     });
     let deliveries = deliveries();
     group.throughput(Throughput::Elements(deliveries.len() as u64));

@@ -183,6 +183,13 @@ pub enum Event {
         /// The newest post that was read.
         post: PostId,
     },
+    /// From now on an author's posts are pulled when timelines are read, or pushed again.
+    PullChanged {
+        /// Whose posts.
+        author: UserId,
+        /// Whether they are pulled.
+        pulled: bool,
+    },
 }
 
 impl Event {
@@ -198,6 +205,7 @@ impl Event {
             Self::MuteChanged { muter, .. } => *muter,
             Self::BlockChanged { blocker, .. } => *blocker,
             Self::ReadMarkerMoved { reader, .. } => *reader,
+            Self::PullChanged { author, .. } => *author,
         }
     }
 }

@@ -27,7 +27,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 pub use self::filter::Filter;
-use self::{pull::Newest, rebuild::Rebuilds, view::Viewer};
+use self::{
+    pull::{Newest, merge_pulled},
+    rebuild::Rebuilds,
+    view::Viewer,
+};
 use crate::{
     domain::{PostId, UserId},
     store::{Floor, HomePage, HomeRead, Homes, Lookups, StoreError},
@@ -178,8 +182,13 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         count_max: usize,
     ) -> Result<HomePage, ReadError> {
         for _ in 0..READ_ATTEMPTS_MAX {
-            match self.inner.store.page(reader, before, count_max).await? {
+            // First: who is no longer among them is in the timeline.
+            let pulled = self.inner.store.pulled();
+            let page = self.inner.store.page(reader, before, count_max);
+            let (page, pulled) = tokio::try_join!(page, self.inner.read_among(reader, &pulled))?;
+            match page {
                 HomeRead::Page(page) => {
+                    let page = self.inner.with_pulled(page, &pulled, before, count_max).await?;
                     return Ok(self.go_on(reader, before, count_max, page).await?);
                 }
                 HomeRead::Asleep => self.rebuild(reader).await?,
@@ -234,6 +243,39 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 }
 
 impl<S: Homes + Lookups> Inner<S> {
+    /// Those of some authors whose posts a reader reads.
+    async fn read_among(
+        &self,
+        reader: S::Account,
+        authors: &[S::Account],
+    ) -> Result<Vec<S::Account>, StoreError> {
+        if authors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = self.store.followed_among(reader, authors).await?;
+        if authors.contains(&reader) && !read.contains(&reader) {
+            read.push(reader);
+        }
+        Ok(read)
+    }
+
+    /// A page of what is held ready together with the posts of authors who are pulled.
+    async fn with_pulled(
+        &self,
+        page: HomePage,
+        authors: &[S::Account],
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomePage, StoreError> {
+        if authors.is_empty() {
+            return Ok(page);
+        }
+        let before = before.unwrap_or(PostId(u64::MAX));
+        // One more tells whether there are more.
+        let lists = self.store.older_of(authors, before, count_max + 1).await?;
+        Ok(merge_pulled(page, lists, count_max))
+    }
+
     /// Whose posts a reader reads: of those whom it follows, and its own.
     async fn authors(&self, reader: S::Account) -> Result<Vec<S::Account>, StoreError> {
         let mut authors = self.store.following(reader).await?;

@@ -160,6 +160,10 @@ pub trait Ledger: Accounts {
     /// no longer look out for it. Until then, from the moment its deletion is
     /// applied, no read shows it.
     fn forget_deleted(&self, post: PostId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Says that all posts of an author who was pulled are in the timelines of its followers,
+    /// so that reads need no longer pull them.
+    fn forget_pulled(&self, author: UserId) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// The materialised home timelines. A reader either has a live one, which every
@@ -323,6 +327,19 @@ pub trait Lookups: Accounts {
         followee: Self::Account,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// The authors whose posts are to be pulled by every read: from the moment that their
+    /// posts are no longer pushed until those are in all timelines again. As it was heard
+    /// last, but not before the [marks](Lookups::marks) that were; to be asked before a
+    /// timeline is read.
+    fn pulled(&self) -> Arc<[Self::Account]>;
+
+    /// Those of `accounts` whom a reader follows.
+    fn followed_among(
+        &self,
+        reader: Self::Account,
+        accounts: &[Self::Account],
+    ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
     /// Whom a reader hides.
     fn hides(
         &self,
@@ -387,6 +404,8 @@ pub struct Resumed<A> {
     pub marks: Resume,
     /// How far fan-outs have come that were half done.
     pub cursors: Vec<Cursor<A>>,
+    /// Authors, of any partition, who are [pulled](Lookups::pulled).
+    pub pulled: Vec<UserId>,
 }
 
 /// Where a worker goes on.

@@ -293,6 +293,13 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         self.inner.write_and_wait(Event::Followed { followee, followers }).await
     }
 
+    /// Has an author's posts pulled by reads from now on, or pushed again. The result is as
+    /// that of `delete`.
+    pub async fn pull(&self, author: UserId, pulled: bool) -> Result<bool, WriteError> {
+        draft::check_user("author_id", author)?;
+        self.inner.write_and_wait(Event::PullChanged { author, pulled }).await
+    }
+
     /// Ends a follow. The result is as that of `delete`.
     pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<bool, WriteError> {
         draft::check_user("follower_id", follower)?;

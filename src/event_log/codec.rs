@@ -59,6 +59,9 @@ pub fn encode(event: &Event) -> Bytes {
                 post_id: post.0,
             })
         }
+        Event::PullChanged { author, pulled } => {
+            pb::event::Kind::PullChanged(pb::PullChanged { author_id: author.0, pulled: *pulled })
+        }
     };
     pb::Event { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -97,6 +100,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, CodecError> {
         },
         pb::event::Kind::ReadMarkerMoved(moved) => {
             Event::ReadMarkerMoved { reader: UserId(moved.reader_id), post: PostId(moved.post_id) }
+        }
+        pb::event::Kind::PullChanged(changed) => {
+            Event::PullChanged { author: UserId(changed.author_id), pulled: changed.pulled }
         }
     })
 }
@@ -194,6 +200,8 @@ mod tests {
                 Event::BlockChanged { blocker, blocked, blocks }
             }),
             (user(), post_id()).prop_map(|(reader, post)| Event::ReadMarkerMoved { reader, post }),
+            (user(), any::<bool>())
+                .prop_map(|(author, pulled)| Event::PullChanged { author, pulled }),
         ]
     }
 

@@ -1,6 +1,6 @@
 //! What a batch of events means for home timelines. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::{Event, PostId, UserId};
 
@@ -17,6 +17,11 @@ pub struct Effects {
     pub deleted: Vec<(UserId, PostId, u64)>,
     /// For each followee, whose follow of it was changed.
     pub follows: BTreeMap<UserId, BTreeSet<UserId>>,
+    /// Whose posts are pulled from now on, or pushed again.
+    pub pulls: HashMap<UserId, bool>,
+    /// Authors who were pulled and no longer are, with the offset of the event that says
+    /// so: what was not pushed is to be brought to their followers.
+    pub returned: BTreeMap<UserId, u64>,
 }
 
 /// New posts of one author.
@@ -29,8 +34,13 @@ pub struct Posted {
 }
 
 /// Plans the effects of events that begin at `first_offset`, of which the posts
-/// in `absent` (ascending) are not there.
-pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
+/// in `absent` (ascending) are not there; before them these authors are `pulled`.
+pub fn plan(
+    first_offset: u64,
+    events: &[Event],
+    absent: &[PostId],
+    pulled: &HashSet<UserId>,
+) -> Effects {
     let deleted: HashSet<PostId> = events
         .iter()
         .filter_map(|event| match event {
@@ -46,7 +56,8 @@ pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
             Event::PostPublished { post, .. } => {
                 let is_there =
                     !deleted.contains(&post.id) && absent.binary_search(&post.id).is_err();
-                if is_there && seen.insert(post.id) {
+                let is_pulled = effects.is_pulled(post.author, pulled);
+                if is_there && !is_pulled && seen.insert(post.id) {
                     effects
                         .posted
                         .entry(post.author)
@@ -62,6 +73,16 @@ pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
             Event::Unfollowed { followee, follower } => {
                 effects.follows.entry(*followee).or_default().insert(*follower);
             }
+            Event::PullChanged { author, pulled: true } => {
+                effects.returned.remove(author);
+                effects.pulls.insert(*author, true);
+            }
+            // Though it may be known to have returned: what was brought to its followers for
+            // that may be lost.
+            Event::PullChanged { author, pulled: false } => {
+                effects.returned.insert(*author, offset);
+                effects.pulls.insert(*author, false);
+            }
             // Whom a reader hides is left out of what is read, and how far it has read
             // changes nothing in its timeline.
             Event::MuteChanged { .. }
@@ -70,6 +91,12 @@ pub fn plan(first_offset: u64, events: &[Event], absent: &[PostId]) -> Effects {
         }
     }
     effects
+}
+
+impl Effects {
+    fn is_pulled(&self, author: UserId, before: &HashSet<UserId>) -> bool {
+        self.pulls.get(&author).copied().unwrap_or_else(|| before.contains(&author))
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +114,7 @@ mod tests {
 
     #[test]
     fn posts_are_gathered_by_author() {
-        let effects = plan(7, &[published(10), published(11)], &[]);
+        let effects = plan(7, &[published(10), published(11)], &[], &HashSet::new());
         let expected = Posted { offset: 7, ids: vec![PostId(10), PostId(11)] };
         assert_eq!(effects.posted[&AUTHOR], expected);
     }
@@ -95,7 +122,8 @@ mod tests {
     #[test]
     fn a_post_deleted_in_its_own_batch_and_an_absent_one_are_not_delivered() {
         let deleted = Event::PostDeleted { post: PostId(10), author: AUTHOR };
-        let effects = plan(0, &[published(10), published(11), deleted], &[PostId(11)]);
+        let effects =
+            plan(0, &[published(10), published(11), deleted], &[PostId(11)], &HashSet::new());
         assert!(effects.posted.is_empty());
         assert_eq!(effects.deleted, [(AUTHOR, PostId(10), 2)]);
     }
@@ -104,7 +132,31 @@ mod tests {
     fn a_changed_follow_is_named_once() {
         let followed = Event::Followed { followee: AUTHOR, followers: vec![READER, UserId(3)] };
         let unfollowed = Event::Unfollowed { followee: AUTHOR, follower: READER };
-        let effects = plan(0, &[followed, unfollowed], &[]);
+        let effects = plan(0, &[followed, unfollowed], &[], &HashSet::new());
         assert_eq!(effects.follows[&AUTHOR], [READER, UserId(3)].into());
+    }
+
+    #[test]
+    fn what_an_author_posts_while_it_is_pulled_is_not_delivered() {
+        let change = |pulled| Event::PullChanged { author: AUTHOR, pulled };
+        let events = [
+            published(10),
+            change(true),
+            published(11),
+            change(false),
+            published(12),
+            change(false),
+        ];
+        let planned = |events: &[Event], pulled: &[UserId]| {
+            let effects = plan(7, events, &[], &pulled.iter().copied().collect());
+            let ids = effects.posted.get(&AUTHOR).map(|posted| posted.ids.clone());
+            (ids.unwrap_or_default(), effects.returned.get(&AUTHOR).copied())
+        };
+        assert_eq!(planned(&events, &[]), (vec![PostId(10), PostId(12)], Some(12)));
+        assert_eq!(planned(&events, &[AUTHOR]), (vec![PostId(12)], Some(12)));
+        assert_eq!(planned(&events[..3], &[]), (vec![PostId(10)], None));
+        assert_eq!(planned(&events[4..], &[]), (vec![PostId(12)], Some(8)));
+        let again = [change(false), published(10), change(true)];
+        assert_eq!(planned(&again, &[AUTHOR]), (vec![PostId(10)], None));
     }
 }

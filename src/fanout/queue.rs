@@ -126,6 +126,13 @@ impl<A: Copy + Ord + Hash> FanoutQueue<A> {
         self.forget_offset(job.offset);
     }
 
+    /// Has what is under way of an author written with a look from now on.
+    pub(super) fn look(&mut self, author: A) {
+        let long = self.long.get_mut(&author).into_iter().flatten();
+        let fresh = self.fresh.iter_mut().filter(|job| job.author == author);
+        fresh.chain(long).for_each(|job| job.again = true);
+    }
+
     /// Stops delivering posts, in one walk over everything that is under way.
     pub(super) fn cancel(&mut self, posts: &HashSet<PostId>) {
         if posts.is_empty() || self.len == 0 {

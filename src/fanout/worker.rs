@@ -44,6 +44,9 @@ pub(super) struct Worker<L, S: Store> {
     /// What comes before it may have been applied and pushed, by whoever had the
     /// partition before.
     attempted: u64,
+    /// What comes before it this worker has given the store to apply, perhaps in a batch
+    /// that failed.
+    given: u64,
     queue: FanoutQueue<S::Account>,
     /// The rounds that are being written while the next one is prepared.
     writing: VecDeque<Writing<S::Account>>,
@@ -52,6 +55,11 @@ pub(super) struct Worker<L, S: Store> {
     /// How many fan-outs began in the last round that began some, and how many
     /// deliveries that came to.
     last_round: (usize, usize),
+    /// Whose posts are not pushed, as of the next event.
+    pulled: HashSet<UserId>,
+    /// Authors who were pulled and no longer are, with the offset of the event that said so,
+    /// until all that they have posted has reached everybody.
+    returning: Vec<(UserId, u64)>,
     /// Until all that may have been attempted is applied.
     half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
@@ -78,7 +86,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         settings: Settings,
     ) -> Result<Self, FanoutError> {
         let end = log.end(partition).await?;
-        let Resumed { marks: resume, cursors } = store.resume(partition, end).await?;
+        let Resumed { marks: resume, cursors, pulled } = store.resume(partition, end).await?;
         if resume.seen() > end {
             // Whoever had the partition may have gone on since.
             check_end(partition, &resume, log.end(partition).await?)?;
@@ -100,10 +108,15 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             settings,
             next_offset: committed,
             attempted: resume.attempted,
+            given: committed,
             queue: FanoutQueue::default(),
             writing: VecDeque::new(),
             under_way: None,
             last_round: (1, settings.slice_deliveries_max),
+            // Some may have been pulled by an event that is yet to be read again. That is no
+            // harm: until they return, reads pull all that is not pushed.
+            pulled: pulled.into_iter().collect(),
+            returning: Vec::new(),
             half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
@@ -205,6 +218,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     async fn commit(&mut self) -> Result<(), FanoutError> {
         let delivered = self.delivered_offset();
         if delivered > self.committed {
+            self.forget_returned(delivered).await?;
             self.store.sync().await?;
             self.log.commit(self.partition, delivered).await?;
             self.committed = delivered;
@@ -217,6 +231,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     /// half done: only now, when all that they have reached is written.
     async fn tell(&mut self) -> Result<(), FanoutError> {
         let delivered = self.delivered_offset();
+        self.forget_returned(delivered).await?;
         let in_queue;
         let cursors = if self.next_offset < self.attempted {
             // Those whose events are yet to be read again must not be forgotten, and those
@@ -230,6 +245,19 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.store.delivered(self.partition, delivered, cursors).await?;
         (self.delivered, self.told_at) = (delivered, Instant::now());
         self.untold_deliveries = 0;
+        Ok(())
+    }
+
+    /// Says of authors who are pushed again that reads need not pull them, before anybody is
+    /// told that what came below an offset is delivered.
+    async fn forget_returned(&mut self, delivered: u64) -> Result<(), FanoutError> {
+        while let Some(place) = self.returning.iter().position(|(_, offset)| *offset < delivered) {
+            let (author, _) = self.returning[place];
+            if !self.pulled.contains(&author) {
+                self.store.forget_pulled(author).await?;
+            }
+            self.returning.swap_remove(place);
+        }
         Ok(())
     }
 
@@ -294,25 +322,44 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             Event::MuteChanged { .. }
             | Event::BlockChanged { .. }
             | Event::ReadMarkerMoved { .. } => true,
-            Event::PostDeleted { .. } | Event::Followed { .. } | Event::Unfollowed { .. } => false,
+            Event::PostDeleted { .. }
+            | Event::Followed { .. }
+            | Event::Unfollowed { .. }
+            | Event::PullChanged { .. } => false,
         };
         if first_offset < self.attempted || !events.iter().all(is_new) {
             self.end_rounds().await?;
         }
+        // Posts among them may be found in the ledger before their events are come to.
+        let look_below = self.attempted.max(self.given);
+        self.given = look_below.max(first_offset + events.len() as u64);
         let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
-        let mut effects = plan::plan(first_offset, &events, &absent);
+        let mut effects = plan::plan(first_offset, &events, &absent, &self.pulled);
         if first_offset < self.attempted && !absent.is_empty() {
             self.take_back(&mut effects, first_offset, &events, &absent).await?;
         }
         // Only now, and all at once: should one of these fail, the whole batch is
         // applied again.
-        let jobs = self.jobs(&effects).await?;
+        let jobs = self.jobs(&effects, look_below).await?;
+        let returned = self.jobs_of_returned(&effects, look_below).await?;
         self.change_follows(&effects).await?;
         let deleted: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
         self.queue.cancel(&deleted);
         let resumed = jobs.iter().filter(|job| job.after.is_some()).count();
         self.metrics.resumed_fanouts.inc_by(resumed as u64);
-        jobs.into_iter().for_each(|job| self.queue.add(job));
+        for job in &returned {
+            // It may be under way with what is new.
+            self.queue.look(job.author);
+        }
+        jobs.into_iter().chain(returned).for_each(|job| self.queue.add(job));
+        for (author, is_pulled) in effects.pulls {
+            if is_pulled {
+                self.pulled.insert(author);
+            } else {
+                self.pulled.remove(&author);
+            }
+        }
+        self.returning.extend(effects.returned);
         self.next_offset += events.len() as u64;
         if self.next_offset >= self.attempted {
             self.half_done.forget();
@@ -367,7 +414,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     }
 
     /// The fan-outs that a batch asks for, in the order of the log.
-    async fn jobs(&self, effects: &Effects) -> Result<Vec<Job<S::Account>>, FanoutError> {
+    async fn jobs(
+        &self,
+        effects: &Effects,
+        look_below: u64,
+    ) -> Result<Vec<Job<S::Account>>, FanoutError> {
         let posted: Vec<UserId> = effects.posted.keys().copied().collect();
         let deleted: Vec<UserId> = effects.deleted.iter().map(|(author, ..)| *author).collect();
         let mut jobs = Vec::with_capacity(posted.len() + deleted.len());
@@ -376,15 +427,38 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             let Some(author) = author else { continue };
             for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
                 let work = Work::Deliver(ids.to_vec());
-                jobs.extend(self.jobs_of(author, work, posted.offset));
+                jobs.extend(self.jobs_of(author, work, posted.offset, look_below));
             }
         }
         let authors = self.store.accounts(&deleted).await?;
         for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
             let Some(author) = author else { continue };
-            jobs.extend(self.jobs_of(author, Work::Remove(*post), *offset));
+            jobs.extend(self.jobs_of(author, Work::Remove(*post), *offset, look_below));
         }
         jobs.sort_by_key(|job| job.offset);
+        Ok(jobs)
+    }
+
+    /// The fan-outs that bring to everybody what authors have posted while they were pulled,
+    /// with a look: they may have had some of it.
+    async fn jobs_of_returned(
+        &self,
+        effects: &Effects,
+        look_below: u64,
+    ) -> Result<Vec<Job<S::Account>>, FanoutError> {
+        let mut jobs = Vec::new();
+        for (user, offset) in &effects.returned {
+            let Some(author) = self.store.account(*user).await? else { continue };
+            let mut ids = self.store.newest_of(&[author]).await?.pop().unwrap_or_default().ids;
+            if let Some(posted) = effects.posted.get(user) {
+                ids.retain(|id| !posted.ids.contains(id));
+            }
+            for ids in ids.chunks(self.settings.fanout_posts_max.max(1)) {
+                let work = Work::Deliver(ids.to_vec());
+                let parts = self.jobs_of(author, work, *offset, look_below);
+                jobs.extend(parts.map(|job| Job { again: true, ..job }));
+            }
+        }
         Ok(jobs)
     }
 
@@ -394,8 +468,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         author: S::Account,
         work: Work,
         offset: u64,
+        look_below: u64,
     ) -> impl Iterator<Item = Job<S::Account>> {
-        let again = offset < self.attempted;
+        let again = offset < look_below;
         let parts = self.half_done.split(author, work).into_iter();
         parts.map(move |(work, after)| Job { author, work, after, offset, again })
     }

@@ -74,9 +74,11 @@ impl<S: Homes + Lookups> Watch<S> {
         stop: CancellationToken,
     ) {
         let look = async {
+            let mut pulled = Vec::new();
             loop {
                 // What fails here fails in the streams too, which tell of it.
                 let _ = self.look().await;
+                let _ = self.look_at_pulled(&mut pulled).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
@@ -120,6 +122,20 @@ impl<S: Homes + Lookups> Watch<S> {
             }
         }
         failed
+    }
+
+    /// Tells everybody when an author has posted who is pulled, and so changes no end.
+    async fn look_at_pulled(&self, last: &mut Vec<Vec<PostId>>) -> Result<(), StoreError> {
+        let authors = self.store.pulled();
+        if authors.is_empty() || self.lock().is_empty() {
+            return Ok(());
+        }
+        let newest = self.store.older_of(&authors, PostId(u64::MAX), 1).await?;
+        if newest != *last {
+            *last = newest;
+            self.lock().values().for_each(|watched| watched.changed.send_replace(()));
+        }
+        Ok(())
     }
 
     /// Waits until all that is in the log now is delivered: then what was made long enough

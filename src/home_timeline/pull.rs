@@ -3,7 +3,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::domain::PostId;
+use crate::{
+    domain::PostId,
+    store::{Floor, HomePage},
+};
 
 /// Gathers the newest of many lists, a bounded number of them.
 #[derive(Debug)]
@@ -37,6 +40,23 @@ impl Newest {
     pub fn finish(self) -> Vec<PostId> {
         self.kept.into_sorted_vec().into_iter().map(|Reverse(id)| id).collect()
     }
+}
+
+/// A page of what is held ready, with what lists of posts, newest first, have beside it.
+pub fn merge_pulled(page: HomePage, lists: Vec<Vec<PostId>>, count_max: usize) -> HomePage {
+    // Below it other entries of the timeline come first, or everything is pulled.
+    let end = match (page.more, page.ids.last(), page.floor) {
+        (true, Some(last), _) => *last,
+        (_, _, Floor::Cap(oldest) | Floor::Followees(oldest)) => oldest,
+        (_, _, Floor::Beginning) => PostId(0),
+    };
+    let mut ids = page.ids;
+    ids.extend(lists.into_iter().flatten().filter(|id| *id >= end));
+    ids.sort_unstable_by_key(|id| Reverse(*id));
+    ids.dedup();
+    let more = page.more || ids.len() > count_max;
+    ids.truncate(count_max);
+    HomePage { ids, more, floor: page.floor, hides: page.hides }
 }
 
 #[cfg(test)]

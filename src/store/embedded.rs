@@ -24,6 +24,7 @@ mod homes;
 mod id_set;
 mod newest_ids;
 mod posts;
+mod pulled;
 mod slots;
 
 use std::{
@@ -43,6 +44,7 @@ use self::{
     hides::HideTable,
     homes::{HomeLimits, HomeTable},
     posts::PostTable,
+    pulled::PulledTable,
 };
 use crate::{
     domain::{Event, Post, PostId, UserId},
@@ -104,6 +106,7 @@ struct Inner {
     authors: AuthorTimelines,
     homes: HomeTable,
     posts: PostTable,
+    pulled: PulledTable,
     greatest_post: AtomicU64,
     /// The marks found when the store was opened.
     marks: BTreeMap<u32, Mark>,
@@ -134,6 +137,7 @@ impl EmbeddedStore {
             authors: AuthorTimelines::new(limits.entries_max),
             homes: HomeTable::new(limits),
             posts: PostTable::new(settings.post_cache_bytes),
+            pulled: PulledTable::default(),
             greatest_post: AtomicU64::new(greatest_post),
             marks,
             applied: Mutex::default(),
@@ -235,7 +239,8 @@ impl Ledger for EmbeddedStore {
     /// need be remembered.
     async fn resume(&self, partition: u32, _: u64) -> Result<Resumed<u32>, StoreError> {
         let cursors = self.inner.lock_cursors().get(&partition).cloned().unwrap_or_default();
-        Ok(Resumed { marks: self.marks_of(partition), cursors })
+        let pulled = self.inner.accounts.users(&self.inner.pulled.authors());
+        Ok(Resumed { marks: self.marks_of(partition), cursors, pulled })
     }
 
     async fn shown(&self, _: u32, _: u64) -> Result<(), StoreError> {
@@ -281,6 +286,13 @@ impl Ledger for EmbeddedStore {
 
     async fn forget_deleted(&self, post: PostId) -> Result<(), StoreError> {
         self.inner.posts.unhide(post);
+        Ok(())
+    }
+
+    async fn forget_pulled(&self, author: UserId) -> Result<(), StoreError> {
+        if let Some(author) = self.account(author).await? {
+            self.inner.pulled.set(author, false);
+        }
         Ok(())
     }
 }
@@ -454,6 +466,15 @@ impl Lookups for EmbeddedStore {
 
     async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
         Ok(self.inner.graph.follows(follower, followee))
+    }
+
+    fn pulled(&self) -> Arc<[u32]> {
+        self.inner.pulled.authors()
+    }
+
+    async fn followed_among(&self, reader: u32, accounts: &[u32]) -> Result<Vec<u32>, StoreError> {
+        let follows = |account: &u32| self.inner.graph.follows(reader, *account);
+        Ok(accounts.iter().copied().filter(follows).collect())
     }
 
     async fn hides(&self, reader: u32) -> Result<Arc<Hides>, StoreError> {

@@ -107,7 +107,8 @@ pub(crate) fn hide_changes(event: &Event) -> impl Iterator<Item = HideChange> + 
         | Event::PostDeleted { .. }
         | Event::Followed { .. }
         | Event::Unfollowed { .. }
-        | Event::ReadMarkerMoved { .. } => [None, None],
+        | Event::ReadMarkerMoved { .. }
+        | Event::PullChanged { .. } => [None, None],
     };
     one.into_iter().chain(other)
 }

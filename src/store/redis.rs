@@ -33,6 +33,7 @@ pub mod node;
 mod nodes;
 pub mod pool;
 mod probe;
+mod pulled;
 pub mod push;
 pub mod resp;
 pub mod router;
@@ -63,6 +64,7 @@ use self::{
     followers_cache::{FollowersCache, followers_cache},
     lists::Lists,
     node::ConnectionName,
+    pulled::Pulled,
     push::{PushSettings, Pusher},
     sleepers::Sleepers,
     watermarks::Watermarks,
@@ -140,6 +142,7 @@ struct Inner {
     followers: FollowersCache,
     sleepers: tokio::sync::Mutex<Sleepers>,
     lists: Lists,
+    pulled: Pulled,
     /// What was seen last of which Redis this is.
     incarnation: AtomicU64,
     /// How many there were: each time one of its nodes is another.
@@ -252,6 +255,7 @@ impl Inner {
             followers,
             sleepers,
             lists,
+            pulled: Pulled::default(),
             incarnation: AtomicU64::new(0),
             incarnations: AtomicU64::new(0),
             resumed: AtomicU64::new(0),

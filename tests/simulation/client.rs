@@ -54,6 +54,8 @@ pub struct Told {
 /// One of several, who know nothing of each other but what they were told.
 pub struct Client {
     pub number: u64,
+    /// Whether it has authors pulled, and pushed again.
+    pub pulls: bool,
     pub faults: Faults,
     pub told: Arc<Told>,
     pub log: Arc<SimLog>,
@@ -76,6 +78,9 @@ impl Client {
                 64..67 => self.repeat_a_request_elsewhere().await,
                 67..72 => self.change_hide().await,
                 72..75 => self.move_read_marker().await,
+                75..79 if self.pulls => {
+                    drop(self.writes.pull(self.author(), self.faults.chance(50)).await)
+                }
                 _ => self.read().await,
             }
         }

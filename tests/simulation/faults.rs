@@ -302,6 +302,10 @@ impl Ledger for FaultyStore {
     async fn forget_deleted(&self, post: PostId) -> Result<(), StoreError> {
         between_points!(self, self.store.forget_deleted(post))
     }
+
+    async fn forget_pulled(&self, author: UserId) -> Result<(), StoreError> {
+        between_points!(self, self.store.forget_pulled(author))
+    }
 }
 
 impl Homes for FaultyStore {
@@ -441,6 +445,14 @@ impl Lookups for FaultyStore {
 
     async fn follows(&self, follower: u32, followee: u32) -> Result<bool, StoreError> {
         between_points!(self, self.store.follows(follower, followee))
+    }
+
+    fn pulled(&self) -> Arc<[u32]> {
+        self.store.pulled()
+    }
+
+    async fn followed_among(&self, reader: u32, accounts: &[u32]) -> Result<Vec<u32>, StoreError> {
+        between_points!(self, self.store.followed_among(reader, accounts))
     }
 
     async fn hides(&self, reader: u32) -> Result<Arc<Hides>, StoreError> {

@@ -24,6 +24,10 @@ pub struct Model {
     pub reposts: HashMap<PostId, PostId>,
     /// Whose posts other posts repeat, with a text of their own or without.
     pub repeated: HashMap<PostId, UserId>,
+    /// Authors whose posts are pulled.
+    pub pulled: BTreeSet<UserId>,
+    /// Whether there ever were some.
+    pub were_pulled: bool,
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
     pub read_markers: HashMap<UserId, PostId>,
@@ -71,6 +75,14 @@ impl Model {
                 }
                 Event::Unfollowed { followee, follower } => {
                     model.follows.remove(&(follower, followee));
+                }
+                Event::PullChanged { author, pulled } => {
+                    model.were_pulled |= pulled;
+                    if pulled {
+                        model.pulled.insert(author);
+                    } else {
+                        model.pulled.remove(&author);
+                    }
                 }
                 Event::ReadMarkerMoved { reader, post } => {
                     let marker = model.read_markers.entry(reader).or_insert(post);

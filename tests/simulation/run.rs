@@ -56,6 +56,8 @@ pub struct Totals {
     pub resumed_fanouts: u64,
     /// Posts that are not shown, since their authors are hidden or what they repeat is shown.
     pub hidden: u64,
+    /// Authors who are pulled in the end.
+    pub pulled: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
 }
@@ -72,6 +74,7 @@ impl Totals {
         self.repeated_requests += other.repeated_requests;
         self.resumed_fanouts += other.resumed_fanouts;
         self.hidden += other.hidden;
+        self.pulled += other.pulled;
         self.fingerprint ^= other.fingerprint;
     }
 }
@@ -90,6 +93,8 @@ pub fn run(seed: u64, mutation: Mutation) -> Totals {
 
 struct Simulation {
     faults: Faults,
+    /// In half of the runs, so that in the others floors are exact.
+    pulls: bool,
     log: Arc<SimLog>,
     told: Arc<Told>,
     store_dir: PathBuf,
@@ -129,6 +134,7 @@ impl Simulation {
         let faults = Faults::new(seed, mutation);
         Self {
             log: Arc::new(SimLog::new(PARTITIONS, faults.clone())),
+            pulls: faults.chance(50),
             faults,
             told: Arc::default(),
             store_dir,
@@ -273,6 +279,7 @@ impl Simulation {
         for client in 0..CLIENTS {
             let client = Client {
                 number: client,
+                pulls: self.pulls,
                 faults: self.faults.clone(),
                 told: Arc::clone(&self.told),
                 log: Arc::clone(&self.log),
@@ -319,6 +326,7 @@ impl Simulation {
     async fn check_all(&mut self, engine: &Engine) {
         self.faults.rest();
         let model = Model::of(&self.log.all());
+        self.totals.pulled += model.pulled.len() as u64;
         for (post, author) in &*self.told.published.lock().unwrap() {
             assert_eq!(model.authors.get(post), Some(author), "acknowledged post {post} is lost");
         }
@@ -375,6 +383,9 @@ impl Simulation {
             for (place, (before, floor)) in floors.into_iter().enumerate() {
                 let is_below = before.is_some_and(|before| Some(before) <= oldest_ready);
                 let is_true = match floor {
+                    // What is pulled makes no room for itself in what is held ready.
+                    Floor::Cap(oldest) if model.were_pulled => Some(oldest) <= oldest_ready,
+                    Floor::Beginning if model.were_pulled => true,
                     // More than is true may not be claimed, less may.
                     Floor::Cap(oldest) => !is_below && Some(oldest) == oldest_ready,
                     Floor::Beginning => is_below || place == last || delivered.len() <= CAP,

@@ -193,6 +193,7 @@ impl Model {
                 Event::Unfollowed { followee, follower } => {
                     ledger.follows.remove(&(follower, followee));
                 }
+                Event::PullChanged { .. } => {}
                 Event::ReadMarkerMoved { reader, post } => {
                     let marker = ledger.read_markers.entry(reader).or_default();
                     *marker = post.0.max(*marker);
@@ -234,7 +235,9 @@ impl Model {
                 | Event::BlockChanged { blocked: other, .. } => {
                     named.users.insert(*other);
                 }
-                Event::PostDeleted { .. } | Event::ReadMarkerMoved { .. } => {}
+                Event::PostDeleted { .. }
+                | Event::ReadMarkerMoved { .. }
+                | Event::PullChanged { .. } => {}
             }
         }
         named.posts.sort_unstable();

@@ -54,6 +54,11 @@ impl Inner {
             new.into_iter().for_each(|user| unwritten.add_account(user));
             self.hides.set(accounts[0], reason, other, true);
         }
+        for author in self.disk.pulled() {
+            let (accounts, new) = self.number(&[author?])?;
+            new.into_iter().for_each(|user| unwritten.add_account(user));
+            self.pulled.set(accounts[0], true);
+        }
         unwritten.commit_unmarked()
     }
 
@@ -148,6 +153,9 @@ impl Inner {
                 Event::MuteChanged { .. } | Event::BlockChanged { .. } => {
                     hide_changes(event).for_each(|change| batch.change_hide(change));
                 }
+                // On disk at once: with the process its timelines are gone, and whoever
+                // makes them anew finds all posts.
+                Event::PullChanged { author, pulled } => batch.set_pulled(*author, *pulled),
                 Event::ReadMarkerMoved { reader, post } => {
                     let marker = read_markers.entry(*reader).or_insert(*post);
                     *marker = (*marker).max(*post);
@@ -191,7 +199,11 @@ impl Inner {
                         self.hides.set(reader, change.reason, change.other, change.hides);
                     }
                 }
-                Event::ReadMarkerMoved { .. } => {}
+                Event::PullChanged { author, pulled: true } => {
+                    self.pulled.set(self.number(&[*author])?.0[0], true);
+                }
+                // When they no longer are, the worker says.
+                Event::PullChanged { pulled: false, .. } | Event::ReadMarkerMoved { .. } => {}
             }
         }
         Ok(())
@@ -252,7 +264,8 @@ impl Inner {
                 | Event::BlockChanged { blocked: other, .. } => users.push(*other),
                 Event::PostPublished { .. }
                 | Event::PostDeleted { .. }
-                | Event::ReadMarkerMoved { .. } => {}
+                | Event::ReadMarkerMoved { .. }
+                | Event::PullChanged { .. } => {}
             }
         }
         for user in self.number(&users)?.1 {

@@ -8,6 +8,7 @@
 //! | `requests` | author, request id | the post that the request made |
 //! | `follows` | followee, offset, part | a change of its followers, see [`edges`](super::edges) |
 //! | `read_markers` | reader | the newest post that it has read |
+//! | `pulled` | author | nothing: its posts are pulled |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a
@@ -39,6 +40,7 @@ pub(super) struct Disk {
     follows: Keyspace,
     hides: Keyspace,
     read_markers: Keyspace,
+    pulled: Keyspace,
 }
 
 /// How far a partition's events have come.
@@ -66,6 +68,7 @@ impl Disk {
             follows: keyspace("follows")?,
             hides: keyspace("hides")?,
             read_markers: keyspace("read_markers")?,
+            pulled: keyspace("pulled")?,
             database,
             dir: name,
         })
@@ -90,10 +93,10 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 7] {
-        let Self { accounts, posts, author_posts, requests, follows, hides, read_markers, .. } =
-            self;
-        [accounts, posts, author_posts, requests, follows, hides, read_markers]
+    fn keyspaces(&self) -> [&Keyspace; 8] {
+        let Self { accounts, posts, author_posts, requests, .. } = self;
+        let Self { follows, hides, read_markers, pulled, .. } = self;
+        [accounts, posts, author_posts, requests, follows, hides, read_markers, pulled]
     }
 
     pub(super) fn batch(&self) -> DiskBatch<'_> {
@@ -106,7 +109,19 @@ impl Disk {
     }
 
     pub(super) fn accounts(&self) -> impl Iterator<Item = Result<UserId, StoreError>> + '_ {
-        self.accounts.range(first_key()..).map(|entry| {
+        self.users(&self.accounts)
+    }
+
+    /// The authors who are pulled.
+    pub(super) fn pulled(&self) -> impl Iterator<Item = Result<UserId, StoreError>> + '_ {
+        self.users(&self.pulled)
+    }
+
+    fn users<'a>(
+        &'a self,
+        keyspace: &'a Keyspace,
+    ) -> impl Iterator<Item = Result<UserId, StoreError>> + 'a {
+        keyspace.range(first_key()..).map(|entry| {
             let key = entry.key().map_err(|error| self.failure(error))?;
             let user = u64_at(&key, 0).ok_or_else(|| self.damage("an account is malformed"))?;
             Ok(UserId(user))
@@ -264,6 +279,15 @@ impl DiskBatch<'_> {
             self.batch.insert(&self.disk.hides, key, []);
         } else {
             self.batch.remove(&self.disk.hides, key);
+        }
+    }
+
+    pub(super) fn set_pulled(&mut self, author: UserId, pulled: bool) {
+        let key = author.0.to_be_bytes();
+        if pulled {
+            self.batch.insert(&self.disk.pulled, key, []);
+        } else {
+            self.batch.remove(&self.disk.pulled, key);
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Fold<'a> {
     pub(super) follows: BTreeMap<UserId, BTreeMap<UserId, bool>>,
     /// For each reader, whom it hides or no longer does.
     pub(super) hides: BTreeMap<UserId, BTreeMap<(HideReason, UserId), bool>>,
+    /// Authors whose posts are no longer pushed from some event on.
+    pub(super) pulled: BTreeSet<UserId>,
     /// How far readers have read.
     pub(super) read_markers: BTreeMap<UserId, PostId>,
     /// Everybody whom an event names, unless by a post that is there to tell.
@@ -130,6 +132,10 @@ impl<'a> Fold<'a> {
                 Event::Unfollowed { followee, follower } => {
                     fold.accounts.extend([*followee, *follower]);
                     fold.follows.entry(*followee).or_default().insert(*follower, false);
+                }
+                Event::PullChanged { author, pulled } => {
+                    fold.accounts.insert(*author);
+                    fold.pulled.extend(pulled.then_some(*author));
                 }
                 Event::ReadMarkerMoved { reader, post } => {
                     fold.accounts.insert(*reader);

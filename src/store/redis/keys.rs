@@ -15,6 +15,7 @@
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
 //! | `roost:node:<n>` | string | which process has a node number |
 //! | `roost:partition:<n>` | hash | how far the worker of a partition has come |
+//! | `roost:pulled` | set | authors whose posts are pulled |
 //! | `roost:store` | hash | which log the store belongs to |
 //! | `roost:wakes` | stream | readers who have woken lately |
 //! | `roost:watermark:{<n>}` | hash | on every node, how far each partition had come |
@@ -26,6 +27,7 @@ use crate::domain::{PostId, UserId};
 const KNOWN_BUCKETS: u64 = 65_536;
 
 pub(super) const DELETED: &[u8] = b"roost:deleted";
+pub(super) const PULLED: &[u8] = b"roost:pulled";
 pub(super) const STORE: &[u8] = b"roost:store";
 pub(super) const WAKES: &[u8] = b"roost:wakes";
 
@@ -97,6 +99,7 @@ pub(super) fn is_derived(key: &[u8]) -> bool {
     let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "k:"];
     let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
+        || key == PULLED
         || key == WAKES
         || of("roost:watermark:").is_some()
         || plain.into_iter().filter_map(of).any(is_number)
@@ -128,6 +131,7 @@ mod tests {
             read_marker(UserId(7)),
             known(UserId(7)),
             DELETED.to_vec(),
+            PULLED.to_vec(),
             WAKES.to_vec(),
             watermark(3),
         ];

@@ -87,6 +87,7 @@ impl Ledger for RedisStore {
         let mut resumed = Resumed {
             marks: resume_of(&before),
             cursors: cursors::of_text(&text(&before, "cursors")),
+            pulled: inner.hear_pulled().await?.to_vec(),
         };
         let watermarks = watermarks::of_slots(&text(&before, "watermarks"));
         // Watermarks from before must not be written over the ones of from now on.
@@ -208,6 +209,14 @@ impl Ledger for RedisStore {
         self.inner.write(vec![call]).await?;
         self.inner.forget_old(now.as_secs()).await
     }
+
+    async fn forget_pulled(&self, author: UserId) -> Result<(), StoreError> {
+        let member = author.to_string();
+        let call = Call::of("SREM", &[keys::PULLED, member.as_bytes()]);
+        self.inner.write(vec![call]).await?;
+        self.inner.pulled.change(author, false);
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -258,6 +267,7 @@ impl Inner {
         self.write_posts(&fold).await?;
         self.write_graph(&fold).await?;
         self.write_readers(&fold).await?;
+        self.write_pulled(&fold.pulled).await?;
         self.write_author_lists(&fold, newest).await?;
         self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
@@ -348,6 +358,16 @@ impl Inner {
             }
         }
         self.write(calls).await.map(drop)
+    }
+
+    /// Authors who are pulled from now on. When they no longer are, the worker says.
+    async fn write_pulled(&self, authors: &BTreeSet<UserId>) -> Result<(), StoreError> {
+        for author in authors {
+            let member = author.to_string();
+            self.write(vec![Call::of("SADD", &[keys::PULLED, member.as_bytes()])]).await?;
+            self.pulled.change(*author, true);
+        }
+        Ok(())
     }
 
     async fn write_graph(&self, fold: &Fold<'_>) -> Result<(), StoreError> {

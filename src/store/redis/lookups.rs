@@ -151,6 +151,24 @@ impl Lookups for RedisStore {
         Ok(integer(&self.inner.control.one(call).await?) == 1)
     }
 
+    fn pulled(&self) -> Arc<[UserId]> {
+        self.inner.pulled.authors()
+    }
+
+    async fn followed_among(
+        &self,
+        reader: UserId,
+        accounts: &[UserId],
+    ) -> Result<Vec<UserId>, StoreError> {
+        let members: Vec<String> = accounts.iter().map(UserId::to_string).collect();
+        let key = keys::following(reader);
+        let arguments: Vec<&[u8]> =
+            [key.as_slice()].into_iter().chain(members.iter().map(String::as_bytes)).collect();
+        let are = elements(self.inner.control.one(Call::of("SMISMEMBER", &arguments)).await?);
+        let followed = accounts.iter().zip(are).filter(|(_, is)| integer(is) == 1);
+        Ok(followed.map(|(account, _)| *account).collect())
+    }
+
     async fn hides(&self, reader: UserId) -> Result<Arc<Hides>, StoreError> {
         Ok(Arc::new(self.inner.hides(reader).await?))
     }
@@ -214,7 +232,10 @@ impl Lookups for RedisStore {
     }
 
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
-        Ok(self.inner.partition_marks(MARKS).await?.iter().map(resume_of).collect())
+        let marks = self.inner.partition_marks(MARKS).await?.iter().map(resume_of).collect();
+        // After the marks: what they say is delivered counts on it.
+        self.inner.hear_pulled().await?;
+        Ok(marks)
     }
 
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {

@@ -163,6 +163,7 @@ impl World {
             reached: UserId(node as u64),
         });
         let mut resumed = Resumed {
+            pulled: Vec::new(),
             marks: Resume {
                 applied: delivered,
                 shown: delivered,
