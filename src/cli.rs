@@ -15,8 +15,8 @@ use crate::{
     app::AppError,
     bench::{BenchArgs, BenchError},
     client::{
-        ClientError, DeleteArgs, FollowArgs, HideArgs, ImportArgs, PostArgs, TimelineArgs,
-        UnfollowArgs,
+        ClientError, DeleteArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs, PostArgs,
+        TimelineArgs, UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
 };
@@ -56,6 +56,10 @@ enum Command {
     Block(HideArgs),
     /// End a block
     Unblock(HideArgs),
+    /// Have an author's posts pulled by reads
+    Pull(DeliveryArgs),
+    /// Have an author's posts pushed into timelines again
+    Push(DeliveryArgs),
     /// Read a timeline
     Timeline(TimelineArgs),
     /// Import a follow graph from an edge list
@@ -118,6 +122,8 @@ impl Command {
             Self::Unmute(args) => args.unmute().await?,
             Self::Block(args) => args.block().await?,
             Self::Unblock(args) => args.unblock().await?,
+            Self::Pull(args) => args.pull().await?,
+            Self::Push(args) => args.push().await?,
             Self::Timeline(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
             Self::Load(args) => args.run().await?,

@@ -1,11 +1,12 @@
 //! The commands that one types by hand: `post`, `follow`, `unfollow`, `mute`, `unmute`,
-//! `block`, `unblock`, `timeline`, `delete` and `import`.
+//! `block`, `unblock`, `pull`, `push`, `timeline`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
 //! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
 //! fails is told in one line that says what to do.
 
 mod connect;
+mod delivery;
 pub mod edge_list;
 mod error;
 mod follow;
@@ -20,6 +21,7 @@ pub(crate) mod text_file;
 mod timeline;
 
 pub use connect::{DEFAULT_TARGET, Target, Targets};
+pub use delivery::DeliveryArgs;
 pub use error::ClientError;
 pub(crate) use error::{is_transient, status_line};
 pub use follow::{FollowArgs, UnfollowArgs};

@@ -333,6 +333,9 @@ pub trait Lookups: Accounts {
     /// timeline is read.
     fn pulled(&self) -> Arc<[Self::Account]>;
 
+    /// The same by their numbers.
+    fn pulled_users(&self) -> Vec<UserId>;
+
     /// Those of `accounts` whom a reader follows.
     fn followed_among(
         &self,

@@ -105,6 +105,9 @@ fn size_bytes(drafts: &[Draft]) -> usize {
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Authors who are pulled, at the most: every read looks for those whom its reader follows.
+pub const PULLED_MAX: usize = 256;
+
 /// Writes into a log. Clones are handles of the same.
 pub struct Writes<L, S> {
     inner: Arc<Inner<L, S>>,
@@ -297,6 +300,13 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// that of `delete`.
     pub async fn pull(&self, author: UserId, pulled: bool) -> Result<bool, WriteError> {
         draft::check_user("author_id", author)?;
+        if pulled && self.inner.store.pulled().len() >= PULLED_MAX {
+            let reason = format!(
+                "{PULLED_MAX} authors are pulled already, for whom every read looks; have one of \
+                 them pushed first"
+            );
+            return Err(FieldError::new("delivery", reason).into());
+        }
         self.inner.write_and_wait(Event::PullChanged { author, pulled }).await
     }
 

@@ -16,6 +16,8 @@ mod idempotency;
 mod metrics;
 #[path = "api/paging.rs"]
 mod paging;
+#[path = "api/pull.rs"]
+mod pull;
 #[path = "api/reading.rs"]
 mod reading;
 #[path = "api/rebuild.rs"]

@@ -330,8 +330,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         if first_offset < self.attempted || !events.iter().all(is_new) {
             self.end_rounds().await?;
         }
-        // Posts among them may be found in the ledger before their events are come to.
-        let look_below = self.attempted.max(self.given);
+        let look_below = self.look_below();
         self.given = look_below.max(first_offset + events.len() as u64);
         let absent = self.store.apply(self.partition, first_offset, Arc::clone(&events)).await?;
         let mut effects = plan::plan(first_offset, &events, &absent, &self.pulled);
@@ -395,6 +394,11 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         Ok(())
     }
 
+    /// What comes before it may hold already, or be in timelines.
+    fn look_below(&self) -> u64 {
+        self.attempted.max(self.given)
+    }
+
     /// The next events. Those that may have been applied in part come all at once, so
     /// that nothing of theirs that holds no more shows for a moment. Those are few
     /// unless the store has lost much, and then nobody reads it before all is applied.
@@ -403,7 +407,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let mut records = self.log.read(self.partition, self.next_offset, bytes_max).await?;
         let mut end = self.next_offset + records.len() as u64;
         let mut bytes: usize = records.iter().map(|record| record.payload.len()).sum();
-        while end < self.attempted && bytes < self.settings.replay_bytes_max {
+        while end < self.look_below() && bytes < self.settings.replay_bytes_max {
             self.log.wait_past(self.partition, end).await?;
             let more = self.log.read(self.partition, end, bytes_max).await?;
             bytes += more.iter().map(|record| record.payload.len()).sum::<usize>();

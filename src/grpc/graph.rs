@@ -45,6 +45,33 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
         Ok(Response::new(v1::UnfollowResponse { applied }))
     }
 
+    async fn set_delivery(
+        &self,
+        request: Request<v1::SetDeliveryRequest>,
+    ) -> Result<Response<v1::SetDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let pulled = match request.delivery() {
+            v1::Delivery::Push => false,
+            v1::Delivery::Pull => true,
+            v1::Delivery::Unspecified => {
+                let reason = "is required: DELIVERY_PUSH or DELIVERY_PULL";
+                return Err(FieldError::new("delivery", reason).into());
+            }
+        };
+        let applied = self.writes.pull(UserId(request.author_id), pulled).await?;
+        Ok(Response::new(v1::SetDeliveryResponse { applied }))
+    }
+
+    async fn list_pulled_authors(
+        &self,
+        _: Request<v1::ListPulledAuthorsRequest>,
+    ) -> Result<Response<v1::ListPulledAuthorsResponse>, Status> {
+        let mut author_ids = self.store.pulled_users();
+        author_ids.sort_unstable();
+        let author_ids = author_ids.into_iter().map(|author| author.0).collect();
+        Ok(Response::new(v1::ListPulledAuthorsResponse { author_ids }))
+    }
+
     async fn mute(
         &self,
         request: Request<v1::MuteRequest>,

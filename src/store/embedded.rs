@@ -239,7 +239,7 @@ impl Ledger for EmbeddedStore {
     /// need be remembered.
     async fn resume(&self, partition: u32, _: u64) -> Result<Resumed<u32>, StoreError> {
         let cursors = self.inner.lock_cursors().get(&partition).cloned().unwrap_or_default();
-        let pulled = self.inner.accounts.users(&self.inner.pulled.authors());
+        let pulled = self.pulled_users();
         Ok(Resumed { marks: self.marks_of(partition), cursors, pulled })
     }
 
@@ -470,6 +470,10 @@ impl Lookups for EmbeddedStore {
 
     fn pulled(&self) -> Arc<[u32]> {
         self.inner.pulled.authors()
+    }
+
+    fn pulled_users(&self) -> Vec<UserId> {
+        self.inner.accounts.users(&self.pulled())
     }
 
     async fn followed_among(&self, reader: u32, accounts: &[u32]) -> Result<Vec<u32>, StoreError> {

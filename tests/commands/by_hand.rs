@@ -40,6 +40,10 @@ fn the_tour_goes_as_the_readme_tells_it() {
     assert_shows(&by_hand.run(&["timeline", "1"]), &all);
     let with_repost: [&[&str]; 4] = [&[&repost], &[&answer], &[&snowing], &[&morning]];
     assert_shows(&by_hand.run(&["timeline", "1", "--all-reposts"]), &with_repost);
+    assert_eq!(by_hand.run(&["pull", "3"]), "posts of 3 are pulled by reads\n");
+    assert_shows(&by_hand.run(&["timeline", "1"]), &all);
+    assert_eq!(by_hand.run(&["push", "3"]), "posts of 3 are pushed into timelines\n");
+    assert_shows(&by_hand.run(&["timeline", "1"]), &all);
     assert_eq!(by_hand.run(&["mute", "1", "2"]), "1 mutes 2\n");
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&snowing]]);
     assert_eq!(by_hand.run(&["unmute", "1", "2"]), "1 does not mute 2\n");

@@ -451,6 +451,10 @@ impl Lookups for FaultyStore {
         self.store.pulled()
     }
 
+    fn pulled_users(&self) -> Vec<UserId> {
+        self.store.pulled_users()
+    }
+
     async fn followed_among(&self, reader: u32, accounts: &[u32]) -> Result<Vec<u32>, StoreError> {
         between_points!(self, self.store.followed_among(reader, accounts))
     }

@@ -155,6 +155,10 @@ impl Lookups for RedisStore {
         self.inner.pulled.authors()
     }
 
+    fn pulled_users(&self) -> Vec<UserId> {
+        self.pulled().to_vec()
+    }
+
     async fn followed_among(
         &self,
         reader: UserId,
