@@ -185,7 +185,8 @@ fn line_of(post: &Post, now: SystemTime) -> String {
     let said = post.original.as_deref().filter(|_| post.text.is_empty()).unwrap_or(post);
     // A post must not move the cursor about or begin a line of its own.
     line.extend(said.text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    if !said.link.is_empty() {
+    // One that came from a feed says its link.
+    if !said.link.is_empty() && !said.text.ends_with(&said.link) {
         line.push_str(&format!(" {}", said.link));
     }
     line.trim_end().to_owned()
@@ -241,6 +242,8 @@ mod tests {
             line_of(&post, now),
             "37748736         7    2h ago  [answers 3] two lines [2J https://example.org"
         );
+        let fed = Post { text: "news https://example.org".to_owned(), reply_to_id: 0, ..post };
+        assert_eq!(line_of(&fed, now), "37748736         7    2h ago  news https://example.org");
     }
 
     #[test]
