@@ -19,6 +19,7 @@ use crate::{
         TimelineArgs, UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
+    rss::{RssArgs, RssError},
 };
 
 /// A timeline fan-out engine for a large microblog.
@@ -64,6 +65,8 @@ enum Command {
     Timeline(TimelineArgs),
     /// Import a follow graph from an edge list
     Import(ImportArgs),
+    /// Poll feeds and post what is new in them
+    Rss(RssArgs),
     /// Load a Roost and measure it
     Load(LoadArgs),
     /// Measure how fast Roost is on this machine
@@ -81,6 +84,8 @@ enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Rss(#[from] RssError),
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error("the demo's data directory cannot be made: {0}")]
@@ -126,6 +131,7 @@ impl Command {
             Self::Push(args) => args.push().await?,
             Self::Timeline(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
+            Self::Rss(args) => args.run().await?,
             Self::Load(args) => args.run().await?,
             Self::Bench(args) => args.run().await?,
         }

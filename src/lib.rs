@@ -18,7 +18,7 @@
 //! 5. [`home_timeline`]: the read. [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
-//! 8. [`client`] and [`load`]: the other side of the wire.
+//! 8. [`client`], [`load`] and [`rss`]: the other side of the wire.
 //! 9. [`mod@bench`]: how fast all of it is; it sees both sides.
 //!
 //! # Invariants
@@ -27,8 +27,8 @@
 //!   {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
-//!   `event_log::kafka` rdkafka; tonic is seen by `grpc`, `client`, `load` and, to
-//!   start the server, by `app`. `bench` sees whatever it measures Roost beside.
+//!   `event_log::kafka` rdkafka, only `rss` feed-rs; tonic is seen by `grpc`, `client`,
+//!   `load`, `rss` and, to start the server, by `app`. `bench` sees whatever it measures Roost beside.
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
@@ -39,8 +39,9 @@
 //!   what has none, is in `ARCHITECTURE.md`.
 //! - Whoever counts has a handle of [`telemetry`] that it was given; it depends on
 //!   nothing else here, and there are no globals.
-//! - `client` and `load` share no code with the engine beside `domain` and
-//!   `proto`, so that what they verify is verified by another.
+//! - `client`, `load` and `rss` share no code with the engine beside `domain` and
+//!   `proto`, so that what they verify is verified by another; `rss` keeps its state
+//!   with the same `durable_file`.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -61,6 +62,7 @@ pub mod home_timeline;
 pub mod load;
 pub mod post_id;
 pub mod proto;
+pub mod rss;
 pub mod store;
 pub mod telemetry;
 pub mod writes;

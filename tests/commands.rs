@@ -9,6 +9,8 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "commands/feeds.rs"]
+mod feeds;
 #[path = "commands/observed.rs"]
 mod observed;
 #[path = "common/process.rs"]
@@ -17,6 +19,8 @@ mod process;
 mod program;
 #[path = "commands/rebuild.rs"]
 mod rebuild;
+#[path = "commands/rss.rs"]
+mod rss;
 #[path = "commands/serve.rs"]
 mod serve;
 mod services;

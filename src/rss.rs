@@ -1,0 +1,35 @@
+//! `roost rss`: polls feeds, and posts what is new in them.
+//!
+//! ```text
+//!  list ──► poll ──► fetch ──► parse ──► state: what is new? ──► outbox ──► publish ──► Roost
+//!           ▲  (HTTP, bounded)  (guard)       (pure)               │            │
+//!           └── schedule: when again?                   state_dir, before    and after
+//! ```
+//!
+//! What is new is written down in the outbox of its feed before any of it is posted, and
+//! leaves it once Roost has acknowledged it. So nothing is lost while Roost is away, and
+//! what has left the feed meanwhile is posted all the same. Whoever dies between the two
+//! sends it again under the same request id, which follows from the feed and the entry
+//! alone: Roost makes one post of it, for ever, so that the state may be old or gone too.
+//!
+//! Decisions have no I/O: `parse`, `guard`, `entry`, `text`, `state`, `schedule`, `body`.
+//! Only `fetch` sees hyper, only `parse` feed-rs, and only `publish` tonic.
+
+mod args;
+mod body;
+mod entry;
+mod error;
+mod fetch;
+mod guard;
+mod list;
+mod parse;
+mod poll;
+mod publish;
+mod run;
+mod schedule;
+mod state;
+mod state_dir;
+mod text;
+
+pub use args::RssArgs;
+pub use error::RssError;

@@ -1,0 +1,305 @@
+//! Following one feed: a turn polls it, writes down what is new, and posts what waits.
+//!
+//! Turns of different feeds run at once, and none waits for another one but for a slot to
+//! fetch in. A turn may be dropped anywhere: what it has done and not written down is done
+//! again, to no effect.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{Rng, rngs::StdRng};
+use tokio::{
+    sync::Semaphore,
+    task,
+    time::{sleep, timeout},
+};
+
+use super::{
+    RssError,
+    entry::Entry,
+    fetch::{Answer, FetchError, Fetcher, quote},
+    list::Feed,
+    parse::parse,
+    publish::{PublishError, Roost},
+    run::{Clock, Settings},
+    state::{FeedState, OUTBOX_ENTRIES_MAX},
+    state_dir::StateDir,
+};
+use crate::client::ClientError;
+
+/// How long a feed may take to be read once it is here.
+const PARSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// While Roost is away, what waits is tried again after a second, then less and less often.
+const PUBLISH_AGAIN_MAX_SECONDS: u64 = 60;
+
+/// What all feeds share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) fetcher: Fetcher,
+    pub(super) roost: Roost,
+    pub(super) state_dir: Arc<StateDir>,
+    pub(super) clock: Clock,
+    /// One for each feed that is fetched or parsed at once.
+    pub(super) slots: Semaphore,
+}
+
+/// A feed that is followed.
+pub(super) struct Follower<'a> {
+    shared: &'a Shared,
+    feed: Feed,
+    state: FeedState,
+    random: StdRng,
+    /// When to try again what Roost has not taken, and how often it has not in a row.
+    publish_at: u64,
+    publish_errors: u32,
+    pub(super) counts: Counts,
+}
+
+/// What has been done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) polls: u64,
+    pub(super) failed_polls: u64,
+    pub(super) posted: u64,
+}
+
+/// Why a poll has failed.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("cannot be read ({0}); list the address of an RSS, Atom or JSON feed")]
+    Unreadable(String),
+    #[error("what is new cannot be written down: {0}")]
+    State(#[from] RssError),
+}
+
+impl<'a> Follower<'a> {
+    pub(super) fn new(shared: &'a Shared, feed: Feed, state: FeedState, random: StdRng) -> Self {
+        let counts = Counts::default();
+        Self { shared, feed, state, random, publish_at: 0, publish_errors: 0, counts }
+    }
+
+    /// Entries that Roost has not taken yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.outbox.len()
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting() < OUTBOX_ENTRIES_MAX
+    }
+
+    /// Follows the feed until it is gone for good, and all of it is posted.
+    pub(super) async fn follow(&mut self) {
+        if self.state.is_gone {
+            self.tell_gone();
+        }
+        loop {
+            let now = self.now();
+            let is_polled = !self.state.is_gone && self.has_room();
+            let poll_wait = is_polled.then(|| self.state.wait_seconds(now, self.interval()));
+            let publish_wait = (self.waiting() > 0).then(|| self.publish_at.saturating_sub(now));
+            match poll_wait.into_iter().chain(publish_wait).min() {
+                None => return,
+                Some(0) => self.turn(poll_wait == Some(0)).await,
+                Some(wait) => sleep(Duration::from_secs(wait)).await,
+            }
+        }
+    }
+
+    /// Polls the feed once, unless it has failed lately. Whether it was read, and all that
+    /// is new was posted.
+    pub(super) async fn once(&mut self) -> bool {
+        let failed_before = self.counts.failed_polls;
+        let wait = self.state.wait_seconds(self.now(), self.interval());
+        let is_backing_off = self.state.errors > 0 && wait > 0;
+        if self.state.is_gone {
+            self.tell_gone();
+        } else if is_backing_off {
+            let errors = self.state.errors;
+            tracing::warn!(
+                "{}: has failed {errors} times in a row, and is not polled for {wait} s",
+                self.feed
+            );
+        }
+        self.turn(!self.state.is_gone && !is_backing_off && self.has_room()).await;
+        let is_read = self.counts.failed_polls == failed_before;
+        is_read && !is_backing_off && !self.state.is_gone && self.waiting() == 0
+    }
+
+    /// Polls, or not, and posts what waits.
+    async fn turn(&mut self, poll: bool) {
+        if !self.has_room() {
+            tracing::warn!("{}: not polled while {} entries wait", self.feed, self.waiting());
+        }
+        let said = if poll { self.poll().await } else { None };
+        let posted = self.publish().await;
+        let waiting = self.waiting();
+        match said {
+            Some(said) => tracing::info!("{}: {said}; {posted} posted, {waiting} wait", self.feed),
+            None if posted > 0 => {
+                tracing::info!("{}: {posted} posted, {waiting} wait", self.feed);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes what is new into the outbox, and says what there was.
+    async fn poll(&mut self) -> Option<String> {
+        self.counts.polls += 1;
+        let found = self.find().await;
+        let mut next = self.state.clone();
+        let said = found.map(|found| self.settle(&mut next, found));
+        let kept = match said {
+            Ok(said) => {
+                next.succeeded(self.now(), self.interval());
+                self.keep(&next).await.map(|()| said).map_err(PollError::from)
+            }
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(said) => {
+                self.state = next;
+                Some(said)
+            }
+            Err(error) => {
+                self.poll_failed(&error).await;
+                None
+            }
+        }
+    }
+
+    /// What is in the feed; `None` if that has not changed.
+    async fn find(&self) -> Result<Option<(Vec<Entry>, Answer)>, PollError> {
+        // Nobody closes it.
+        let _slot = self.shared.slots.acquire().await;
+        let known = self.state.validators.as_ref();
+        match self.shared.fetcher.fetch(&self.feed.url, known, self.now()).await? {
+            None => Ok(None),
+            Some(answer) => self.read(answer).await.map(Some),
+        }
+    }
+
+    async fn read(&self, mut answer: Answer) -> Result<(Vec<Entry>, Answer), PollError> {
+        let (feed, base) = (self.feed.url.clone(), answer.url.clone());
+        let body = std::mem::take(&mut answer.body);
+        let parsing = task::spawn_blocking(move || parse(&feed, &base, &body));
+        match timeout(PARSE_TIMEOUT, parsing).await {
+            Ok(Ok(Ok(entries))) => Ok((entries, answer)),
+            Ok(Ok(Err(problem))) => Err(PollError::Unreadable(quote(&problem))),
+            // The parser is somebody else's, and what it is given is a stranger's.
+            Ok(Err(_)) => Err(PollError::Unreadable("the parser broke off".to_owned())),
+            Err(_) => Err(PollError::Unreadable("the parser does not come to an end".to_owned())),
+        }
+    }
+
+    /// What follows from what was found, in words too.
+    fn settle(&self, next: &mut FeedState, found: Option<(Vec<Entry>, Answer)>) -> String {
+        let Some((entries, answer)) = found else { return "not changed".to_owned() };
+        if let Some(to) = answer.moved_to.as_ref().filter(|to| Some(*to) != next.moved_to.as_ref())
+        {
+            tracing::warn!(
+                "{}: has moved for good to {to}; list it there, with --first 0 at its first poll",
+                self.feed
+            );
+        }
+        next.moved_to = answer.moved_to;
+        let count = entries.len();
+        let taken = next.take(entries, answer.validators, self.shared.settings.shares);
+        let left = match taken.left {
+            0 => String::new(),
+            left => format!(", {left} of them left for the next poll"),
+        };
+        format!("{count} entries, {} new{left}", taken.new)
+    }
+
+    async fn poll_failed(&mut self, error: &PollError) {
+        self.counts.failed_polls += 1;
+        let (retry_after_seconds, is_gone) = match error {
+            PollError::Fetch(error) => {
+                (error.retry_after_seconds(), matches!(error, FetchError::Gone))
+            }
+            _ => (None, false),
+        };
+        let unit = self.random.next_u32() as f64 / (u64::from(u32::MAX) + 1) as f64;
+        let now = self.now();
+        self.state.failed(now, self.interval(), retry_after_seconds, unit);
+        self.state.is_gone |= is_gone;
+        if self.state.is_gone {
+            tracing::warn!("{}: {error}", self.feed);
+        } else {
+            let wait = self.state.wait_seconds(now, self.interval());
+            tracing::warn!("{}: {error}; polled again in {wait} s", self.feed);
+        }
+        if let Err(error) = self.keep(&self.state).await {
+            tracing::warn!("{}: {error}", self.feed);
+        }
+    }
+
+    fn tell_gone(&self) {
+        tracing::warn!(
+            "{}: {}; or remove {} to begin anew",
+            self.feed,
+            FetchError::Gone,
+            self.shared.state_dir.file(&self.feed).display()
+        );
+    }
+
+    /// Posts what waits. How many Roost has taken.
+    async fn publish(&mut self) -> usize {
+        if self.waiting() == 0 {
+            return 0;
+        }
+        let mut next = self.state.clone();
+        let published = self.publish_until(&mut next).await;
+        let posted = self.waiting() - next.outbox.len();
+        self.publish_errors = if posted > 0 { 0 } else { self.publish_errors };
+        let wait = match published {
+            // What was refused.
+            Ok(()) => self.interval(),
+            Err(error) => {
+                tracing::warn!("{}: {error}", self.feed);
+                let doubled = 1_u64.checked_shl(self.publish_errors).unwrap_or(u64::MAX);
+                self.publish_errors += 1;
+                doubled.min(PUBLISH_AGAIN_MAX_SECONDS)
+            }
+        };
+        self.publish_at = self.now().saturating_add(wait);
+        if posted > 0 {
+            self.counts.posted += posted as u64;
+            // Whoever does not know it sends them again, to no effect.
+            if let Err(error) = self.keep(&next).await {
+                tracing::warn!("{}: {error}", self.feed);
+            }
+            self.state = next;
+        }
+        posted
+    }
+
+    /// Posts what waits, oldest first, until Roost takes no more.
+    async fn publish_until(&self, next: &mut FeedState) -> Result<(), PublishError> {
+        let mut roost = self.shared.roost.clone();
+        let text_chars_max = roost.text_chars_max().await?;
+        for entry in &self.state.outbox {
+            match roost.publish(self.feed.author, entry, text_chars_max).await {
+                Ok(()) => next.posted(entry.id),
+                Err(error @ PublishError::Refused(_)) => tracing::warn!("{}: {error}", self.feed),
+                Err(error @ PublishError::Away(_)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, state: &FeedState) -> Result<(), RssError> {
+        let (dir, feed, state) =
+            (Arc::clone(&self.shared.state_dir), self.feed.clone(), state.clone());
+        task::spawn_blocking(move || dir.write(&feed, &state)).await.map_err(ClientError::from)?
+    }
+
+    fn now(&self) -> u64 {
+        (self.shared.clock)()
+    }
+
+    fn interval(&self) -> u64 {
+        self.shared.settings.interval_seconds
+    }
+}

@@ -1,0 +1,126 @@
+//! Following all feeds of a list at once.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{sync::Semaphore, task};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{
+    RssError,
+    fetch::Fetcher,
+    list::{self, Feed},
+    poll::{Counts, Follower, Shared},
+    publish::Roost,
+    state::{FeedState, Shares},
+    state_dir::StateDir,
+};
+use crate::client::ClientError;
+
+/// Feeds that are fetched at once; the others wait for their turn.
+const FETCHES_MAX: usize = 8;
+
+/// Tells the seconds since 1970.
+pub(super) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How feeds are followed.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) list: PathBuf,
+    pub(super) state_dir: PathBuf,
+    /// Each feed is polled once.
+    pub(super) once: bool,
+    pub(super) interval_seconds: u64,
+    pub(super) fetch_timeout: Duration,
+    pub(super) shares: Shares,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Summary {
+    pub(super) feeds: usize,
+    /// With `once`, feeds that could not be read, or of which something waits.
+    pub(super) failed_feeds: usize,
+    counts: Counts,
+    waiting: usize,
+}
+
+/// Follows the feeds of the list until `stop`, until all are gone for good, or once.
+///
+/// # Errors
+/// If the list or the state cannot be used. What is wrong with a feed is logged.
+pub(super) async fn run(
+    settings: Settings,
+    channel: Channel,
+    clock: Clock,
+    mut random: StdRng,
+    stop: CancellationToken,
+) -> Result<Summary, RssError> {
+    let once = settings.once;
+    let (state_dir, feeds) = {
+        let settings = settings.clone();
+        task::spawn_blocking(move || open(&settings)).await.map_err(ClientError::from)??
+    };
+    let shared = Shared {
+        fetcher: Fetcher::new(settings.fetch_timeout)?,
+        settings,
+        roost: Roost::new(channel),
+        state_dir: Arc::new(state_dir),
+        clock,
+        slots: Semaphore::new(FETCHES_MAX),
+    };
+    let mut followers: Vec<Follower<'_>> = feeds
+        .into_iter()
+        .map(|(feed, state)| {
+            Follower::new(&shared, feed, state, StdRng::seed_from_u64(random.next_u64()))
+        })
+        .collect();
+    let mut failed_feeds = 0;
+    let following = async {
+        if once {
+            let are_done = join_all(followers.iter_mut().map(Follower::once)).await;
+            failed_feeds = are_done.into_iter().filter(|is_done| !is_done).count();
+        } else {
+            join_all(followers.iter_mut().map(Follower::follow)).await;
+        }
+    };
+    tokio::select! {
+        () = following => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(Summary { failed_feeds, ..summary(&followers) })
+}
+
+/// The list, and what is remembered of its feeds.
+fn open(settings: &Settings) -> Result<(StateDir, Vec<(Feed, FeedState)>), RssError> {
+    let feeds = list::read(&settings.list)?;
+    let state_dir = StateDir::open(&settings.state_dir)?;
+    let read = |feed: Feed| state_dir.read(&feed).map(|state| (feed, state));
+    let feeds = feeds.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok((state_dir, feeds))
+}
+
+fn summary(followers: &[Follower<'_>]) -> Summary {
+    let feeds = followers.len();
+    followers.iter().fold(Summary { feeds, ..Summary::default() }, |mut sum, follower| {
+        sum.counts.polls += follower.counts.polls;
+        sum.counts.failed_polls += follower.counts.failed_polls;
+        sum.counts.posted += follower.counts.posted;
+        sum.waiting += follower.waiting();
+        sum
+    })
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { polls, failed_polls, posted } = self.counts;
+        write!(
+            f,
+            "{} feeds, {polls} polls, {failed_polls} of them failed; {posted} entries posted, {} \
+             wait",
+            self.feeds, self.waiting
+        )
+    }
+}

@@ -1,0 +1,532 @@
+//! `roost rss`, with feeds of all kinds and a real server.
+
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use roost::proto::v1::{
+    GetStatusRequest, ListAuthorTimelineRequest, Origin, Post,
+    status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    feeds::{Feeds, Page, rss},
+    process::{Process, serve_on},
+    program::{DEADLINE, Running, ended, failure, free_address},
+};
+
+#[test]
+fn entries_of_all_kinds_of_feeds_are_posted_once() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    let long = "word ".repeat(60);
+    town.feeds
+        .set_feed("/rss", &rss(&[("Tom &amp;amp; &lt;b&gt;Jerry&lt;/b&gt;", "b"), (&long, "a")]));
+    let atom = "<feed xmlns='http://www.w3.org/2005/Atom'><title>t</title><id>f</id><entry>\
+                <title>Atom</title><id>urn:1</id><link href='/one'/></entry></feed>";
+    town.feeds.set_feed("/atom", atom);
+    let json = r#"{"version":"https://jsonfeed.org/version/1.1","title":"t","items":[
+                  {"id":"1","title":"JSON","url":"https://example.org/json"}]}"#;
+    town.feeds.set_feed("/json", json);
+    town.list(&[(7, "/rss"), (8, "/atom"), (8, "/json")]);
+
+    let polled = town.once(roost, &["--first", "10"]);
+    assert_eq!(polled.said, "3 feeds, 3 polls, 0 of them failed; 4 entries posted, 0 wait\n");
+    assert!(polled.log.contains("line 1, http://"), "{}", polled.log);
+    assert!(polled.log.contains("/rss: 2 entries, 2 new; 2 posted, 0 wait"), "{}", polled.log);
+    let posts = posts(roost, 7);
+    assert_eq!(posts.len(), 2);
+    assert_eq!(posts[1].text, "Tom & Jerry https://example.org/b");
+    let (cut, link) = posts[0].text.split_once("… ").expect("a cut title");
+    assert!(cut.starts_with("word word") && cut.ends_with(" word"), "{cut}");
+    assert_eq!((link, posts[0].link.as_str()), ("https://example.org/a", "https://example.org/a"));
+    assert!((130..=140).contains(&posts[0].text.chars().count()), "{}", posts[0].text);
+    assert!(posts.iter().all(|post| post.origin() == Origin::Rss));
+    let mut others = texts(roost, 8);
+    others.sort();
+    let one = format!("Atom {}", town.feeds.url("/one"));
+    assert_eq!(others, [one.as_str(), "JSON https://example.org/json"]);
+
+    // Nothing has changed, and the feeds say so.
+    let again = town.once(roost, &[]);
+    assert_eq!(again.said, "3 feeds, 3 polls, 0 of them failed; 0 entries posted, 0 wait\n");
+    assert_eq!(town.feeds.answers("/rss"), [200, 304]);
+    // What is new is posted, oldest first, and the rest is known.
+    town.feeds.set_feed("/rss", &rss(&[("new 2", "d"), ("new 1", "c"), ("Tom, corrected", "b")]));
+    town.once(roost, &[]);
+    assert_eq!(town.feeds.answers("/rss"), [200, 304, 200]);
+    let texts = texts(roost, 7);
+    assert_eq!(texts[2..], ["new 1 https://example.org/c", "new 2 https://example.org/d"]);
+    assert_eq!(texts.len(), 4);
+}
+
+#[test]
+fn of_a_new_feed_the_newest_is_posted_and_what_is_too_much_comes_later() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    town.feeds.set_feed("/rss", &rss(&[("3", "3"), ("2", "2"), ("1", "1")]));
+    town.list(&[(7, "/rss")]);
+    town.once(roost, &[]);
+    assert_eq!(titles(roost, 7), ["3"]);
+    let more = rss(&[("6", "6"), ("5", "5"), ("4", "4"), ("3", "3"), ("2", "2")]);
+    town.feeds.set_feed("/rss", &more);
+    for expected in [&["3", "4", "5"][..], &["3", "4", "5", "6"], &["3", "4", "5", "6"]] {
+        town.once(roost, &["--entries-max", "2"]);
+        assert_eq!(titles(roost, 7), expected);
+    }
+    // What was left made the answer unknown, so that it came again.
+    assert_eq!(town.feeds.answers("/rss"), [200, 200, 200, 304]);
+}
+
+#[test]
+fn a_state_that_is_old_or_gone_posts_nothing_twice() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    let feed = rss(&[("3", "3"), ("2", "2"), ("1", "1")]);
+    town.feeds.set_feed("/rss", &feed);
+    town.list(&[(7, "/rss")]);
+    let ten = ["--first", "10"];
+    // Read and written down; nobody was there to post to.
+    town.once_failing(free_address(), &ten);
+    let written = town.state();
+    assert_eq!(titles(roost, 7), [""; 0]);
+
+    assert!(town.once(roost, &ten).said.contains("3 entries posted"));
+    // As if it had died before it wrote that down.
+    town.restore(&written);
+    assert!(town.once(roost, &ten).said.contains("3 entries posted"));
+    assert_eq!(titles(roost, 7), ["1", "2", "3"]);
+
+    fs::remove_dir_all(town.path("state")).expect("removed");
+    town.once(roost, &ten);
+    assert_eq!(titles(roost, 7), ["1", "2", "3"]);
+    // What its users have deleted stays deleted.
+    let newest = posts(roost, 7).pop().expect("a post").id.to_string();
+    let target = format!("http://{roost}");
+    assert!(
+        ended(&mut crate::program::roost(["delete", &newest, "--target", &target]))
+            .status
+            .success()
+    );
+    town.restore(&written);
+    town.once(roost, &ten);
+    assert_eq!(titles(roost, 7), ["1", "2"]);
+}
+
+#[test]
+fn while_roost_is_away_entries_wait_though_they_leave_the_feed() {
+    let town = Town::new();
+    let address = free_address();
+    town.feeds.set_feed("/rss", &rss(&[("2", "2"), ("1", "1")]));
+    town.list(&[(7, "/rss")]);
+    let away = town.once_failing(address, &["--first", "10"]);
+    assert!(away.log.contains("Roost takes no posts now"), "{}", away.log);
+    assert!(away.said.contains("0 entries posted, 2 wait"), "{}", away.said);
+    assert!(away.log.contains("roost: 1 of 1 feeds failed"), "{}", away.log);
+    town.feeds.set_feed("/rss", &rss(&[("3", "3")]));
+    town.once_failing(address, &[]);
+    town.feeds.set_feed("/rss", &rss(&[]));
+
+    let server = Running::start(&mut serve_on(&town.path("data"), address));
+    let roost = server.address();
+    assert!(town.once(roost, &[]).said.contains("3 entries posted, 0 wait"));
+    assert_eq!(titles(roost, 7), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_feed_of_which_too_much_waits_is_not_polled_until_it_is_posted() {
+    let town = Town::new();
+    let address = free_address();
+    let names: Vec<String> = (0..1_001).rev().map(|number| number.to_string()).collect();
+    let entries: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    town.feeds.set_feed("/rss", &rss(&entries[1..]));
+    town.list(&[(7, "/rss")]);
+    let all = ["--first", "1000", "--entries-max", "1000"];
+    town.once_failing(address, &all);
+    town.feeds.set_feed("/rss", &rss(&entries));
+    let full = town.once_failing(address, &all);
+    assert!(full.log.contains("not polled while 1000 entries wait"), "{}", full.log);
+    assert_eq!(town.feeds.answers("/rss"), [200]);
+
+    let server = Running::start(&mut serve_on(&town.path("data"), address));
+    let _following = Process::start(&mut town.follow(server.address()));
+    wait_until("posted", || texts(address, 7).last().is_some_and(|last| last.starts_with("1000 ")));
+    // Those before are on the next page of the timeline.
+    let newest: Vec<String> = (201..=1_000).map(|number| number.to_string()).collect();
+    assert_eq!(titles(address, 7), newest);
+}
+
+#[test]
+fn a_bad_feed_is_named_and_holds_up_no_other() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    town.feeds.set_feed("/good", &rss(&[("good", "good")]));
+    let redirect = |to: &str| Page::Status(302, vec![("location", to.to_owned())]);
+    let overflow = rss(&[(
+        "</title><media:thumbnail xmlns:media='http://search.yahoo.com/mrss/' \
+        url='https://example.org/' time='99999999999999999999999'/><title>",
+        "t",
+    )]);
+    let pages = [
+        ("/page", Page::Feed { text: "<html></html>".to_owned(), etag: "\"1\"".to_owned() }),
+        (
+            "/cut",
+            Page::Feed { text: rss(&[("a", "a")])[..90].to_owned(), etag: "\"1\"".to_owned() },
+        ),
+        ("/overflow", Page::Feed { text: overflow, etag: "\"1\"".to_owned() }),
+        ("/loop", redirect("/loop")),
+        ("/file", redirect("file:///etc/passwd")),
+        ("/endless", Page::Endless),
+        ("/bomb", Page::Bytes { encoding: "gzip", bytes: gzip(&vec![b' '; 64 << 20]) }),
+        ("/brotli", Page::Bytes { encoding: "br", bytes: vec![0; 10] }),
+        ("/silent", Page::Silent),
+        ("/broken", Page::Status(500, vec![])),
+    ];
+    let problems = [
+        "no root element",
+        "XML",
+        "the parser broke off",
+        "redirects more than 5 times, at last to",
+        "redirects to \"file:///etc/passwd\", and only http:// and https:// are followed",
+        "is longer than 8 MiB",
+        "is longer than 8 MiB",
+        "comes as \"br\"",
+        "not there within 1 s",
+        "answers 500 Internal Server Error",
+    ];
+    let mut list: Vec<(u64, &str)> = pages.iter().map(|(path, _)| (7, *path)).collect();
+    list.extend([(7, "/missing"), (9, "/good")]);
+    for (path, page) in pages {
+        town.feeds.set(path, page);
+    }
+    town.list(&list);
+    let more = format!("7 http://{}/\n", free_address());
+    fs::OpenOptions::new()
+        .append(true)
+        .open(town.path("feeds"))
+        .and_then(|mut file| file.write_all(more.as_bytes()))
+        .expect("a longer list");
+
+    let polled = town.once_failing(roost, &["--fetch-timeout", "1"]);
+    assert_eq!(polled.said, "13 feeds, 13 polls, 12 of them failed; 1 entries posted, 0 wait\n");
+    assert!(polled.log.contains("roost: 12 of 13 feeds failed"), "{}", polled.log);
+    let problems = problems.into_iter().chain(["answers 404 Not Found"]);
+    for ((line, (_, path)), problem) in (1..).zip(list).zip(problems) {
+        let told = format!("line {line}, {}: ", town.feeds.url(path));
+        let said = polled.log.lines().find(|said| said.contains(&told)).expect(&told);
+        assert!(said.contains(problem) && said.contains("polled again in"), "{problem}: {said}");
+    }
+    assert!(polled.log.contains("line 13, ") && polled.log.contains("refused"), "{}", polled.log);
+    assert_eq!(titles(roost, 9), ["good"]);
+    assert_eq!(town.feeds.answers("/loop").len(), 6);
+}
+
+#[test]
+fn a_feed_that_fails_is_left_alone_for_a_while_and_one_that_is_gone_for_good() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    let later = |status, after: &str| Page::Status(status, vec![("retry-after", after.to_owned())]);
+    town.feeds.set("/broken", later(500, "9000"));
+    town.feeds.set("/busy", later(429, "7200"));
+    town.feeds.set("/gone", Page::Status(410, vec![]));
+    town.list(&[(7, "/broken"), (7, "/busy"), (7, "/gone")]);
+    let interval = ["--interval", "600"];
+    let first = town.once_failing(roost, &interval);
+    assert!(first.log.contains("answers 410: it is gone for good"), "{}", first.log);
+    assert!(first.log.contains("polled again in 7200 s"), "{}", first.log);
+    // They are well, but nobody looks.
+    for path in ["/broken", "/busy", "/gone"] {
+        town.feeds.set_feed(path, &rss(&[(path, path)]));
+    }
+    let second = town.once_failing(roost, &interval);
+    assert_eq!(second.log.matches("has failed 1 times in a row").count(), 2, "{}", second.log);
+    assert!(second.log.contains("remove "), "{}", second.log);
+    for (path, answers) in [("/broken", [500]), ("/busy", [429]), ("/gone", [410])] {
+        assert_eq!(town.feeds.answers(path), answers, "{path}");
+    }
+
+    // With the shortest interval, a second or two after an error.
+    town.feeds.set("/flaky", Page::Status(500, vec![]));
+    town.list(&[(9, "/flaky")]);
+    let following = Process::start(&mut town.follow(roost));
+    wait_until("polled three times", || town.feeds.answers("/flaky").len() == 3);
+    town.feeds.set_feed("/flaky", &rss(&[("well", "well")]));
+    wait_until("posted", || titles(roost, 9) == ["well"]);
+    drop(following);
+}
+
+#[test]
+fn feeds_are_followed_through_crashes_of_either_side() {
+    let town = Town::new();
+    let address = free_address();
+    let serve = || Running::start(&mut serve_on(&town.path("data"), address));
+    let mut server = serve();
+    server.address();
+    let feed = |count: usize| {
+        let names: Vec<String> = (0..count).rev().map(|number| number.to_string()).collect();
+        let entries: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+        // The oldest leave the feed.
+        rss(&entries[..entries.len().min(15)])
+    };
+    town.feeds.set_feed("/rss", &feed(1));
+    town.list(&[(7, "/rss")]);
+    let mut following = Some(Process::start(&mut town.follow(address)));
+    let mut count = 1;
+    for crash in 0..6 {
+        wait_until("posted", || titles(address, 7).len() >= count);
+        count += 10;
+        town.feeds.set_feed("/rss", &feed(count));
+        // Somewhere in the middle of it.
+        wait_until("begun", || titles(address, 7).len() > count - 10);
+        if crash % 2 == 0 {
+            following = None;
+            following.get_or_insert_with(|| Process::start(&mut town.follow(address)));
+        } else {
+            drop(server);
+            server = serve();
+            server.address();
+        }
+    }
+    wait_until("posted", || titles(address, 7).len() >= count);
+    let expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    assert_eq!(titles(address, 7), expected);
+    drop(following);
+}
+
+#[test]
+fn a_signal_ends_it_with_a_summary() {
+    for name in ["INT", "TERM"] {
+        let town = Town::new();
+        let (_server, roost) = Running::serve(&town.path("data"));
+        town.feeds.set_feed("/rss", &rss(&[("one", "one")]));
+        // One is on its way.
+        town.feeds.set("/silent", Page::Silent);
+        town.list(&[(7, "/rss"), (7, "/silent")]);
+        let following = Running::start(&mut town.follow(roost));
+        wait_until("posted", || titles(roost, 7) == ["one"]);
+        following.signal(name);
+        let (status, said) = following.rest();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(said.starts_with("2 feeds, ") && said.contains("1 entries posted"), "{said}");
+    }
+}
+
+#[test]
+fn a_feed_is_read_over_https_if_its_certificate_is_trusted() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    town.feeds.set_feed("/rss", &rss(&[("secret", "secret")]));
+    let runtime = Runtime::new().expect("a runtime");
+    let address = runtime.block_on(tls_before(town.feeds.address));
+    let url = format!("7 https://localhost:{}/rss\n", address.port());
+    fs::write(town.path("feeds"), url).expect("a list");
+    let with_ca = |name: &str, more: &[&str]| {
+        let mut command = town.command(roost, &[&["--once"], more].concat());
+        polled(ended(command.env("SSL_CERT_FILE", tls_file(name))))
+    };
+    let refused = with_ca("other_ca.pem", &["--state", &town.text("other")]);
+    assert!(refused.log.contains("certificate"), "{}", refused.log);
+    assert_eq!(titles(roost, 7), [""; 0]);
+    with_ca("ca.pem", &["--state", &town.text("state")]);
+    assert_eq!(titles(roost, 7), ["secret"]);
+}
+
+#[test]
+fn what_cannot_begin_is_told_in_one_line() {
+    let town = Town::new();
+    let command = || town.command(free_address(), &["--once"]);
+    let missing = failure(&mut command());
+    assert!(missing.contains("cannot open"), "{missing}");
+    fs::write(town.path("feeds"), "7 https://a/\n7\n\n# x\nx https://a/\n").expect("a list");
+    let broken = failure(&mut command());
+    assert!(broken.contains("feeds, line 2: not of the form"), "{broken}");
+    assert!(broken.contains("feeds, line 5: the account is"), "{broken}");
+    assert!(!town.path("state").exists());
+
+    town.feeds.set("/silent", Page::Silent);
+    town.list(&[(7, "/silent")]);
+    let _following = Process::start(&mut town.follow(free_address()));
+    wait_until("begun", || town.path("state").join("LOCK").exists());
+    let in_use = failure(&mut command());
+    assert!(in_use.contains("in use by another `roost rss`"), "{in_use}");
+}
+
+/// A directory for everything, and a server for feeds.
+struct Town {
+    dir: TempDir,
+    feeds: Feeds,
+}
+
+/// What a run has printed.
+struct Polled {
+    said: String,
+    log: String,
+}
+
+impl Town {
+    fn new() -> Self {
+        Self { dir: TempDir::new().expect("a directory"), feeds: Feeds::start() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// The list of feeds from then on.
+    fn list(&self, feeds: &[(u64, &str)]) {
+        let line = |(author, path): &(u64, &str)| format!("{author} {}\n", self.feeds.url(path));
+        fs::write(self.path("feeds"), feeds.iter().map(line).collect::<String>()).expect("a list");
+    }
+
+    fn command(&self, roost: SocketAddr, more: &[&str]) -> Command {
+        let mut command = crate::program::roost(["rss", "--target", &format!("http://{roost}")]);
+        if !more.contains(&"--state") {
+            command.arg("--state").arg(self.path("state"));
+        }
+        command.args(more).arg(self.path("feeds"));
+        command
+    }
+
+    /// A command that goes on, and polls every second.
+    fn follow(&self, roost: SocketAddr) -> Command {
+        let mut command = self.command(roost, &["--interval", "1"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn once(&self, roost: SocketAddr, more: &[&str]) -> Polled {
+        let output = ended(&mut self.command(roost, &[&["--once"], more].concat()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        polled(output)
+    }
+
+    fn once_failing(&self, roost: SocketAddr, more: &[&str]) -> Polled {
+        let output = ended(&mut self.command(roost, &[&["--once"], more].concat()));
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        polled(output)
+    }
+
+    /// What is remembered of the feeds.
+    fn state(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        crate::program::files(&self.path("state")).into_iter().collect()
+    }
+
+    fn restore(&self, state: &[(PathBuf, Vec<u8>)]) {
+        for (path, content) in state {
+            fs::write(path, content).expect("written");
+        }
+    }
+}
+
+fn polled(output: Output) -> Polled {
+    let [said, log] = [output.stdout, output.stderr].map(String::from_utf8);
+    Polled { said: said.expect("UTF-8"), log: log.expect("UTF-8") }
+}
+
+/// What an account has posted, oldest first; nothing while Roost is away.
+fn posts(roost: SocketAddr, author: u64) -> Vec<Post> {
+    let runtime = Runtime::new().expect("a runtime");
+    let page = runtime.block_on(async {
+        let channel = Endpoint::from_shared(format!("http://{roost}")).expect("an address");
+        let channel = channel.connect().await.ok()?;
+        wait_applied(channel.clone()).await?;
+        let request = ListAuthorTimelineRequest {
+            author_id: author,
+            page_size: 800,
+            ..ListAuthorTimelineRequest::default()
+        };
+        TimelineServiceClient::new(channel).list_author_timeline(request).await.ok()
+    });
+    page.map(|page| page.into_inner().posts.into_iter().rev().collect()).unwrap_or_default()
+}
+
+/// Waits until all that is acknowledged by now holds in reads.
+async fn wait_applied(channel: Channel) -> Option<()> {
+    let mut status = StatusServiceClient::new(channel);
+    let mut get = async || Some(status.get_status(GetStatusRequest {}).await.ok()?.into_inner());
+    let ends: Vec<u64> = get().await?.partitions.iter().map(|part| part.end_offset).collect();
+    let begun = Instant::now();
+    while get().await?.partitions.iter().zip(&ends).any(|(part, end)| part.applied_offset < *end) {
+        assert!(begun.elapsed() < DEADLINE, "it is never applied");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Some(())
+}
+
+fn texts(roost: SocketAddr, author: u64) -> Vec<String> {
+    posts(roost, author).into_iter().map(|post| post.text).collect()
+}
+
+/// What stands before the links.
+fn titles(roost: SocketAddr, author: u64) -> Vec<String> {
+    let title = |text: String| text.split(' ').next().expect("a part").to_owned();
+    texts(roost, author).into_iter().map(title).collect()
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < DEADLINE, "it is never {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).expect("compressed");
+    encoder.finish().expect("compressed")
+}
+
+fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/redis_push/tls").join(name)
+}
+
+/// Takes TLS connections and passes on what is in them.
+async fn tls_before(server: SocketAddr) -> SocketAddr {
+    let certificate = CertificateDer::from_pem_file(tls_file("server.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(tls_file("server.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(vec![certificate], key));
+    let acceptor = TlsAcceptor::from(Arc::new(config.expect("TLS")));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let mut server = TcpStream::connect(server).await.expect("the feeds");
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
