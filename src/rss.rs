@@ -12,13 +12,15 @@
 //! sends it again under the same request id, which follows from the feed and the entry
 //! alone: Roost makes one post of it, for ever, so that the state may be old or gone too.
 //!
-//! Decisions have no I/O: `parse`, `guard`, `entry`, `text`, `state`, `schedule`, `body`.
+//! Decisions have no I/O: `exchange`, `body`, `parse`, `guard`, `entry`, `text`, `state`,
+//! `schedule`.
 //! Only `fetch` sees hyper, only `parse` feed-rs, and only `publish` tonic.
 
 mod args;
 mod body;
 mod entry;
 mod error;
+mod exchange;
 mod fetch;
 mod guard;
 mod list;

@@ -7,10 +7,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Request, Response, StatusCode, Uri,
-    header::{self, HeaderName, HeaderValue},
-};
+use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -24,21 +21,13 @@ use url::Url;
 
 use super::{
     RssError,
-    body::{Body, BodyError},
-    schedule,
+    body::Body,
+    exchange::{
+        FetchError, REDIRECTS_MAX, check_status, is_permanent, is_redirect, next_hop, quote,
+        request, text, validators,
+    },
     state::Validators,
-    text::plain_line,
 };
-
-/// Hops from one address to the next.
-const REDIRECTS_MAX: usize = 5;
-/// The longest validator that is kept and sent back.
-const VALIDATOR_BYTES_MAX: usize = 1_024;
-/// How much of what somebody else says is told.
-const QUOTE_CHARS_MAX: usize = 200;
-const USER_AGENT: &str = concat!("roost-rss/", env!("CARGO_PKG_VERSION"));
-const ACCEPT: &str = "application/atom+xml, application/rss+xml, application/feed+json, \
-                      application/xml;q=0.9, application/json;q=0.9, */*;q=0.5";
 
 /// A feed, as it came.
 #[derive(Debug)]
@@ -49,35 +38,6 @@ pub(super) struct Answer {
     pub(super) validators: Option<Validators>,
     /// Where it has moved to, if every redirect was for good.
     pub(super) moved_to: Option<String>,
-}
-
-/// Why there is none, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
-    #[error("it was not there within {} s; see whether it opens in a browser", .0.as_secs())]
-    Slow(Duration),
-    #[error("cannot be fetched: {0}")]
-    Broken(String),
-    #[error("answers {status}; see whether it opens in a browser")]
-    Refused { status: StatusCode, retry_after_seconds: Option<u64> },
-    #[error("answers 410: it is gone for good and is polled no more; take it off the list")]
-    Gone,
-    #[error("redirects more than {REDIRECTS_MAX} times, at last to {0}; list where it ends")]
-    EndlessRedirect(Url),
-    #[error("redirects to {to:?}, {problem}")]
-    BadRedirect { to: String, problem: &'static str },
-    #[error(transparent)]
-    Body(#[from] BodyError),
-}
-
-impl FetchError {
-    /// When to come again, if it said so.
-    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
-        match self {
-            Self::Refused { retry_after_seconds, .. } => *retry_after_seconds,
-            _ => None,
-        }
-    }
 }
 
 /// A client for feeds.
@@ -166,78 +126,6 @@ fn tls() -> Result<ClientConfig, RssError> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn request(url: &Url, known: Option<&Validators>) -> Result<Request<Empty<Bytes>>, FetchError> {
-    let bad = |_| FetchError::Broken("its URL is none that HTTP knows; correct it".to_owned());
-    let uri = url.as_str().parse::<Uri>().map_err(bad)?;
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-    let known = known.map(|known| (known.etag.as_deref(), known.last_modified.as_deref()));
-    let (etag, last_modified) = known.unwrap_or_default();
-    for (name, value) in [(header::IF_NONE_MATCH, etag), (header::IF_MODIFIED_SINCE, last_modified)]
-    {
-        // One that is none any more is not sent, and the feed comes whole.
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(name, value);
-        }
-    }
-    Ok(request)
-}
-
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-fn is_permanent(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 308)
-}
-
-fn next_hop(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
-    let to = headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()));
-    let to = to.unwrap_or_default();
-    let bad = |problem| FetchError::BadRedirect { to: quote(&to), problem };
-    let mut url = from.join(&to).map_err(|_| bad("which is no URL; list where it really is"))?;
-    if to.is_empty() {
-        return Err(bad("which is nowhere; list where it really is"));
-    }
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("and only http:// and https:// are followed"));
-    }
-    url.set_fragment(None);
-    Ok(url)
-}
-
-fn check_status(status: StatusCode, headers: &HeaderMap, now: u64) -> Result<(), FetchError> {
-    match status {
-        StatusCode::OK => Ok(()),
-        StatusCode::GONE => Err(FetchError::Gone),
-        _ => {
-            let may_ask =
-                matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-            let header = text(headers, &header::RETRY_AFTER).filter(|_| may_ask);
-            let retry_after_seconds =
-                header.and_then(|header| schedule::retry_after_seconds(header, now));
-            Err(FetchError::Refused { status, retry_after_seconds })
-        }
-    }
-}
-
-fn validators(url: &Url, headers: &HeaderMap) -> Option<Validators> {
-    let kept = |name| {
-        text(headers, &name).filter(|text| text.len() <= VALIDATOR_BYTES_MAX).map(str::to_owned)
-    };
-    let (etag, last_modified) = (kept(header::ETAG), kept(header::LAST_MODIFIED));
-    let is_known = etag.is_some() || last_modified.is_some();
-    is_known.then(|| Validators { url: url.to_string(), etag, last_modified })
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
 async fn read<B>(response: Response<B>) -> Result<Vec<u8>, FetchError>
 where
     B: http_body::Body<Data = Bytes, Error: Error + 'static> + Unpin,
@@ -260,9 +148,4 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
         cause = inner;
     }
     quote(&cause.to_string())
-}
-
-/// What somebody else said, as a short line.
-pub(super) fn quote(text: &str) -> String {
-    plain_line(text).chars().take(QUOTE_CHARS_MAX).collect()
 }

@@ -16,7 +16,8 @@ use tokio::{
 use super::{
     RssError,
     entry::Entry,
-    fetch::{Answer, FetchError, Fetcher, quote},
+    exchange::{FetchError, quote},
+    fetch::{Answer, Fetcher},
     list::Feed,
     parse::parse,
     publish::{PublishError, Roost},

@@ -50,7 +50,8 @@ fn entries_of_all_kinds_of_feeds_are_posted_once() {
     town.feeds.set_feed("/atom", atom);
     let json = r#"{"version":"https://jsonfeed.org/version/1.1","title":"t","items":[
                   {"id":"1","title":"JSON","url":"https://example.org/json"}]}"#;
-    town.feeds.set_feed("/json", json);
+    // It comes packed, and without a name.
+    town.feeds.set("/json", Page::Bytes { encoding: "gzip", bytes: gzip(json.as_bytes()) });
     town.list(&[(7, "/rss"), (8, "/atom"), (8, "/json")]);
 
     let polled = town.once(roost, &["--first", "10"]);
@@ -276,6 +277,38 @@ fn a_feed_that_fails_is_left_alone_for_a_while_and_one_that_is_gone_for_good() {
     town.feeds.set_feed("/flaky", &rss(&[("well", "well")]));
     wait_until("posted", || titles(roost, 9) == ["well"]);
     drop(following);
+}
+
+#[test]
+fn a_feed_that_has_moved_is_found_and_known_again_there() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    let moved = |status, to: &str| Page::Status(status, vec![("location", to.to_owned())]);
+    town.feeds.set("/old", moved(301, "/newer"));
+    town.feeds.set("/newer", moved(308, "/rss"));
+    town.feeds.set("/short", moved(302, "/rss"));
+    town.feeds.set_feed("/rss", &rss(&[("one", "one")]));
+    town.list(&[(7, "/old"), (8, "/short")]);
+    let polled = town.once(roost, &[]);
+    let told = format!("/old: has moved for good to {};", town.feeds.url("/rss"));
+    assert!(polled.log.contains(&told), "{}", polled.log);
+    assert!(!polled.log.contains("/short: has moved"), "{}", polled.log);
+    assert_eq!(
+        (titles(roost, 7), titles(roost, 8)),
+        (vec!["one".to_owned()], vec!["one".to_owned()])
+    );
+
+    // It is told once, and what was there is known.
+    let again = town.once(roost, &[]);
+    assert!(!again.log.contains("has moved"), "{}", again.log);
+    assert_eq!(town.feeds.answers("/rss"), [200, 200, 304, 304]);
+    // The name is the other address's.
+    town.feeds.set("/old", moved(301, "/copy"));
+    let text = rss(&[("one", "one")]);
+    town.feeds.set_feed("/copy", &text);
+    town.once(roost, &[]);
+    assert_eq!(town.feeds.answers("/copy"), [200]);
+    assert_eq!(titles(roost, 7), ["one"]);
 }
 
 #[test]
