@@ -141,6 +141,7 @@ impl Bench {
                     link: None,
                     reply_to: None,
                     repost_of: None,
+                    mentions: Vec::new(),
                 },
                 request_id: None,
             })

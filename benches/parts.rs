@@ -55,6 +55,7 @@ fn post(number: u64, author: u64) -> Event {
         link: None,
         reply_to: None,
         repost_of: None,
+        mentions: Vec::new(),
     };
     Event::PostPublished { post, request_id: None }
 }

@@ -15,7 +15,8 @@ use crate::{
     app::AppError,
     bench::{BenchArgs, BenchError},
     client::{
-        ClientError, DeleteArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs, PostArgs,
+        ClientError, DeleteArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs,
+        NotificationsArgs, PostArgs,
         TimelineArgs, UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
@@ -63,6 +64,8 @@ enum Command {
     Push(DeliveryArgs),
     /// Read a timeline
     Timeline(TimelineArgs),
+    /// Read what an account is told of: mentions, answers and reposts
+    Notifications(NotificationsArgs),
     /// Import a follow graph from an edge list
     Import(ImportArgs),
     /// Poll feeds and post what is new in them
@@ -130,6 +133,7 @@ impl Command {
             Self::Pull(args) => args.pull().await?,
             Self::Push(args) => args.push().await?,
             Self::Timeline(args) => args.run().await?,
+            Self::Notifications(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
             Self::Rss(args) => args.run().await?,
             Self::Load(args) => args.run().await?,

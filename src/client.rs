@@ -1,5 +1,5 @@
 //! The commands that one types by hand: `post`, `follow`, `unfollow`, `mute`, `unmute`,
-//! `block`, `unblock`, `pull`, `push`, `timeline`, `delete` and `import`.
+//! `block`, `unblock`, `pull`, `push`, `timeline`, `notifications`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
 //! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
@@ -14,6 +14,7 @@ pub mod graph_import;
 mod hide;
 mod import;
 mod interrupt;
+mod notifications;
 pub(crate) mod page;
 mod post;
 pub mod progress;
@@ -28,5 +29,6 @@ pub use follow::{FollowArgs, UnfollowArgs};
 pub use hide::HideArgs;
 pub use import::ImportArgs;
 pub(crate) use interrupt::Interrupt;
+pub use notifications::NotificationsArgs;
 pub use post::{DeleteArgs, PostArgs};
 pub use timeline::TimelineArgs;

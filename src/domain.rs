@@ -107,6 +107,8 @@ pub struct Post {
     pub reply_to: Option<Reference>,
     /// The post that it repeats.
     pub repost_of: Option<Reference>,
+    /// The accounts that it mentions, ascending, each once, its author not among them.
+    pub mentions: Vec<UserId>,
 }
 
 impl Post {
@@ -222,6 +224,7 @@ impl Post {
             link: None,
             reply_to: None,
             repost_of: None,
+            mentions: Vec::new(),
         }
     }
 }

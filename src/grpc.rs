@@ -4,6 +4,7 @@ mod calls;
 mod gate;
 mod graph;
 mod home_stream;
+mod notifications;
 mod page;
 mod posts;
 mod publish_stream;
@@ -92,6 +93,8 @@ pub fn routes<L: EventLog, S: Store>(
     let graph = v1::graph_service_server::GraphServiceServer::new(api.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
+    let notifications =
+        v1::notification_service_server::NotificationServiceServer::new(api.clone());
     let status = v1::status_service_server::StatusServiceServer::new(api);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -101,6 +104,7 @@ pub fn routes<L: EventLog, S: Store>(
     Ok(Routes::new(posts)
         .add_service(graph)
         .add_service(timelines)
+        .add_service(notifications)
         .add_service(status)
         .add_service(reflection().build_v1()?)
         // Many tools still ask for the older one.

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 pub use self::filter::Filter;
+pub(crate) use self::view::originals_there;
 use self::{
     pull::{Newest, merge_pulled},
     rebuild::Rebuilds,

@@ -15,7 +15,8 @@
 //! 3. [`store`]: everything derived from the log, and the two rules that keep
 //!    timelines exact while everything runs at once.
 //! 4. [`fanout`]: the worker, from events to timelines.
-//! 5. [`home_timeline`]: the read. [`writes`]: the write.
+//! 5. [`home_timeline`]: the read; [`inbox`]: that of what an account is told of.
+//!    [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
 //! 8. [`client`], [`load`] and [`rss`]: the other side of the wire.
@@ -23,7 +24,7 @@
 //!
 //! # Invariants
 //!
-//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, writes} →
+//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, inbox, writes} →
 //!   {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
@@ -59,6 +60,7 @@ pub mod fanout;
 pub mod grpc;
 pub mod home_stream;
 pub mod home_timeline;
+pub mod inbox;
 pub mod load;
 pub mod post_id;
 pub mod proto;

@@ -1,13 +1,14 @@
 //! The store: everything that is derived from the event log.
 //!
-//! All of it can be dropped and rebuilt from the log. It has three faces, one for
-//! each of its users, and a backend shows all three:
+//! All of it can be dropped and rebuilt from the log. It has these faces, one for
+//! each of its users, and a backend shows all of them:
 //!
 //! | face | who uses it | what for |
 //! |---|---|---|
 //! | [`Ledger`] | the fan-out worker | makes events hold: posts, author timelines, the graph |
 //! | [`Homes`] | the worker and the home timeline read | the materialised home timelines |
 //! | [`Lookups`] | the API, and whoever pulls | posts, author timelines, the graph, as they stand |
+//! | [`Inboxes`] | the API | what accounts are told of |
 //!
 //! Two rules keep timelines exact while everything runs at once. A worker makes
 //! an event hold in the ledger *before* it writes home timelines. A rebuild
@@ -18,6 +19,7 @@
 mod cursor;
 pub mod embedded;
 mod hides;
+mod inboxes;
 mod pushes;
 pub mod redis;
 
@@ -26,6 +28,7 @@ use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 pub use self::{
     cursor::{Cursor, Work},
     hides::{HideReason, Hides},
+    inboxes::{Inboxes, NotifyReason, notified},
     pushes::{PushOutcome, Pushes},
 };
 use crate::domain::{Event, Post, PostId, UserId};
@@ -33,10 +36,10 @@ use crate::domain::{Event, Post, PostId, UserId};
 /// CAP unless something else is set: how many posts a home timeline shows.
 pub const HOME_TIMELINE_CAP_DEFAULT: usize = 800;
 
-/// A backend that shows all three faces.
-pub trait Store: Ledger + Homes + Lookups {}
+/// A backend that shows all faces.
+pub trait Store: Ledger + Homes + Lookups + Inboxes {}
 
-impl<S: Ledger + Homes + Lookups> Store for S {}
+impl<S: Ledger + Homes + Lookups + Inboxes> Store for S {}
 
 /// How a store refers to the accounts that it knows.
 pub trait Accounts: Send + Sync + 'static {

@@ -30,7 +30,8 @@ use tokio::{
 };
 
 pub use self::draft::{
-    Draft, FieldError, LINK_BYTES_MAX, REQUEST_ID_BYTES_MAX, check_follow, check_post, check_user,
+    Draft, FieldError, LINK_BYTES_MAX, MENTIONS_MAX, REQUEST_ID_BYTES_MAX, check_follow,
+    check_post, check_user,
 };
 pub use self::memory::Memory;
 use self::requests::Requests;
@@ -592,6 +593,7 @@ mod tests {
                 link: None,
                 reply_to: None,
                 repost_of: None,
+                mentions: Vec::new(),
                 request_id: None,
                 is_retry: false,
             };

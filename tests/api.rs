@@ -14,6 +14,8 @@ mod hide;
 mod idempotency;
 #[path = "api/metrics.rs"]
 mod metrics;
+#[path = "api/notifications.rs"]
+mod notifications;
 #[path = "api/paging.rs"]
 mod paging;
 #[path = "api/pull.rs"]

@@ -235,6 +235,7 @@ fn post(id: u64) -> Event {
         link: None,
         reply_to: None,
         repost_of: None,
+        mentions: Vec::new(),
     };
     Event::PostPublished { post, request_id: None }
 }

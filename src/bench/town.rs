@@ -171,6 +171,7 @@ impl Town {
             link: None,
             reply_to: None,
             repost_of: None,
+            mentions: Vec::new(),
         };
         Event::PostPublished { post, request_id: None }
     }
@@ -184,6 +185,7 @@ impl Town {
             link: None,
             reply_to: None,
             repost_of: None,
+            mentions: Vec::new(),
             request_id: None,
             is_retry: false,
         }

@@ -33,6 +33,9 @@ pub struct PostArgs {
     /// The post that this one repeats
     #[arg(long, value_name = "POST_ID")]
     pub repost_of: Option<NonZeroU64>,
+    /// An account that the post mentions; may be said up to ten times
+    #[arg(long = "mention", value_name = "USER")]
+    pub mentions: Vec<UserId>,
     /// A name for this request, at most 64 bytes: repeating it for one author
     /// never makes a second post
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -83,6 +86,7 @@ impl PostArgs {
             repost_of_id: self.repost_of.map_or(0, NonZeroU64::get),
             request_id: self.request_id,
             is_retry: self.retry,
+            mentioned_ids: self.mentions.into_iter().map(u64::from).collect(),
         };
         println!("{}", posts.publish_post(request).await?.into_inner().post_id);
         Ok(())

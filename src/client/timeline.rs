@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use prost_types::Timestamp;
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// The largest page that the API gives.
-const PAGE_SIZE_MAX: u32 = 800;
+pub(super) const PAGE_SIZE_MAX: u32 = 800;
 
 /// Prints a timeline, newest post first.
 #[derive(Args, Clone, Debug)]
@@ -166,15 +167,30 @@ fn print_new(
 }
 
 fn line_of(post: &Post, now: SystemTime) -> String {
-    let created = post
-        .create_time
+    let head = head_of(post.id, post.author_id, post.create_time, now);
+    format!("{head}{}", said_by(post)).trim_end().to_owned()
+}
+
+/// How a line begins: the id, who wrote it, and when.
+pub(super) fn head_of(
+    id: u64,
+    author: u64,
+    create_time: Option<Timestamp>,
+    now: SystemTime,
+) -> String {
+    let created = create_time
         .and_then(|time| {
             let since = Duration::new(time.seconds.try_into().ok()?, time.nanos.try_into().ok()?);
             UNIX_EPOCH.checked_add(since)
         })
-        .unwrap_or_else(|| PostId(post.id).created_at());
+        .unwrap_or_else(|| PostId(id).created_at());
     let age = age_in_words(now.duration_since(created).unwrap_or_default());
-    let mut line = format!("{}  {:>8}  {age:>8}  ", post.id, post.author_id);
+    format!("{id}  {author:>8}  {age:>8}  ")
+}
+
+/// What a post says, in a line.
+pub(super) fn said_by(post: &Post) -> String {
+    let mut line = String::new();
     if post.repost_of_id != 0 {
         line.push_str(&format!("[reposts {}] ", post.repost_of_id));
     }
@@ -183,13 +199,17 @@ fn line_of(post: &Post, now: SystemTime) -> String {
     }
     // A plain repost says what it repeats.
     let said = post.original.as_deref().filter(|_| post.text.is_empty()).unwrap_or(post);
-    // A post must not move the cursor about or begin a line of its own.
-    line.extend(said.text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    line.push_str(&in_one_line(&said.text));
     // One that came from a feed says its link.
     if !said.link.is_empty() && !said.text.ends_with(&said.link) {
         line.push_str(&format!(" {}", said.link));
     }
-    line.trim_end().to_owned()
+    line
+}
+
+/// A text that does not move the cursor about or begin a line of its own.
+pub(super) fn in_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn age_in_words(age: Duration) -> String {

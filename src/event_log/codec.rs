@@ -138,6 +138,7 @@ fn post_to_proto(post: &Post) -> pb::PostPublished {
         reply_to_author_id,
         repost_of_author_id,
         request_id: String::new(),
+        mentioned_ids: post.mentions.iter().map(|user| user.0).collect(),
     }
 }
 
@@ -158,6 +159,7 @@ fn post_from_proto(post: pb::PostPublished) -> Result<Post, CodecError> {
         link: (!post.link.is_empty()).then_some(post.link),
         reply_to: reference(post.reply_to_id, post.reply_to_author_id),
         repost_of: reference(post.repost_of_id, post.repost_of_author_id),
+        mentions: post.mentioned_ids.into_iter().map(UserId).collect(),
     })
 }
 
@@ -173,16 +175,25 @@ mod tests {
         let reference =
             || (post_id(), user()).prop_map(|(post, author)| Reference { post, author });
         let origin = prop_oneof![Just(Origin::Rss), Just(Origin::Shared), Just(Origin::Exclusive)];
-        let post =
-            (
-                (post_id(), user(), ".{0,140}", origin),
-                proptest::option::of("https://[a-z]{1,20}"),
-                proptest::option::of(reference()),
-                proptest::option::of(reference()),
-            )
-                .prop_map(|((id, author, text, origin), link, reply_to, repost_of)| {
-                    Post { id, author, text, origin, link, reply_to, repost_of }
-                });
+        let post = (
+            (post_id(), user(), ".{0,140}", origin),
+            proptest::option::of("https://[a-z]{1,20}"),
+            proptest::option::of(reference()),
+            proptest::option::of(reference()),
+            proptest::collection::vec(user(), 0..4),
+        )
+            .prop_map(
+                |((id, author, text, origin), link, reply_to, repost_of, mentions)| Post {
+                    id,
+                    author,
+                    text,
+                    origin,
+                    link,
+                    reply_to,
+                    repost_of,
+                    mentions,
+                },
+            );
         prop_oneof![
             (post, proptest::option::of("[a-z0-9-]{1,64}"))
                 .prop_map(|(post, request_id)| Event::PostPublished { post, request_id }),

@@ -3,8 +3,8 @@
 //! come. The same health says NOT_SERVING again once it stops.
 //!
 //! Later on it can shut the reads alone: the methods that get and list. Then the
-//! process is not ready, and its health of timelines says NOT_SERVING, while that of
-//! everything else goes on saying SERVING.
+//! process is not ready, and its health of timelines and notifications says NOT_SERVING,
+//! while that of everything else goes on saying SERVING.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -18,10 +18,17 @@ use tower::ServiceExt;
 use crate::telemetry::Readiness;
 
 /// The names that health knows; the empty one stands for the server as a whole.
-const SERVICES: [&str; 5] =
-    ["", "roost.v1.PostService", "roost.v1.GraphService", TIMELINES, "roost.v1.StatusService"];
+const SERVICES: [&str; 6] = [
+    "",
+    "roost.v1.PostService",
+    "roost.v1.GraphService",
+    TIMELINES,
+    NOTIFICATIONS,
+    "roost.v1.StatusService",
+];
 
 const TIMELINES: &str = "roost.v1.TimelineService";
+const NOTIFICATIONS: &str = "roost.v1.NotificationService";
 
 /// The door of a server that may not be ready. Clones are handles of the same.
 #[derive(Clone)]
@@ -80,7 +87,7 @@ impl State {
 
     fn health(&self, service: &str) -> ServingStatus {
         match self.phase {
-            Phase::Open if service == TIMELINES && self.reads_shut.is_some() => {
+            Phase::Open if is_of_reads(service) && self.reads_shut.is_some() => {
                 ServingStatus::NotServing
             }
             Phase::Open => ServingStatus::Serving,
@@ -236,6 +243,11 @@ fn nothing_read(reason: &str) -> String {
     format!("nothing can be read now: {reason}; try again")
 }
 
+/// Whether a service does nothing but read.
+fn is_of_reads(service: &str) -> bool {
+    [TIMELINES, NOTIFICATIONS].contains(&service)
+}
+
 /// Whether a call only reads what the store holds, by the name of its method.
 fn is_read(path: &str) -> bool {
     let is_of_store = !path.contains("Status") && path.starts_with("/roost.");
@@ -353,6 +365,6 @@ mod tests {
             .into_iter()
             .filter(|service| shut.health(service) == ServingStatus::NotServing)
             .collect();
-        assert_eq!(shut, [TIMELINES]);
+        assert_eq!(shut, [TIMELINES, NOTIFICATIONS]);
     }
 }

@@ -15,6 +15,7 @@ pub(super) enum List {
     Blocked = 6,
     HomeStream = 7,
     CatchUp = 8,
+    Notifications = 9,
 }
 
 /// The number of entries to answer with, for what a request asks for.

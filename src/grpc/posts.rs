@@ -152,6 +152,9 @@ pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError
         _ => parse_origin("origin", request.origin)?,
     };
     let reference = |id: u64| (id != 0).then_some(PostId(id));
+    let mut mentions: Vec<UserId> = request.mentioned_ids.into_iter().map(UserId).collect();
+    mentions.sort_unstable();
+    mentions.dedup();
     Ok(Draft {
         author: UserId(request.author_id),
         text: request.text,
@@ -159,6 +162,7 @@ pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError
         link: (!request.link.is_empty()).then_some(request.link),
         reply_to: reference(request.reply_to_id),
         repost_of: reference(request.repost_of_id),
+        mentions,
         request_id: (!request.request_id.is_empty()).then_some(request.request_id),
         is_retry: request.is_retry,
     })
@@ -193,5 +197,6 @@ pub(super) fn post_to_proto(post: &Post) -> v1::Post {
         repost_of_id: post.repost_of.map_or(0, |reference| reference.post.0),
         create_time: Some(Timestamp::from(post.id.created_at())),
         original: None,
+        mentioned_ids: post.mentions.iter().map(|user| user.0).collect(),
     }
 }

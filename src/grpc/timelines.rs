@@ -26,8 +26,8 @@ const PAGE_SIZE_MAX: usize = 800;
 /// Bytes of posts on a page: clients take messages of 4 MiB unless told otherwise.
 const PAGE_BYTES_MAX: usize = 3 << 20;
 
-/// What a post takes in a message beside its text and its link.
-const POST_OVERHEAD_BYTES_MAX: usize = 128;
+/// What a post takes in a message beside its text and its link, with all that it mentions.
+const POST_OVERHEAD_BYTES_MAX: usize = 256;
 /// Posts that a stream sends together, at the most.
 const STREAMED_TOGETHER_MAX: usize = 100;
 

@@ -6,7 +6,7 @@
 //! whose reader hides nobody and asks for everything, is seen as it is.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -85,7 +85,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         let is_looked_at = |id: &PostId| !sees_everything || id.may_be_repost();
         let looked_at: Vec<PostId> = ids.iter().copied().filter(is_looked_at).collect();
         let posts = store.posts(&looked_at).await?;
-        let there = self.originals_there(&posts).await?;
+        let there = originals_there(store, &posts).await?;
         let mut follows = Follows { store, reader: viewer.reader, known: HashMap::new() };
         let mut posts = posts.iter();
         let mut entries = Vec::with_capacity(ids.len());
@@ -108,21 +108,22 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         }
         Ok(entries)
     }
+}
 
-    /// Which of the posts that these repeat are not deleted.
-    async fn originals_there(
-        &self,
-        posts: &[Option<Arc<Post>>],
-    ) -> Result<HashSet<PostId>, StoreError> {
-        let repeated = posts.iter().flatten().filter_map(|post| post.repeats());
-        let originals: HashSet<PostId> = repeated.map(|original| original.post).collect();
-        if originals.is_empty() {
-            return Ok(originals);
-        }
-        let originals: Vec<PostId> = originals.into_iter().collect();
-        let found = self.inner.store.posts(&originals).await?;
-        Ok(found.iter().flatten().map(|post| post.id).collect())
+/// Which of the posts that these repeat are not deleted.
+pub(crate) async fn originals_there(
+    store: &impl Lookups,
+    posts: &[Option<Arc<Post>>],
+) -> Result<HashSet<PostId>, StoreError> {
+    let repeated = posts.iter().flatten().filter_map(|post| post.repeats());
+    // In an order of their own: a simulation must be able to run twice in the same way.
+    let originals: BTreeSet<PostId> = repeated.map(|original| original.post).collect();
+    if originals.is_empty() {
+        return Ok(HashSet::new());
     }
+    let originals: Vec<PostId> = originals.into_iter().collect();
+    let found = store.posts(&originals).await?;
+    Ok(found.iter().flatten().map(|post| post.id).collect())
 }
 
 /// Whom a reader follows, as far as it was asked.

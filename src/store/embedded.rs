@@ -22,6 +22,7 @@ mod graph;
 mod hides;
 mod homes;
 mod id_set;
+mod inboxes;
 mod newest_ids;
 mod posts;
 mod pulled;
@@ -117,6 +118,9 @@ struct Inner {
     cursors: Mutex<HashMap<u32, Vec<Cursor<u32>>>>,
     /// Changes on disk since the last snapshot, by followee.
     follow_changes: slots::Slots<u32>,
+    /// Writes to the lists of each account since they were trimmed; 0 before the first.
+    inbox_writes: slots::Slots<u32>,
+    limits: HomeLimits,
 }
 
 impl EmbeddedStore {
@@ -143,6 +147,8 @@ impl EmbeddedStore {
             applied: Mutex::default(),
             cursors: Mutex::default(),
             follow_changes: slots::Slots::default(),
+            inbox_writes: slots::Slots::default(),
+            limits,
         };
         inner.load()?;
         Ok(Self { inner: Arc::new(inner), blocking: settings.blocking })

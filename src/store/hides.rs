@@ -60,6 +60,11 @@ impl Hides {
         self.contain(post.author) || post.repost_of.is_some_and(|of| self.contain(of.author))
     }
 
+    /// Whether an account is hidden, for whatever reason.
+    pub fn contain(&self, account: UserId) -> bool {
+        [&self.muted, &self.blocked, &self.blocked_by].iter().any(|them| them.contains(&account))
+    }
+
     /// Those who are hidden for this reason, ascending.
     pub fn for_reason(&self, reason: HideReason) -> &BTreeSet<UserId> {
         match reason {
@@ -81,10 +86,6 @@ impl Hides {
         } else {
             accounts.remove(&other);
         }
-    }
-
-    fn contain(&self, account: UserId) -> bool {
-        [&self.muted, &self.blocked, &self.blocked_by].iter().any(|them| them.contains(&account))
     }
 }
 

@@ -24,6 +24,7 @@ mod fold;
 mod followers;
 mod followers_cache;
 mod homes;
+mod inboxes;
 mod info;
 mod keys;
 mod ledger;
@@ -76,7 +77,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "7";
+const VERSION: &str = "8";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]

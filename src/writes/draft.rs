@@ -4,6 +4,8 @@ use crate::domain::{Origin, Post, PostId, Reference, UserId};
 
 /// The longest link, in bytes.
 pub const LINK_BYTES_MAX: usize = 2_048;
+/// How many accounts a post may mention.
+pub const MENTIONS_MAX: usize = 10;
 /// The longest request id, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -22,6 +24,8 @@ pub struct Draft {
     pub reply_to: Option<PostId>,
     /// The post that it repeats.
     pub repost_of: Option<PostId>,
+    /// The accounts that it mentions, ascending, each once.
+    pub mentions: Vec<UserId>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
     /// Whether a request of that name may have made its post before, so that the
@@ -106,7 +110,8 @@ impl Draft {
     /// About how many bytes of memory it takes.
     pub(super) fn size_bytes(&self) -> usize {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        size_of::<Self>() + self.text.len() + len(&self.link) + len(&self.request_id)
+        let mentions = size_of_val(&*self.mentions);
+        size_of::<Self>() + self.text.len() + len(&self.link) + len(&self.request_id) + mentions
     }
 
     /// The post that it makes, and the client's name for the request.
@@ -119,6 +124,7 @@ impl Draft {
             link: self.link,
             reply_to: references.reply_to,
             repost_of: references.repost_of,
+            mentions: self.mentions,
         };
         (post, self.request_id)
     }
@@ -138,6 +144,7 @@ impl Draft {
         if let Some(link) = &self.link {
             check_link(link)?;
         }
+        check_mentions(self.author, &self.mentions)?;
         if let Some(request_id) = &self.request_id
             && request_id.len() > REQUEST_ID_BYTES_MAX
         {
@@ -185,6 +192,21 @@ pub(super) fn check_pair(
     Ok(())
 }
 
+fn check_mentions(author: UserId, mentions: &[UserId]) -> Result<(), FieldError> {
+    let field = "mentioned_ids";
+    if mentions.len() > MENTIONS_MAX {
+        let reason = format!("names {} accounts; the limit is {MENTIONS_MAX}", mentions.len());
+        return Err(FieldError::new(field, reason));
+    }
+    for user in mentions {
+        check_user(field, *user)?;
+        if *user == author {
+            return Err(FieldError::new(field, format!("names account {user}, the author itself")));
+        }
+    }
+    Ok(())
+}
+
 fn check_link(link: &str) -> Result<(), FieldError> {
     if link.len() > LINK_BYTES_MAX {
         let reason = format!("has {} bytes; the limit is {LINK_BYTES_MAX}", link.len());
@@ -210,6 +232,7 @@ mod tests {
             link: None,
             reply_to: None,
             repost_of: None,
+            mentions: Vec::new(),
             request_id: None,
             is_retry: false,
         }
@@ -247,6 +270,19 @@ mod tests {
         ] {
             let draft = Draft { link: Some(link.to_owned()), ..draft("hello") };
             assert_eq!(bad_field(&draft), (!good).then_some("link"), "{link}");
+        }
+    }
+
+    #[test]
+    fn a_post_mentions_a_few_others() {
+        let mentioning = |users: &[u64]| Draft {
+            mentions: users.iter().copied().map(UserId).collect(),
+            ..draft("hello")
+        };
+        let ten: Vec<u64> = (2..12).collect();
+        assert_eq!(bad_field(&mentioning(&ten)), None);
+        for bad in [&[0, 2][..], &[1, 2], &(2..13).collect::<Vec<u64>>()] {
+            assert_eq!(bad_field(&mentioning(bad)), Some("mentioned_ids"), "{bad:?}");
         }
     }
 

@@ -19,8 +19,10 @@ use roost::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
         ImportFollowsRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
         ListHomeTimelineRequest, ListHomeTimelineResponse, PublishPostRequest, UnfollowRequest,
-        graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,
-        status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
+        graph_service_client::GraphServiceClient,
+        notification_service_client::NotificationServiceClient,
+        post_service_client::PostServiceClient, status_service_client::StatusServiceClient,
+        timeline_service_client::TimelineServiceClient,
     },
     store::redis::config::RedisConfig,
 };
@@ -251,6 +253,10 @@ impl Roost {
 
     pub fn timelines(&self) -> TimelineServiceClient<Channel> {
         TimelineServiceClient::new(self.channel())
+    }
+
+    pub fn notifications(&self) -> NotificationServiceClient<Channel> {
+        NotificationServiceClient::new(self.channel())
     }
 
     pub async fn try_publish(&self, request: PublishPostRequest) -> Result<u64, Status> {

@@ -50,6 +50,8 @@ fn the_tour_goes_as_the_readme_tells_it() {
     assert_eq!(by_hand.run(&["block", "2", "1"]), "2 blocks 1\n");
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&snowing]]);
     assert_eq!(by_hand.run(&["unblock", "2", "1"]), "2 does not block 1\n");
+    let noticed = by_hand.run(&["notifications", "3"]);
+    assert_starts(&noticed, &[(&repost, "reposts you: "), (&answer, "answers you: ")]);
     assert_eq!(by_hand.run(&["delete", &snowing]), format!("deleted {snowing}\n"));
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&morning]]);
 
@@ -152,6 +154,14 @@ fn assert_shows(timeline: &str, posts: &[&[&str]]) {
     for (line, parts) in lines.into_iter().zip(posts) {
         assert!(line.starts_with(parts[0]), "{parts:?} in {timeline}");
         assert!(parts.iter().all(|part| line.contains(part)), "{parts:?} in {timeline}");
+    }
+}
+
+/// Each line begins with an id and has a text.
+fn assert_starts(lines: &str, expected: &[(&str, &str)]) {
+    assert_eq!(lines.lines().count(), expected.len(), "{lines}");
+    for (line, (id, text)) in lines.lines().zip(expected) {
+        assert!(line.starts_with(id) && line.contains(text), "{id} {text:?} in {lines}");
     }
 }
 

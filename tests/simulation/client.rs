@@ -123,6 +123,7 @@ impl Client {
             link: None,
             reply_to: None,
             repost_of: None,
+            mentions: Vec::new(),
         };
         let event = Event::PostPublished { post, request_id: Some(request_id) };
         let partition = partition_of(author, PARTITIONS);
@@ -156,6 +157,12 @@ impl Client {
         }
     }
 
+    fn mentions(&self, author: UserId) -> Vec<UserId> {
+        let few = if self.faults.chance(40) { self.faults.pick(1..3) } else { 0 };
+        let users: BTreeSet<UserId> = (0..few).map(|_| self.author()).collect();
+        users.into_iter().filter(|user| *user != author).collect()
+    }
+
     fn draft(&self, author: UserId) -> Draft {
         let author = if self.faults.chance(70) { author } else { self.author() };
         let request_id = match self.faults.pick(0..10) {
@@ -174,6 +181,7 @@ impl Client {
             link: None,
             reply_to: None,
             repost_of,
+            mentions: self.mentions(author),
             request_id: request_id.map(|number| number.to_string()),
             is_retry: self.faults.chance(20),
         }

@@ -15,8 +15,8 @@ use roost::{
     domain::{Event, Post, PostId, UserId},
     store::{
         Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeEnd, HomeRead, Homes,
-        Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed,
-        StoreError, StoreSize, embedded::EmbeddedStore,
+        Inboxes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume,
+        Resumed, StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -495,6 +495,12 @@ impl Lookups for FaultyStore {
 
     async fn size(&self) -> Result<StoreSize, StoreError> {
         between_points!(self, self.store.size())
+    }
+}
+
+impl Inboxes for FaultyStore {
+    async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
+        between_points!(self, self.store.notifications(account))
     }
 }
 

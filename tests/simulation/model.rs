@@ -18,6 +18,8 @@ const NEAR_MAX: usize = 40;
 
 #[derive(Debug, Default)]
 pub struct Model {
+    /// Every post that counts, and who is told of it, deleted or not.
+    pub told: BTreeMap<PostId, BTreeSet<UserId>>,
     /// The posts that are there, by id.
     pub posts: BTreeMap<PostId, UserId>,
     /// What plain reposts repeat, deleted or not.
@@ -58,6 +60,10 @@ impl Model {
                     }
                     model.posts.insert(post.id, post.author);
                     model.authors.insert(post.id, post.author);
+                    let of_others = [post.reply_to, post.repost_of].into_iter().flatten();
+                    let told = post.mentions.iter().copied().chain(of_others.map(|it| it.author));
+                    let told = told.filter(|user| *user != post.author).collect();
+                    model.told.insert(post.id, told);
                     if let Some(original) = post.repost_of {
                         model.repeated.insert(post.id, original.author);
                         if post.text.is_empty() {
@@ -132,6 +138,18 @@ impl Model {
         let is_read = |author| author == reader || self.follows.contains(&(reader, author));
         let of_those = self.posts.iter().rev().filter(|(_, author)| is_read(**author));
         of_those.map(|(id, _)| *id).collect()
+    }
+
+    /// The posts that are left of those that the reader was told of last.
+    pub fn notifications(&self, reader: UserId, count_max: usize) -> Vec<PostId> {
+        let told = self.told.iter().rev().filter(|(_, users)| users.contains(&reader));
+        let kept = told.take(count_max).map(|(id, _)| *id);
+        let is_there = |id: &PostId| {
+            let original = self.reposts.get(id).is_none_or(|of| self.posts.contains_key(of));
+            original && self.posts.contains_key(id)
+        };
+        let is_shown = |id: &PostId| is_there(id) && !self.hides(reader, self.authors[id]);
+        kept.filter(is_shown).collect()
     }
 
     fn hides(&self, reader: UserId, author: UserId) -> bool {

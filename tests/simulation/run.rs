@@ -14,6 +14,7 @@ use roost::{
     event_log::EventLog,
     fanout::{self, Progress, WorkerPool},
     home_timeline::{Filter, HomeTimelines},
+    inbox,
     post_id::PostIds,
     store::{
         Accounts, Floor, Lookups,
@@ -58,6 +59,8 @@ pub struct Totals {
     pub hidden: u64,
     /// Authors who are pulled in the end.
     pub pulled: u64,
+    /// Posts that accounts are told of.
+    pub notified: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
 }
@@ -75,6 +78,7 @@ impl Totals {
         self.resumed_fanouts += other.resumed_fanouts;
         self.hidden += other.hidden;
         self.pulled += other.pulled;
+        self.notified += other.notified;
         self.fingerprint ^= other.fingerprint;
     }
 }
@@ -354,6 +358,10 @@ impl Simulation {
             assert!(told.is_none_or(|told| told <= marker), "{told:?} of {user} is lost");
         }
         for user in (1..=USERS).map(UserId) {
+            let told = inbox::notifications(&*engine.store, user, None, CAP).await.unwrap();
+            let told: Vec<PostId> = told.entries.iter().map(|post| post.id).collect();
+            assert_eq!(told, model.notifications(user, CAP), "what {user} is told of");
+            self.totals.notified += told.len() as u64;
             // Twice: as delivered, and with page sizes of another kind.
             for _ in 0..2 {
                 self.check_home(engine, &model, user).await;

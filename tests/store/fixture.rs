@@ -255,6 +255,7 @@ pub fn post_of(id: u64, author: UserId) -> Post {
         link: None,
         reply_to: None,
         repost_of: None,
+        mentions: Vec::new(),
     }
 }
 

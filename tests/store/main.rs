@@ -4,6 +4,7 @@
 mod behaviours;
 mod fixture;
 mod homes;
+mod inboxes;
 mod ledger;
 mod model;
 mod redis;

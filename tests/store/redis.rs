@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     CAP, Redis, behaviours,
     fixture::{ANN, BOB, CEM, NONE, PARTITION, World, deleted, followed, named, newest, post},
+    inboxes::mentioning,
     slots::cluster,
 };
 
@@ -30,6 +31,7 @@ behaviours::behaviours!(redis_cluster:
     a_watermark_that_has_gone_before_its_slot_stops_nobody
     nothing_is_pushed_to_those_who_are_known_to_sleep_until_they_wake
     a_list_that_grows_for_ever_is_trimmed_and_its_floor_is_the_newest_that_it_lost
+    what_an_account_is_told_of_is_trimmed
     a_store_is_of_one_log_and_one_group
 );
 
@@ -140,6 +142,17 @@ async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {
     other.delivered(PARTITION, 3, &[]).await.unwrap();
     assert_eq!(other.resume(PARTITION, 12).await.unwrap().marks.delivered, Some(3));
     assert_eq!(history().await, since_loss);
+}
+
+async fn what_an_account_is_told_of_is_trimmed(backend: Redis) {
+    let mut world = World::new(backend).await;
+    let mut redis = world.backend.connect().await;
+    let len_max = world.store.entries_max();
+    for id in 1..=3 * CAP as u64 {
+        world.apply(&[mentioning(id, ANN, &[BOB])]).await;
+        let len: usize = redis.llen(format!("n:{BOB}")).await.unwrap();
+        assert!(len <= len_max && len >= CAP.min(id as usize), "{len} after {id}");
+    }
 }
 
 async fn a_store_is_of_one_log_and_one_group(backend: Redis) {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{Event, PostId, UserId},
-    store::{StoreError, hides::hide_changes},
+    store::{StoreError, hides::hide_changes, inboxes::inbox_entries, notified},
 };
 
 /// An account's follow changes on disk are replaced by a snapshot once there are
@@ -63,7 +63,7 @@ impl Inner {
     }
 
     /// The handles of these users, some of which may become known by this.
-    fn number(&self, users: &[UserId]) -> Result<(Vec<u32>, Vec<UserId>), StoreError> {
+    pub(super) fn number(&self, users: &[UserId]) -> Result<(Vec<u32>, Vec<UserId>), StoreError> {
         let mut new = Vec::new();
         let numbers = self
             .accounts
@@ -116,6 +116,7 @@ impl Inner {
             self.apply_to_disk(partition, first_offset, new, &duplicates)?;
             self.apply_to_memory(new, &duplicates)?;
             self.write_snapshots(partition, first_offset + new.len() as u64, new)?;
+            self.trim_inboxes(partition, first_offset + new.len() as u64, new)?;
             self.lock_applied().insert(partition, first_offset + new.len() as u64);
             absent.extend(duplicates);
         }
@@ -139,6 +140,9 @@ impl Inner {
                     greatest_post = greatest_post.max(post.id.0);
                     if duplicates.binary_search(&post.id).is_err() {
                         batch.add_post(post, request_id.as_deref());
+                        for (account, list, id) in inbox_entries([post]) {
+                            batch.add_to_inbox(account, list, id);
+                        }
                     }
                 }
                 Event::PostDeleted { post, author } => batch.remove_post(*post, *author),
@@ -209,7 +213,7 @@ impl Inner {
         Ok(())
     }
 
-    fn mark(&self, next_offset: u64) -> Mark {
+    pub(super) fn mark(&self, next_offset: u64) -> Mark {
         Mark { next_offset, greatest_post: self.greatest_post.load(Ordering::Relaxed) }
     }
 
@@ -262,8 +266,10 @@ impl Inner {
                 Event::Unfollowed { follower, .. } => users.push(*follower),
                 Event::MuteChanged { muted: other, .. }
                 | Event::BlockChanged { blocked: other, .. } => users.push(*other),
-                Event::PostPublished { .. }
-                | Event::PostDeleted { .. }
+                Event::PostPublished { post, .. } => {
+                    users.extend(notified(post).into_iter().map(|(user, _)| user));
+                }
+                Event::PostDeleted { .. }
                 | Event::ReadMarkerMoved { .. }
                 | Event::PullChanged { .. } => {}
             }

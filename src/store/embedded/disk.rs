@@ -10,12 +10,15 @@
 //! | `read_markers` | reader | the newest post that it has read |
 //! | `pulled` | author | nothing: its posts are pulled |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
+//! | `inboxes` | account, list, post | nothing: the account is told of the post |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a
 //! mark of how far the partition's events have come, under a key that starts with
 //! the id 0, which is nobody's. A keyspace is recovered in the order in which it
 //! was written, so whatever is lost at its end, by a loss of power or by damage,
 //! takes the mark along: the store resumes from the least mark and is whole again.
+
+mod inboxes;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -41,6 +44,7 @@ pub(super) struct Disk {
     hides: Keyspace,
     read_markers: Keyspace,
     pulled: Keyspace,
+    inboxes: Keyspace,
 }
 
 /// How far a partition's events have come.
@@ -69,6 +73,7 @@ impl Disk {
             hides: keyspace("hides")?,
             read_markers: keyspace("read_markers")?,
             pulled: keyspace("pulled")?,
+            inboxes: keyspace("inboxes")?,
             database,
             dir: name,
         })
@@ -93,10 +98,10 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 8] {
-        let Self { accounts, posts, author_posts, requests, .. } = self;
-        let Self { follows, hides, read_markers, pulled, .. } = self;
-        [accounts, posts, author_posts, requests, follows, hides, read_markers, pulled]
+    fn keyspaces(&self) -> [&Keyspace; 9] {
+        let Self { accounts, posts, author_posts, requests, follows, .. } = self;
+        let Self { hides, read_markers, pulled, inboxes, .. } = self;
+        [accounts, posts, author_posts, requests, follows, hides, read_markers, pulled, inboxes]
     }
 
     pub(super) fn batch(&self) -> DiskBatch<'_> {

@@ -33,7 +33,8 @@ struct PostWeighter;
 impl Weighter<PostId, Arc<Post>> for PostWeighter {
     fn weight(&self, _: &PostId, post: &Arc<Post>) -> u64 {
         let link_len = post.link.as_ref().map_or(0, String::len);
-        POST_OVERHEAD_BYTES + (post.text.len() + link_len) as u64
+        let mentions = size_of_val(&*post.mentions);
+        POST_OVERHEAD_BYTES + (post.text.len() + link_len + mentions) as u64
     }
 }
 

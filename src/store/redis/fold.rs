@@ -116,6 +116,7 @@ impl<'a> Fold<'a> {
                         }
                         fold.requests.push((post.author, request_id, this));
                     }
+                    fold.accounts.extend(&post.mentions);
                     fold.posts.push(post);
                 }
                 Event::PostDeleted { post, author } => {

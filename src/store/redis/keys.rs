@@ -11,6 +11,7 @@
 //! | `fg:<account>` | set | whom it follows |
 //! | `hd:<reader>` | set | whom it does not see: muted (`m`), blocked (`b`), by whom it is blocked (`B`) |
 //! | `rm:<reader>` | string | the newest post that it has read |
+//! | `n:<account>` | list | the posts that it is told of, ascending |
 //! | `k:<bucket>` | set | accounts that follows and deletions have named |
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
 //! | `roost:node:<n>` | string | which process has a node number |
@@ -21,7 +22,10 @@
 //! | `roost:watermark:{<n>}` | hash | on every node, how far each partition had come |
 
 use super::{resp::HomeKey, slots};
-use crate::domain::{PostId, UserId};
+use crate::{
+    domain::{PostId, UserId},
+    store::inboxes::InboxList,
+};
 
 /// Accounts are noted in so many sets: small ones cost 8 bytes a member.
 const KNOWN_BUCKETS: u64 = 65_536;
@@ -75,6 +79,11 @@ pub(super) fn read_marker(reader: UserId) -> Vec<u8> {
     format!("rm:{reader}").into_bytes()
 }
 
+/// What an account is told of.
+pub(super) fn inbox(account: UserId, list: InboxList) -> Vec<u8> {
+    format!("{}:{account}", char::from(list.byte())).into_bytes()
+}
+
 pub(super) fn known(account: UserId) -> Vec<u8> {
     format!("k:{}", account.0 % KNOWN_BUCKETS).into_bytes()
 }
@@ -96,7 +105,7 @@ pub(super) fn watermark(slot: u16) -> Vec<u8> {
 pub(super) fn is_derived(key: &[u8]) -> bool {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let of = |start: &str| key.strip_prefix(start.as_bytes());
-    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "k:"];
+    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "n:", "k:"];
     let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
         || key == PULLED
@@ -129,6 +138,7 @@ mod tests {
             following(UserId(7)),
             hides(UserId(7)),
             read_marker(UserId(7)),
+            inbox(UserId(7), InboxList::Notifications),
             known(UserId(7)),
             DELETED.to_vec(),
             PULLED.to_vec(),

@@ -269,6 +269,7 @@ impl Inner {
         self.write_readers(&fold).await?;
         self.write_pulled(&fold.pulled).await?;
         self.write_author_lists(&fold, newest).await?;
+        self.write_inboxes(&fold).await?;
         self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
         let marks: [Mark<'_>; 2] = [("applied", &next_offset), ("greatest_post", &greatest_post)];

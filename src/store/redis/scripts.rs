@@ -38,7 +38,9 @@ macro_rules! script {
 
 /// Those that workers run over connections of their own.
 pub(super) fn of_workers() -> Arc<[&'static str]> {
-    [&INSERT_POSTS, &MERGE, &TAKE, &TRIM, &MOVE_READ_MARKER].map(Script::text).into()
+    [&INSERT_POSTS, &INSERT_CAPPED, &MERGE, &TAKE, &TRIM, &MOVE_READ_MARKER]
+        .map(Script::text)
+        .into()
 }
 
 /// A script that can compare two ids.
@@ -114,6 +116,37 @@ for _, id in ipairs(ARGV) do
     end
   end
 end
+return 1
+"
+    )
+);
+
+// Puts ids into a list that ascends and keeps its newest. KEYS: the list. ARGV: how many it
+// keeps, with how many it is trimmed to that, ids. One that is older than all of a list that
+// has as many as it keeps is left out: it may be one that was dropped.
+script!(
+    INSERT_CAPPED,
+    with_less!(
+        r"
+local kept = tonumber(ARGV[1])
+local len = redis.call('LLEN', KEYS[1])
+for at = 3, #ARGV do
+  local id = ARGV[at]
+  local last = redis.call('LINDEX', KEYS[1], -1)
+  if not last or less(last, id) then
+    len = redis.call('RPUSH', KEYS[1], id)
+  elseif last ~= id then
+    local all = redis.call('LRANGE', KEYS[1], 0, -1)
+    local place = #all
+    while place > 0 and less(id, all[place]) do place = place - 1 end
+    if place == 0 and len < kept then
+      len = redis.call('LPUSH', KEYS[1], id)
+    elseif place > 0 and all[place] ~= id then
+      len = redis.call('LINSERT', KEYS[1], 'AFTER', all[place], id)
+    end
+  end
+end
+if len > tonumber(ARGV[2]) then redis.call('LTRIM', KEYS[1], -kept, -1) end
 return 1
 "
     )

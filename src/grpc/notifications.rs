@@ -1,0 +1,59 @@
+//! `roost.v1.NotificationService`.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    page::{self, List},
+};
+use crate::{
+    domain::{Post, PostId, UserId},
+    event_log::EventLog,
+    inbox,
+    proto::v1,
+    store::{NotifyReason, Store, notified},
+    writes::check_user,
+};
+
+const PAGE_SIZE_DEFAULT: usize = 20;
+const PAGE_SIZE_MAX: usize = 800;
+
+#[tonic::async_trait]
+impl<L: EventLog, S: Store> v1::notification_service_server::NotificationService for Api<L, S> {
+    async fn list_notifications(
+        &self,
+        request: Request<v1::ListNotificationsRequest>,
+    ) -> Result<Response<v1::ListNotificationsResponse>, Status> {
+        let v1::ListNotificationsRequest { user_id, page_size, page_token } = request.into_inner();
+        let user = UserId(user_id);
+        check_user("user_id", user)?;
+        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let count_max = count_max.min(self.posts_max());
+        let before = page::parse(&page_token, List::Notifications, user_id)?.map(PostId);
+        let page = inbox::notifications(&*self.store, user, before, count_max).await?;
+        let next_page_token = match page.entries.last() {
+            Some(last) if page.more => page::token(List::Notifications, user_id, last.id.0),
+            _ => String::new(),
+        };
+        let posts: Vec<_> = page.entries.iter().cloned().map(Some).collect();
+        let shown = self.with_originals(&posts).await?;
+        let notifications = page
+            .entries
+            .iter()
+            .zip(shown)
+            .map(|(post, shown)| v1::Notification { post: shown, reasons: reasons(post, user) });
+        let notifications = notifications.collect();
+        Ok(Response::new(v1::ListNotificationsResponse { notifications, next_page_token }))
+    }
+}
+
+/// Why a reader is told of a post.
+fn reasons(post: &Post, reader: UserId) -> Vec<i32> {
+    let reasons = notified(post).into_iter().filter(|(user, _)| *user == reader);
+    let reasons = reasons.map(|(_, reason)| match reason {
+        NotifyReason::Mention => v1::NotificationReason::Mention.into(),
+        NotifyReason::Reply => v1::NotificationReason::Reply.into(),
+        NotifyReason::Repost => v1::NotificationReason::Repost.into(),
+    });
+    reasons.collect()
+}

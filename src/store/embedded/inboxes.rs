@@ -1,0 +1,94 @@
+//! What accounts are told of, and how it stays bounded.
+
+use std::collections::BTreeMap;
+
+use super::{EmbeddedStore, Inner};
+use crate::{
+    domain::{Event, PostId, UserId},
+    store::{
+        Inboxes, StoreError,
+        inboxes::{InboxList, inbox_entries},
+    },
+};
+
+impl Inboxes for EmbeddedStore {
+    async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
+        let ids = self.inbox(account, InboxList::Notifications).await?;
+        Ok(ids.into_iter().map(PostId).collect())
+    }
+}
+
+impl EmbeddedStore {
+    async fn inbox(&self, account: UserId, list: InboxList) -> Result<Vec<u64>, StoreError> {
+        self.run_blocking(move |inner| inner.disk.inbox(account, list, inner.limits.cap)).await
+    }
+}
+
+impl Inner {
+    /// Trims the lists that these events have grown, once they are on disk. To count a list is
+    /// to walk through it, so that is done once in a tenth of what it keeps, and when it is
+    /// written the first time since the store was opened.
+    pub(super) fn trim_inboxes(
+        &self,
+        partition: u32,
+        next_offset: u64,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        let posts = events.iter().filter_map(|event| match event {
+            Event::PostPublished { post, .. } => Some(post),
+            _ => None,
+        });
+        let mut grown = BTreeMap::<UserId, u32>::new();
+        for (account, ..) in inbox_entries(posts) {
+            *grown.entry(account).or_default() += 1;
+        }
+        let slack = (self.limits.entries_max - self.limits.cap) as u32;
+        let mut batch = None;
+        for (user, count) in grown {
+            let account = self.number(&[user])?.0[0];
+            let is_due = self.inbox_writes.with(account, |writes| {
+                let is_due = *writes == 0 || *writes + count > slack;
+                *writes = if is_due { 1 } else { *writes + count };
+                is_due
+            });
+            if is_due {
+                let batch = batch.get_or_insert_with(|| self.disk.batch());
+                for list in InboxList::ALL {
+                    batch.trim_inbox(user, list, self.limits.cap)?;
+                }
+            }
+        }
+        batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Post,
+        store::{Ledger, embedded::Settings},
+    };
+
+    #[tokio::test]
+    async fn lists_are_trimmed_within_a_process_and_over_many() {
+        const CAP: usize = 20;
+        let (author, reader) = (UserId(1), UserId(2));
+        let dir = tempfile::tempdir().unwrap();
+        let mut id = 0;
+        for events_of_process in [1, 3, 1, 50, 2, 1, 1, 1, 1, 1, 1, 1] {
+            let settings = Settings { home_timeline_cap: CAP, ..Settings::default() };
+            let store = EmbeddedStore::open(dir.path(), settings).unwrap();
+            for _ in 0..events_of_process {
+                id += 1;
+                let post = Post { mentions: vec![reader], ..Post::plain(PostId(id), author) };
+                let event = Event::PostPublished { post, request_id: None };
+                store.apply(0, id - 1, [event].into()).await.unwrap();
+                let kept = store.inner.disk.inbox(reader, InboxList::Notifications, usize::MAX);
+                let kept = kept.unwrap().len();
+                let entries_max = store.inner.limits.entries_max;
+                assert!(kept <= entries_max && kept >= CAP.min(id as usize), "{kept} of {id}");
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What accounts are told of: lists that many partitions write.
+
+use std::collections::BTreeSet;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use roost::{
+    domain::{Event, Post, PostId, Reference, UserId},
+    store::{Inboxes, Ledger, Lookups},
+};
+
+use crate::{
+    Backend, CAP,
+    fixture::{ANN, BOB, CEM, NONE, World, deleted, numbers, post_of},
+    on_every_backend,
+    seed::seed,
+};
+
+on_every_backend! {
+    a_post_is_told_to_those_whom_it_concerns
+    the_newest_are_kept_in_whatever_order_they_come_and_however_often
+    the_newest_are_kept_over_many_starts
+}
+
+async fn a_post_is_told_to_those_whom_it_concerns(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let reference = |author| Some(Reference { post: PostId(10), author });
+    world
+        .apply(&[
+            mentioning(10, ANN, &[BOB, CEM]),
+            told(Post { reply_to: reference(BOB), ..post_of(11, ANN) }),
+            told(Post { repost_of: reference(CEM), ..post_of(12, ANN) }),
+            told(Post { reply_to: reference(ANN), ..post_of(13, ANN) }),
+            named(14, "a"),
+            named(15, "a"),
+            mentioning(16, ANN, &[BOB]),
+        ])
+        .await;
+    world.apply(&[deleted(16, ANN)]).await;
+    world.apply(&[named(17, "a")]).await;
+    for _ in 0..2 {
+        assert_eq!(existing_of(&world, BOB).await, [14, 11, 10]);
+        assert_eq!(existing_of(&world, CEM).await, [12, 10]);
+        assert_eq!(existing_of(&world, ANN).await, NONE);
+        assert!(world.store.exists(CEM).await.unwrap(), "whom it names is known");
+        world = world.reopen().await;
+    }
+}
+
+/// Three partitions at once, each in its own order, with events that are read again.
+async fn the_newest_are_kept_in_whatever_order_they_come_and_however_often(backend: impl Backend) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let world = World::new(backend).await;
+    let mut logs: [Vec<Event>; 3] = Default::default();
+    let mut all = BTreeSet::new();
+    for partition in 1..3 {
+        world.store.resume(partition, 0).await.unwrap();
+    }
+    for step in 0..6 * CAP as u64 {
+        let partition = rng.random_range(0..3);
+        let author = UserId(partition as u64 + 100);
+        let log = &mut logs[partition];
+        let mut next = log.len();
+        for _ in 0..rng.random_range(1..4) {
+            // A partition that is late, and one whose posts overtook each other.
+            let lag = if rng.random_bool(0.2) { 3_000 } else { 5 };
+            let id = 50_000 + 100 * step - rng.random_range(0..lag) * 10 + partition as u64;
+            log.push(mentioning(id, author, &[BOB]));
+            all.insert(id);
+        }
+        if rng.random_bool(0.2) {
+            // Another worker takes it over, and reads some again.
+            world.store.resume(partition as u32, log.len() as u64).await.unwrap();
+            next = rng.random_range(0..=next);
+        }
+        let events = log[next..].into();
+        world.store.apply(partition as u32, next as u64, events).await.unwrap();
+        let expected: Vec<u64> = all.iter().rev().take(CAP).copied().collect();
+        assert_eq!(told_to(&world, BOB).await, expected, "step {step}");
+    }
+}
+
+async fn the_newest_are_kept_over_many_starts(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let mut id = 0;
+    for _ in 0..2 * CAP {
+        id += 1;
+        world.apply(&[mentioning(id, ANN, &[BOB])]).await;
+        world = world.reopen().await;
+    }
+    let newest: Vec<u64> = (1..=id).rev().take(CAP).collect();
+    assert_eq!(told_to(&world, BOB).await, newest);
+}
+
+async fn told_to<B: Backend>(world: &World<B>, user: UserId) -> Vec<u64> {
+    numbers(&world.store.notifications(user).await.unwrap())
+}
+
+/// Those of which the post is there.
+async fn existing_of<B: Backend>(world: &World<B>, user: UserId) -> Vec<u64> {
+    world.existing(&told_to(world, user).await).await
+}
+
+pub fn told(post: Post) -> Event {
+    Event::PostPublished { post, request_id: None }
+}
+
+pub fn mentioning(id: u64, author: UserId, mentions: &[UserId]) -> Event {
+    told(Post { mentions: mentions.to_vec(), ..post_of(id, author) })
+}
+
+fn named(id: u64, request_id: &str) -> Event {
+    let post = Post { mentions: vec![BOB], ..post_of(id, ANN) };
+    Event::PostPublished { post, request_id: Some(request_id.to_owned()) }
+}
