@@ -5,11 +5,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 const PROTO_ROOT: &str = "proto";
-const PROTO_FILES: [&str; 6] = [
+const PROTO_FILES: [&str; 7] = [
     "roost/v1/posts.proto",
     "roost/v1/graph.proto",
     "roost/v1/timelines.proto",
     "roost/v1/notifications.proto",
+    "roost/v1/messages.proto",
     "roost/v1/status.proto",
     "roost/log/v1/event.proto",
 ];

@@ -15,9 +15,8 @@ use crate::{
     app::AppError,
     bench::{BenchArgs, BenchError},
     client::{
-        ClientError, DeleteArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs,
-        NotificationsArgs, PostArgs,
-        TimelineArgs, UnfollowArgs,
+        ClientError, DeleteArgs, DeleteMessageArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs,
+        MessageArgs, MessagesArgs, NotificationsArgs, PostArgs, TimelineArgs, UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
     rss::{RssArgs, RssError},
@@ -66,6 +65,12 @@ enum Command {
     Timeline(TimelineArgs),
     /// Read what an account is told of: mentions, answers and reposts
     Notifications(NotificationsArgs),
+    /// Send a direct message
+    Message(MessageArgs),
+    /// Read direct messages
+    Messages(MessagesArgs),
+    /// Delete a direct message
+    DeleteMessage(DeleteMessageArgs),
     /// Import a follow graph from an edge list
     Import(ImportArgs),
     /// Poll feeds and post what is new in them
@@ -134,6 +139,9 @@ impl Command {
             Self::Push(args) => args.push().await?,
             Self::Timeline(args) => args.run().await?,
             Self::Notifications(args) => args.run().await?,
+            Self::Message(args) => args.run().await?,
+            Self::Messages(args) => args.run().await?,
+            Self::DeleteMessage(args) => args.run().await?,
             Self::Import(args) => args.run().await?,
             Self::Rss(args) => args.run().await?,
             Self::Load(args) => args.run().await?,

@@ -1,5 +1,6 @@
 //! The commands that one types by hand: `post`, `follow`, `unfollow`, `mute`, `unmute`,
-//! `block`, `unblock`, `pull`, `push`, `timeline`, `notifications`, `delete` and `import`.
+//! `block`, `unblock`, `pull`, `push`, `timeline`, `notifications`, `message`,
+//! `messages`, `delete-message`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
 //! gRPC and prints to stdout. Nothing here knows how Roost works inside; what
@@ -14,6 +15,7 @@ pub mod graph_import;
 mod hide;
 mod import;
 mod interrupt;
+mod messages;
 mod notifications;
 pub(crate) mod page;
 mod post;
@@ -29,6 +31,7 @@ pub use follow::{FollowArgs, UnfollowArgs};
 pub use hide::HideArgs;
 pub use import::ImportArgs;
 pub(crate) use interrupt::Interrupt;
+pub use messages::{DeleteMessageArgs, MessageArgs, MessagesArgs};
 pub use notifications::NotificationsArgs;
 pub use post::{DeleteArgs, PostArgs};
 pub use timeline::TimelineArgs;

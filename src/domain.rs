@@ -79,6 +79,32 @@ impl FromStr for PostId {
     }
 }
 
+/// A direct message. Its number comes from where those of posts come from, and is never that
+/// of a post; its type is its own, so that nothing that reads posts can ask for one. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+impl MessageId {
+    /// When the message was accepted, as far as its node's clock knew.
+    pub fn created_at(self) -> SystemTime {
+        PostId(self.0).created_at()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// How a post came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -125,6 +151,19 @@ pub struct Reference {
     pub post: PostId,
     /// Whose.
     pub author: UserId,
+}
+
+/// A message that is for its recipients alone; it never changes, it can only be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its id, which also says when it was accepted.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Who may read it, ascending, each once, its sender not among them.
+    pub recipients: Vec<UserId>,
+    /// What it says.
+    pub text: String,
 }
 
 /// What the event log holds, in the order in which it happened to an author.
@@ -192,13 +231,28 @@ pub enum Event {
         /// Whether they are pulled.
         pulled: bool,
     },
+    /// A direct message was accepted.
+    MessageSent {
+        /// The message.
+        message: Message,
+        /// The client's own name for the request. Of several events with one sender and one
+        /// request id, only the first makes a message.
+        request_id: Option<String>,
+    },
+    /// A direct message was deleted.
+    MessageDeleted {
+        /// Which one.
+        message: MessageId,
+        /// Whose.
+        sender: UserId,
+    },
 }
 
 impl Event {
     /// The account whose partition the event belongs to: the author of a post,
     /// the followee of a follow. So the posts of an author and the changes of
-    /// its followers are in one partition and in one order. Whom an account hides, and how far it has
-    /// read, is in its own.
+    /// its followers are in one partition and in one order. Whom an account hides, how far it has
+    /// read, and what messages it sends, is in its own.
     pub fn key(&self) -> UserId {
         match self {
             Self::PostPublished { post, .. } => post.author,
@@ -208,6 +262,8 @@ impl Event {
             Self::BlockChanged { blocker, .. } => *blocker,
             Self::ReadMarkerMoved { reader, .. } => *reader,
             Self::PullChanged { author, .. } => *author,
+            Self::MessageSent { message, .. } => message.sender,
+            Self::MessageDeleted { sender, .. } => *sender,
         }
     }
 }

@@ -4,6 +4,7 @@ mod calls;
 mod gate;
 mod graph;
 mod home_stream;
+mod messages;
 mod notifications;
 mod page;
 mod posts;
@@ -95,6 +96,7 @@ pub fn routes<L: EventLog, S: Store>(
     let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
     let notifications =
         v1::notification_service_server::NotificationServiceServer::new(api.clone());
+    let messages = v1::message_service_server::MessageServiceServer::new(api.clone());
     let status = v1::status_service_server::StatusServiceServer::new(api);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -105,6 +107,7 @@ pub fn routes<L: EventLog, S: Store>(
         .add_service(graph)
         .add_service(timelines)
         .add_service(notifications)
+        .add_service(messages)
         .add_service(status)
         .add_service(reflection().build_v1()?)
         // Many tools still ask for the older one.
@@ -124,6 +127,7 @@ impl From<WriteError> for Status {
         match error {
             WriteError::Field(error) => error.into(),
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
+            WriteError::UnknownMessage { message: id, .. } => not_found("message", id.0, message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
             WriteError::Busy

@@ -1,5 +1,5 @@
-//! Reading what an account is told of: its notifications, without those that are hidden or
-//! gone.
+//! Reading what an account is told of: its notifications and its messages, without those that
+//! are hidden or gone.
 //!
 //! ```text
 //!  read ──► whom the reader hides ──► the ids of the list ──► look up ──► not hidden? ──► page
@@ -10,9 +10,9 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{Post, PostId, UserId},
+    domain::{Message, MessageId, Post, PostId, UserId},
     home_timeline::originals_there,
-    store::{Hides, Inboxes, Lookups, StoreError},
+    store::{Hides, Inboxes, Lookups, MessageSide, StoreError},
 };
 
 /// Entries that are looked up together.
@@ -61,6 +61,33 @@ pub async fn notifications(
             original && !hides.contain(post.author)
         };
         shown.extend(posts.into_iter().flatten().filter(is_seen));
+        if shown.len() > count_max {
+            break;
+        }
+    }
+    Ok(InboxPage::cut(shown, count_max))
+}
+
+/// Reads up to `count_max` messages older than `before` (or the newest) of one side of an
+/// account's, newest first, without those of accounts that it does not see.
+///
+/// # Errors
+/// If the store fails.
+pub async fn messages(
+    store: &(impl Lookups + Inboxes),
+    user: UserId,
+    side: MessageSide,
+    before: Option<MessageId>,
+    count_max: usize,
+) -> Result<InboxPage<Message>, StoreError> {
+    // First, so that whom the reader hides by now is hidden.
+    let hides = hides_of(store, user).await?;
+    let mut ids = store.message_ids(user, side).await?;
+    ids.retain(|id| before.is_none_or(|before| *id < before));
+    let mut shown = Vec::new();
+    for ids in ids.chunks(LOOKED_UP_TOGETHER) {
+        let messages = store.messages(ids).await?.into_iter().flatten();
+        shown.extend(messages.filter(|message| !hides.contain(message.sender)));
         if shown.len() > count_max {
             break;
         }

@@ -8,7 +8,7 @@
 //! | [`Ledger`] | the fan-out worker | makes events hold: posts, author timelines, the graph |
 //! | [`Homes`] | the worker and the home timeline read | the materialised home timelines |
 //! | [`Lookups`] | the API, and whoever pulls | posts, author timelines, the graph, as they stand |
-//! | [`Inboxes`] | the API | what accounts are told of |
+//! | [`Inboxes`] | the API | what accounts are told of, direct messages |
 //!
 //! Two rules keep timelines exact while everything runs at once. A worker makes
 //! an event hold in the ledger *before* it writes home timelines. A rebuild
@@ -28,7 +28,7 @@ use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 pub use self::{
     cursor::{Cursor, Work},
     hides::{HideReason, Hides},
-    inboxes::{Inboxes, NotifyReason, notified},
+    inboxes::{Inboxes, MessageSide, NotifyReason, notified},
     pushes::{PushOutcome, Pushes},
 };
 use crate::domain::{Event, Post, PostId, UserId};
@@ -396,7 +396,7 @@ pub trait Lookups: Accounts {
     /// How far the workers of every partition have come, without taking it over.
     fn marks(&self) -> impl Future<Output = Result<Vec<Resume>, StoreError>> + Send;
 
-    /// The greatest post id ever applied, or `None`.
+    /// The greatest id of a post or a message ever applied, or `None`.
     fn greatest_post(&self) -> impl Future<Output = Result<Option<PostId>, StoreError>> + Send;
 
     /// How much the store holds.

@@ -1,4 +1,4 @@
-//! What the API writes: posts, deletions and follows, into the event log.
+//! What the API writes: posts, deletions, follows and messages, into the event log.
 //!
 //! ```text
 //!  give out ids ──► check ──► references exist? ──► request id new?
@@ -12,6 +12,7 @@
 
 mod draft;
 mod memory;
+mod messages;
 mod patience;
 mod publish;
 mod requests;
@@ -34,9 +35,10 @@ pub use self::draft::{
     check_post, check_user,
 };
 pub use self::memory::Memory;
+pub use self::messages::{MessageDraft, RECIPIENTS_MAX, Sent};
 use self::requests::Requests;
 use crate::{
-    domain::{Event, Post, PostId, UserId},
+    domain::{Event, MessageId, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
     fanout::Progress,
     post_id::PostIds,
@@ -149,6 +151,14 @@ pub enum WriteError {
         /// What it names.
         post: PostId,
     },
+    /// A sender has sent no such message. Nothing was written.
+    #[error("message_id: account {sender} has sent no message {message}")]
+    UnknownMessage {
+        /// Which message.
+        message: MessageId,
+        /// Whose it should be.
+        sender: UserId,
+    },
     /// As much is under way as there may be, and for long. Nothing was written; try again
     /// later.
     #[error("this server has as many writes under way as it takes; try again in a moment")]
@@ -173,10 +183,10 @@ pub enum WriteError {
     #[error("the request with the same request id failed; try again")]
     Repeated,
     /// Nobody can tell yet whether an earlier request with the same id has made another
-    /// post. One of them is or will be there; try again.
+    /// post or message. One of them is or will be there; try again.
     #[error(
-        "the request may have made its post before, and which one is not known before the fan-out \
-         workers come to it; try again in a moment"
+        "the request may have made its post or message before, and which one is not known before \
+         the fan-out workers come to it; try again in a moment"
     )]
     Unconfirmed,
     /// The process is shutting down.
@@ -426,14 +436,19 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         if posts.iter().all(Option::is_some) {
             return Ok(Found { posts, caught_up: true });
         }
+        let caught_up = self.catch_up().await;
+        Ok(Found { posts: self.store.posts(ids).await?, caught_up })
+    }
+
+    /// Waits until all that is in the log is applied. False: the workers are behind.
+    async fn catch_up(&self) -> bool {
         let applied =
             future::try_join_all((0..self.log.partitions()).map(|partition| async move {
                 let end = self.log.end(partition).await?;
                 self.progress.wait_applied(partition, end).await;
                 Ok::<_, LogError>(())
             }));
-        let caught_up = matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)));
-        Ok(Found { posts: self.store.posts(ids).await?, caught_up })
+        matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)))
     }
 
     /// The same for posts that are referred to. A plain repost has nothing of its own to

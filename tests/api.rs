@@ -12,6 +12,8 @@ mod external;
 mod hide;
 #[path = "api/idempotency.rs"]
 mod idempotency;
+#[path = "api/messages.rs"]
+mod messages;
 #[path = "api/metrics.rs"]
 mod metrics;
 #[path = "api/notifications.rs"]

@@ -14,6 +14,8 @@
 mod client;
 #[path = "simulation/faults.rs"]
 mod faults;
+#[path = "simulation/inbox.rs"]
+mod inbox;
 #[path = "simulation/log.rs"]
 mod log;
 #[path = "simulation/model.rs"]
@@ -62,6 +64,7 @@ fn every_timeline_equals_the_model_whatever_fails() {
         assert!(totals.repeated_requests > 0 && totals.resumed_fanouts > 0, "{totals:?}");
         assert!(totals.store_losses > 0 && totals.capped_timelines > 0, "{totals:?}");
         assert!(totals.hidden > 0 && totals.notified > 0, "{totals:?}");
+        assert!(totals.messages > 0 && totals.deleted_messages > 0, "{totals:?}");
     }
 }
 

@@ -460,7 +460,7 @@ async fn check_ends(log: &impl EventLog, store: &impl Store) -> Result<(), AppEr
     Ok(())
 }
 
-/// The greatest post id given out so far, as far as anything durable tells: the
+/// The greatest id of a post or a message given out so far, as far as anything durable tells: the
 /// store knows it up to where its events end, the log from there on.
 async fn greatest_post(
     log: &impl EventLog,
@@ -480,9 +480,11 @@ async fn greatest_post(
             };
             offset = last.offset + 1;
             for record in records {
-                if let Event::PostPublished { post, .. } = codec::decode(&record.payload)? {
-                    greatest = greatest.max(Some(post.id));
-                }
+                greatest = greatest.max(match codec::decode(&record.payload)? {
+                    Event::PostPublished { post, .. } => Some(post.id),
+                    Event::MessageSent { message, .. } => Some(PostId(message.id.0)),
+                    _ => None,
+                });
             }
         }
     }

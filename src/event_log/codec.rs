@@ -1,10 +1,10 @@
 //! Events as bytes: `roost.log.v1.Event`, in protobuf's wire format.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
 
 use crate::{
-    domain::{Event, Origin, Post, PostId, Reference, UserId},
+    domain::{Event, Message, MessageId, Origin, Post, PostId, Reference, UserId},
     proto::log_v1 as pb,
 };
 
@@ -62,6 +62,18 @@ pub fn encode(event: &Event) -> Bytes {
         Event::PullChanged { author, pulled } => {
             pb::event::Kind::PullChanged(pb::PullChanged { author_id: author.0, pulled: *pulled })
         }
+        Event::MessageSent { message, request_id } => {
+            pb::event::Kind::MessageSent(pb::MessageSent {
+                request_id: request_id.clone().unwrap_or_default(),
+                ..message_to_proto(message)
+            })
+        }
+        Event::MessageDeleted { message, sender } => {
+            pb::event::Kind::MessageDeleted(pb::MessageDeleted {
+                message_id: message.0,
+                sender_id: sender.0,
+            })
+        }
     };
     pb::Event { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -104,6 +116,17 @@ pub fn decode(bytes: &[u8]) -> Result<Event, CodecError> {
         pb::event::Kind::PullChanged(changed) => {
             Event::PullChanged { author: UserId(changed.author_id), pulled: changed.pulled }
         }
+        pb::event::Kind::MessageSent(mut sent) => {
+            let request_id = std::mem::take(&mut sent.request_id);
+            Event::MessageSent {
+                message: message_from_proto(sent),
+                request_id: (!request_id.is_empty()).then_some(request_id),
+            }
+        }
+        pb::event::Kind::MessageDeleted(deleted) => Event::MessageDeleted {
+            message: MessageId(deleted.message_id),
+            sender: UserId(deleted.sender_id),
+        },
     })
 }
 
@@ -115,6 +138,35 @@ pub fn encode_post(post: &Post) -> Vec<u8> {
 /// Reads a post that [`encode_post`] wrote.
 pub fn decode_post(bytes: &[u8]) -> Result<Post, CodecError> {
     post_from_proto(pb::PostPublished::decode(bytes)?)
+}
+
+/// Writes a message the way the log and the store keep it.
+pub fn encode_message(message: &Message) -> Vec<u8> {
+    message_to_proto(message).encode_to_vec()
+}
+
+/// Reads a message that [`encode_message`] wrote.
+pub fn decode_message(bytes: &[u8]) -> Result<Message, CodecError> {
+    Ok(message_from_proto(pb::MessageSent::decode(bytes)?))
+}
+
+fn message_to_proto(message: &Message) -> pb::MessageSent {
+    pb::MessageSent {
+        message_id: message.id.0,
+        sender_id: message.sender.0,
+        recipient_ids: message.recipients.iter().map(|user| user.0).collect(),
+        text: message.text.clone(),
+        request_id: String::new(),
+    }
+}
+
+fn message_from_proto(message: pb::MessageSent) -> Message {
+    Message {
+        id: MessageId(message.message_id),
+        sender: UserId(message.sender_id),
+        recipients: message.recipient_ids.into_iter().map(UserId).collect(),
+        text: message.text,
+    }
 }
 
 fn post_to_proto(post: &Post) -> pb::PostPublished {
@@ -194,7 +246,14 @@ mod tests {
                     mentions,
                 },
             );
+        let message_id = || (1..u64::MAX).prop_map(MessageId);
+        let message = (message_id(), user(), proptest::collection::vec(user(), 1..4), ".{0,140}")
+            .prop_map(|(id, sender, recipients, text)| Message { id, sender, recipients, text });
         prop_oneof![
+            (message, proptest::option::of("[a-z0-9-]{1,64}"))
+                .prop_map(|(message, request_id)| Event::MessageSent { message, request_id }),
+            (message_id(), user())
+                .prop_map(|(message, sender)| Event::MessageDeleted { message, sender }),
             (post, proptest::option::of("[a-z0-9-]{1,64}"))
                 .prop_map(|(post, request_id)| Event::PostPublished { post, request_id }),
             (post_id(), user()).prop_map(|(post, author)| Event::PostDeleted { post, author }),
@@ -226,6 +285,14 @@ mod tests {
         fn any_bytes_are_an_event_or_an_error(bytes: Vec<u8>) {
             let _ = decode(&bytes);
         }
+    }
+
+    /// Field by field, as the first versions of Roost have written one.
+    #[test]
+    fn a_post_of_an_older_log_is_read() {
+        let old = [0x0a, 16, 0x09, 7, 0, 0, 0, 0, 0, 0, 0, 0x10, 3, 0x1a, 1, b'a', 0x20, 2];
+        let post = Post { text: "a".to_owned(), ..Post::plain(PostId(7), UserId(3)) };
+        assert_eq!(decode(&old).unwrap(), Event::PostPublished { post, request_id: None });
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub fn plan(
             Event::MuteChanged { .. }
             | Event::BlockChanged { .. }
             | Event::ReadMarkerMoved { .. } => {}
+            // No timeline ever has a message.
+            Event::MessageSent { .. } | Event::MessageDeleted { .. } => {}
         }
     }
     effects

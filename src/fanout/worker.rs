@@ -321,7 +321,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             // They are left out of what is read, and change nothing in timelines.
             Event::MuteChanged { .. }
             | Event::BlockChanged { .. }
-            | Event::ReadMarkerMoved { .. } => true,
+            | Event::ReadMarkerMoved { .. }
+            | Event::MessageSent { .. }
+            | Event::MessageDeleted { .. } => true,
             Event::PostDeleted { .. }
             | Event::Followed { .. }
             | Event::Unfollowed { .. }

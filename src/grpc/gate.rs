@@ -18,12 +18,13 @@ use tower::ServiceExt;
 use crate::telemetry::Readiness;
 
 /// The names that health knows; the empty one stands for the server as a whole.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "roost.v1.PostService",
     "roost.v1.GraphService",
     TIMELINES,
     NOTIFICATIONS,
+    "roost.v1.MessageService",
     "roost.v1.StatusService",
 ];
 

@@ -16,6 +16,8 @@ pub(super) enum List {
     HomeStream = 7,
     CatchUp = 8,
     Notifications = 9,
+    Messages = 10,
+    SentMessages = 11,
 }
 
 /// The number of entries to answer with, for what a request asks for.

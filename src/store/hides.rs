@@ -109,7 +109,9 @@ pub(crate) fn hide_changes(event: &Event) -> impl Iterator<Item = HideChange> + 
         | Event::Followed { .. }
         | Event::Unfollowed { .. }
         | Event::ReadMarkerMoved { .. }
-        | Event::PullChanged { .. } => [None, None],
+        | Event::PullChanged { .. }
+        | Event::MessageSent { .. }
+        | Event::MessageDeleted { .. } => [None, None],
     };
     one.into_iter().chain(other)
 }

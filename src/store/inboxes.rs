@@ -1,4 +1,5 @@
-//! What an account is told of: the part that has I/O is a face of the store, the rest is pure.
+//! What an account is told of, and its messages: the part that has I/O is a face of the store,
+//! the rest is pure.
 //!
 //! The events of many partitions write the list of one account. So it is a set that keeps
 //! its newest: whatever the order in which ids come to it, and however often, what is left
@@ -7,9 +8,9 @@
 use std::{collections::BTreeSet, future::Future};
 
 use super::StoreError;
-use crate::domain::{Post, PostId, UserId};
+use crate::domain::{Message, MessageId, Post, PostId, UserId};
 
-/// The lists of what accounts are told of.
+/// The lists of what accounts are told of, and direct messages.
 pub trait Inboxes: Send + Sync + 'static {
     /// The newest posts that an account is told of, newest first: as many as its home
     /// timeline holds ready. Those that are deleted since, or of hidden accounts, are among
@@ -18,6 +19,36 @@ pub trait Inboxes: Send + Sync + 'static {
         &self,
         account: UserId,
     ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
+
+    /// The newest messages that an account has received or sent, newest first: as many as
+    /// notifications. Those that are deleted since, or of hidden accounts, are among them.
+    fn message_ids(
+        &self,
+        account: UserId,
+        side: MessageSide,
+    ) -> impl Future<Output = Result<Vec<MessageId>, StoreError>> + Send;
+
+    /// The messages that exist among `ids`, in the same places.
+    fn messages(
+        &self,
+        ids: &[MessageId],
+    ) -> impl Future<Output = Result<Vec<Option<Message>>, StoreError>> + Send;
+
+    /// The message that a sender's request has made, if it has made one yet.
+    fn message_of_request(
+        &self,
+        sender: UserId,
+        request_id: &str,
+    ) -> impl Future<Output = Result<Option<MessageId>, StoreError>> + Send;
+}
+
+/// One side of an account's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageSide {
+    /// Those that were sent to it.
+    Received,
+    /// Those that it has sent.
+    Sent,
 }
 
 /// Why an account is told of a post.
@@ -46,28 +77,48 @@ pub fn notified(post: &Post) -> BTreeSet<(UserId, NotifyReason)> {
 pub(crate) enum InboxList {
     /// Posts that it is told of.
     Notifications,
+    /// Messages that were sent to it.
+    Received,
+    /// Messages that it has sent.
+    Sent,
 }
 
 impl InboxList {
-    pub(crate) const ALL: [Self; 1] = [Self::Notifications];
+    pub(crate) const ALL: [Self; 3] = [Self::Notifications, Self::Received, Self::Sent];
 
     /// As it stands in keys.
     pub(crate) fn byte(self) -> u8 {
         match self {
             Self::Notifications => b'n',
+            Self::Received => b'i',
+            Self::Sent => b's',
         }
     }
 }
 
-/// What events put into lists, each id once: of which account, which list, which id.
-pub(crate) fn inbox_entries<'a>(
-    posts: impl IntoIterator<Item = &'a Post>,
-) -> BTreeSet<(UserId, InboxList, u64)> {
-    let entries = posts.into_iter().flat_map(|post| {
-        let users = notified(post).into_iter().map(|(user, _)| user);
-        users.map(|user| (user, InboxList::Notifications, post.id.0))
-    });
-    entries.collect()
+impl From<MessageSide> for InboxList {
+    fn from(side: MessageSide) -> Self {
+        match side {
+            MessageSide::Received => Self::Received,
+            MessageSide::Sent => Self::Sent,
+        }
+    }
+}
+
+/// An id in an account's list.
+pub(crate) type InboxEntry = (UserId, InboxList, u64);
+
+/// What a post puts into lists, each entry once.
+pub(crate) fn entries_of_post(post: &Post) -> BTreeSet<InboxEntry> {
+    let users = notified(post).into_iter().map(|(user, _)| user);
+    users.map(|user| (user, InboxList::Notifications, post.id.0)).collect()
+}
+
+/// What a message puts into lists.
+pub(crate) fn entries_of_message(message: &Message) -> BTreeSet<InboxEntry> {
+    let received = message.recipients.iter().map(|user| (*user, InboxList::Received));
+    let all = received.chain([(message.sender, InboxList::Sent)]);
+    all.map(|(user, list)| (user, list, message.id.0)).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +144,7 @@ mod tests {
         assert_eq!(told, [(BOB, NotifyReason::Mention), (BOB, reply), (CEM, repost)].into());
         assert!(notified(&post(reference(ANN), reference(ANN), &[])).is_empty());
         assert!(notified(&post(reference(UserId(0)), None, &[])).is_empty());
-        let entries = inbox_entries([&post(reference(BOB), None, &[BOB])]);
+        let entries = entries_of_post(&post(reference(BOB), None, &[BOB]));
         assert_eq!(entries.len(), 1);
     }
 }

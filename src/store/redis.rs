@@ -30,6 +30,7 @@ mod keys;
 mod ledger;
 mod lists;
 mod lookups;
+mod messages;
 pub mod node;
 mod nodes;
 pub mod pool;

@@ -132,30 +132,41 @@ impl Draft {
     /// Checks every field by itself. `text_chars_max` counts Unicode scalar values.
     pub fn check(&self, text_chars_max: usize) -> Result<(), FieldError> {
         check_user("author_id", self.author)?;
-        let chars = self.text.chars().count();
-        if chars > text_chars_max {
-            let reason = format!("has {chars} characters; the limit is {text_chars_max}");
-            return Err(FieldError::new("text", reason));
-        }
-        if self.text.trim().is_empty() && (self.repost_of.is_none() || chars > 0) {
-            let reason = format!("is empty; write 1 to {text_chars_max} characters");
-            return Err(FieldError::new("text", reason));
+        if self.repost_of.is_none() || !self.text.is_empty() {
+            check_text(&self.text, text_chars_max)?;
         }
         if let Some(link) = &self.link {
             check_link(link)?;
         }
         check_mentions(self.author, &self.mentions)?;
-        if let Some(request_id) = &self.request_id
-            && request_id.len() > REQUEST_ID_BYTES_MAX
-        {
-            let reason = format!(
-                "has {} bytes; the limit is {REQUEST_ID_BYTES_MAX}, a UUID has 36",
-                request_id.len()
-            );
-            return Err(FieldError::new("request_id", reason));
-        }
-        Ok(())
+        self.request_id.as_deref().map_or(Ok(()), check_request_id)
     }
+}
+
+/// Checks a text that must say something.
+pub(super) fn check_text(text: &str, chars_max: usize) -> Result<(), FieldError> {
+    let chars = text.chars().count();
+    if chars > chars_max {
+        let reason = format!("has {chars} characters; the limit is {chars_max}");
+        return Err(FieldError::new("text", reason));
+    }
+    if text.trim().is_empty() {
+        let reason = format!("is empty; write 1 to {chars_max} characters");
+        return Err(FieldError::new("text", reason));
+    }
+    Ok(())
+}
+
+/// Checks a client's name for a request.
+pub(super) fn check_request_id(request_id: &str) -> Result<(), FieldError> {
+    if request_id.len() > REQUEST_ID_BYTES_MAX {
+        let reason = format!(
+            "has {} bytes; the limit is {REQUEST_ID_BYTES_MAX}, a UUID has 36",
+            request_id.len()
+        );
+        return Err(FieldError::new("request_id", reason));
+    }
+    Ok(())
 }
 
 /// Checks that an account id can be one.

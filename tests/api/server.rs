@@ -19,7 +19,7 @@ use roost::{
         DeletePostRequest, FollowRequest, GetStatusRequest, GetStatusResponse,
         ImportFollowsRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
         ListHomeTimelineRequest, ListHomeTimelineResponse, PublishPostRequest, UnfollowRequest,
-        graph_service_client::GraphServiceClient,
+        graph_service_client::GraphServiceClient, message_service_client::MessageServiceClient,
         notification_service_client::NotificationServiceClient,
         post_service_client::PostServiceClient, status_service_client::StatusServiceClient,
         timeline_service_client::TimelineServiceClient,
@@ -253,6 +253,10 @@ impl Roost {
 
     pub fn timelines(&self) -> TimelineServiceClient<Channel> {
         TimelineServiceClient::new(self.channel())
+    }
+
+    pub fn messages(&self) -> MessageServiceClient<Channel> {
+        MessageServiceClient::new(self.channel())
     }
 
     pub fn notifications(&self) -> NotificationServiceClient<Channel> {

@@ -10,8 +10,9 @@ use tonic_reflection::pb::v1::{
 
 use crate::server::Roost;
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "roost.v1.GraphService",
+    "roost.v1.MessageService",
     "roost.v1.NotificationService",
     "roost.v1.PostService",
     "roost.v1.StatusService",

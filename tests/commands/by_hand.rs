@@ -51,6 +51,16 @@ fn the_tour_goes_as_the_readme_tells_it() {
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&snowing]]);
     assert_eq!(by_hand.run(&["unblock", "2", "1"]), "2 does not block 1\n");
     let noticed = by_hand.run(&["notifications", "3"]);
+    let twice = ["message", "--from", "1", "--to", "2", "--to", "3", "psst", "--request-id", "a"];
+    let message = by_hand.run(&twice);
+    assert_eq!(by_hand.run(&twice), message);
+    let message = message.trim_end();
+    for args in [&["messages", "3"][..], &["messages", "1", "--sent"]] {
+        assert_starts(&by_hand.run(args), &[(message, "1       now  to 2, 3: psst")]);
+    }
+    let unsent = by_hand.run(&["delete-message", message, "--from", "1"]);
+    assert_eq!(unsent, format!("deleted message {message}\n"));
+    assert_eq!(by_hand.run(&["messages", "3"]), "");
     assert_starts(&noticed, &[(&repost, "reposts you: "), (&answer, "answers you: ")]);
     assert_eq!(by_hand.run(&["delete", &snowing]), format!("deleted {snowing}\n"));
     assert_shows(&by_hand.run(&["timeline", "1"]), &[&[&answer], &[&morning]]);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use roost::{
-    domain::{Event, Origin, Post, PostId, UserId},
+    domain::{Event, MessageId, Origin, Post, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
@@ -44,6 +44,12 @@ pub struct Told {
     pub mutes: Mutex<BTreeMap<(UserId, UserId), bool>>,
     /// Blocker and blocked, likewise.
     pub blocks: Mutex<BTreeMap<(UserId, UserId), bool>>,
+    /// Acknowledged messages.
+    pub messages: Mutex<BTreeMap<MessageId, UserId>>,
+    /// Acknowledged messages by their request.
+    pub message_requests: Mutex<BTreeMap<(UserId, String), MessageId>>,
+    /// Messages whose deletion holds in every read.
+    pub deleted_messages: Mutex<BTreeSet<MessageId>>,
     /// How far readers have read, at least.
     pub read_markers: Mutex<BTreeMap<UserId, PostId>>,
     pub next_request: AtomicU64,
@@ -61,6 +67,7 @@ pub struct Client {
     pub log: Arc<SimLog>,
     pub writes: Writes<SimLog, FaultyStore>,
     pub homes: Arc<HomeTimelines<FaultyStore>>,
+    pub store: Arc<FaultyStore>,
     pub clock: Arc<AtomicU64>,
     pub other_node: Arc<PostIds>,
 }
@@ -78,19 +85,22 @@ impl Client {
                 64..67 => self.repeat_a_request_elsewhere().await,
                 67..72 => self.change_hide().await,
                 72..75 => self.move_read_marker().await,
-                75..79 if self.pulls => {
-                    drop(self.writes.pull(self.author(), self.faults.chance(50)).await)
+                75..80 => self.send_message().await,
+                80..82 => self.delete_message().await,
+                82..86 => self.read_inbox().await,
+                86..90 if self.pulls => {
+                    drop(self.writes.pull(self.author(), self.faults.chance(50)).await);
                 }
                 _ => self.read().await,
             }
         }
     }
 
-    fn user(&self) -> UserId {
+    pub fn user(&self) -> UserId {
         UserId(self.faults.pick(1..USERS + 1))
     }
 
-    fn author(&self) -> UserId {
+    pub fn author(&self) -> UserId {
         let users = if self.faults.chance(50) { POPULAR } else { USERS };
         UserId(self.faults.pick(1..users + 1))
     }
@@ -133,7 +143,7 @@ impl Client {
     }
 
     /// Mostly one of the last.
-    fn pick_one<T>(&self, mut items: impl ExactSizeIterator<Item = T>) -> Option<T> {
+    pub fn pick_one<T>(&self, mut items: impl ExactSizeIterator<Item = T>) -> Option<T> {
         let len = items.len();
         let candidates = if self.faults.chance(60) { len.min(4) } else { len };
         let place = len.checked_sub(1)? - self.faults.pick(0..candidates as u64) as usize;

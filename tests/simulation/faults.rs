@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
-    domain::{Event, Post, PostId, UserId},
+    domain::{Event, Message, MessageId, Post, PostId, UserId},
     store::{
         Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeEnd, HomeRead, Homes,
-        Inboxes, Ledger, Lookups, Moment, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume,
-        Resumed, StoreError, StoreSize, embedded::EmbeddedStore,
+        Inboxes, Ledger, Lookups, MessageSide, Moment, NewestPosts, PushOutcome, Pushes,
+        RebuildTicket, Resume, Resumed, StoreError, StoreSize, embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -502,14 +502,35 @@ impl Inboxes for FaultyStore {
     async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
         between_points!(self, self.store.notifications(account))
     }
+
+    async fn message_ids(
+        &self,
+        account: UserId,
+        side: MessageSide,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        between_points!(self, self.store.message_ids(account, side))
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Message>>, StoreError> {
+        between_points!(self, self.store.messages(ids))
+    }
+
+    async fn message_of_request(
+        &self,
+        sender: UserId,
+        request_id: &str,
+    ) -> Result<Option<MessageId>, StoreError> {
+        between_points!(self, self.store.message_of_request(sender, request_id))
+    }
 }
 
-/// The newest post id that stands in a log.
+/// The newest id of a post or a message that stands in a log.
 pub fn greatest_in(log: &[Vec<Bytes>]) -> Option<PostId> {
     let payloads = log.iter().flatten();
     payloads
         .filter_map(|payload| match roost::event_log::codec::decode(payload) {
             Ok(Event::PostPublished { post, .. }) => Some(post.id),
+            Ok(Event::MessageSent { message, .. }) => Some(PostId(message.id.0)),
             _ => None,
         })
         .max()

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use roost::{
-    domain::{Event, PostId, UserId},
+    domain::{Event, Message, MessageId, PostId, UserId},
     event_log::codec,
+    store::MessageSide,
 };
 
 /// How many posts below a plain repost are near it.
@@ -33,6 +34,10 @@ pub struct Model {
     /// Follower, followee.
     pub follows: BTreeSet<(UserId, UserId)>,
     pub read_markers: HashMap<UserId, PostId>,
+    /// Every message that counts, deleted or not.
+    pub messages: BTreeMap<MessageId, Message>,
+    pub deleted_messages: BTreeSet<MessageId>,
+    pub message_requests: HashMap<(UserId, String), MessageId>,
     /// Muter, muted.
     pub mutes: BTreeSet<(UserId, UserId)>,
     /// Blocker, blocked.
@@ -89,6 +94,19 @@ impl Model {
                     } else {
                         model.pulled.remove(&author);
                     }
+                }
+                Event::MessageSent { message, request_id } => {
+                    if let Some(request_id) = request_id {
+                        let key = (message.sender, request_id);
+                        if model.message_requests.contains_key(&key) {
+                            continue;
+                        }
+                        model.message_requests.insert(key, message.id);
+                    }
+                    model.messages.insert(message.id, message);
+                }
+                Event::MessageDeleted { message, .. } => {
+                    model.deleted_messages.insert(message);
                 }
                 Event::ReadMarkerMoved { reader, post } => {
                     let marker = model.read_markers.entry(reader).or_insert(post);
@@ -150,6 +168,19 @@ impl Model {
         };
         let is_shown = |id: &PostId| is_there(id) && !self.hides(reader, self.authors[id]);
         kept.filter(is_shown).collect()
+    }
+
+    /// The messages that are left of those that the account has received last, or sent.
+    pub fn messages_of(&self, user: UserId, side: MessageSide, count_max: usize) -> Vec<MessageId> {
+        let is_of_user = |message: &&Message| match side {
+            MessageSide::Received => message.recipients.contains(&user),
+            MessageSide::Sent => message.sender == user,
+        };
+        let kept = self.messages.values().rev().filter(is_of_user).take(count_max);
+        let is_shown = |message: &&Message| {
+            !self.deleted_messages.contains(&message.id) && !self.hides(user, message.sender)
+        };
+        kept.filter(is_shown).map(|message| message.id).collect()
     }
 
     fn hides(&self, reader: UserId, author: UserId) -> bool {

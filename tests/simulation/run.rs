@@ -10,14 +10,14 @@ use std::{
 };
 
 use roost::{
-    domain::{PostId, UserId},
+    domain::{MessageId, PostId, UserId},
     event_log::EventLog,
     fanout::{self, Progress, WorkerPool},
     home_timeline::{Filter, HomeTimelines},
     inbox,
     post_id::PostIds,
     store::{
-        Accounts, Floor, Lookups,
+        Accounts, Floor, Lookups, MessageSide,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
     telemetry::{FanoutMetrics, WriteMetrics},
@@ -61,6 +61,10 @@ pub struct Totals {
     pub pulled: u64,
     /// Posts that accounts are told of.
     pub notified: u64,
+    /// Messages that are in an inbox in the end.
+    pub messages: u64,
+    /// Messages whose deletion was acknowledged.
+    pub deleted_messages: u64,
     /// The next number of the random generator: the same in the end of the same run.
     pub fingerprint: u64,
 }
@@ -79,6 +83,8 @@ impl Totals {
         self.hidden += other.hidden;
         self.pulled += other.pulled;
         self.notified += other.notified;
+        self.messages += other.messages;
+        self.deleted_messages += other.deleted_messages;
         self.fingerprint ^= other.fingerprint;
     }
 }
@@ -181,6 +187,7 @@ impl Simulation {
         self.check_all(&engine).await;
         self.totals.posts = self.told.published.lock().unwrap().len() as u64;
         self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
+        self.totals.deleted_messages = self.told.deleted_messages.lock().unwrap().len() as u64;
         self.totals.reads = self.told.reads.load(Ordering::Relaxed);
         self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
         self.totals.resumed_fanouts = self.metrics.resumed_fanouts.get();
@@ -289,6 +296,7 @@ impl Simulation {
                 log: Arc::clone(&self.log),
                 writes: engine.writes.clone(),
                 homes: Arc::clone(&engine.homes),
+                store: Arc::clone(&engine.store),
                 clock: Arc::clone(&self.clock),
                 other_node: Arc::clone(&engine.other_node),
             };
@@ -340,6 +348,17 @@ impl Simulation {
         for post in &*self.told.deleted.lock().unwrap() {
             assert!(!model.posts.contains_key(post), "acknowledged deletion of {post} is lost");
         }
+        for (message, sender) in &*self.told.messages.lock().unwrap() {
+            let found = model.messages.get(message).map(|message| message.sender);
+            assert_eq!(found, Some(*sender), "acknowledged message {message} is lost");
+        }
+        for (request, message) in &*self.told.message_requests.lock().unwrap() {
+            assert_eq!(model.message_requests.get(request), Some(message), "request {request:?}");
+        }
+        for message in &*self.told.deleted_messages.lock().unwrap() {
+            let is_deleted = model.deleted_messages.contains(message);
+            assert!(is_deleted, "acknowledged deletion of message {message} is lost");
+        }
         for (what, told, holds) in [
             ("follow", &self.told.follows, &model.follows),
             ("mute", &self.told.mutes, &model.mutes),
@@ -362,6 +381,13 @@ impl Simulation {
             let told: Vec<PostId> = told.entries.iter().map(|post| post.id).collect();
             assert_eq!(told, model.notifications(user, CAP), "what {user} is told of");
             self.totals.notified += told.len() as u64;
+            for side in [MessageSide::Received, MessageSide::Sent] {
+                let read = inbox::messages(&*engine.store, user, side, None, CAP).await.unwrap();
+                let read: Vec<MessageId> = read.entries.iter().map(|message| message.id).collect();
+                let expected = model.messages_of(user, side, CAP);
+                assert_eq!(read, expected, "the messages of {user}, {side:?}");
+                self.totals.messages += read.len() as u64;
+            }
             // Twice: as delivered, and with page sizes of another kind.
             for _ in 0..2 {
                 self.check_home(engine, &model, user).await;

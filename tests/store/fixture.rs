@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use roost::{
-    domain::{Event, Origin, Post, PostId, UserId},
+    domain::{Event, Message, MessageId, Origin, Post, PostId, UserId},
     fanout::combine,
     store::{
-        Accounts, FollowSide, HideReason, HomePage, HomeRead, Homes, Ledger, Lookups, NewestPosts,
-        PushOutcome, RebuildTicket, Store,
+        Accounts, FollowSide, HideReason, HomePage, HomeRead, Homes, Inboxes, Ledger, Lookups,
+        NewestPosts, PushOutcome, RebuildTicket, Store,
     },
 };
 
@@ -56,6 +56,8 @@ impl<B: Backend> World<B> {
         world.apply(&[named(12, ANN, "a"), unfollowed(ANN, BOB), followed(BOB, &[ANN])]).await;
         world.apply(&[deleted(11, ANN), post(13, BOB), followed(ANN, &[DEE, BOB])]).await;
         world.apply(&[unfollowed(ANN, CEM), unfollowed(BOB, ANN), named(14, BOB, "a")]).await;
+        world.apply(&[sent(15, ANN, "a"), sent(16, ANN, "a"), sent(17, ANN, "b")]).await;
+        world.apply(&[unsent(17, ANN), sent(18, ANN, "b"), sent(19, BOB, "a")]).await;
         assert_eq!(world.ledger().await, Model::of(&world.log));
         world
     }
@@ -145,6 +147,13 @@ impl<B: Backend> World<B> {
         })
     }
 
+    pub fn messages_in_log(&self) -> impl Iterator<Item = (MessageId, UserId)> {
+        self.log.iter().filter_map(|event| match event {
+            Event::MessageSent { message, .. } => Some((message.id, message.sender)),
+            _ => None,
+        })
+    }
+
     /// What the store says about everything that the log names.
     pub async fn ledger(&self) -> Model {
         let mut ledger = Model::default();
@@ -180,6 +189,13 @@ impl<B: Backend> World<B> {
         for (author, name) in named.requests {
             if let Some(post) = self.requests(&[(author, &name)]).await[0] {
                 ledger.requests.insert((author, name), post);
+            }
+        }
+        let messages = self.store.messages(&named.messages).await.unwrap();
+        ledger.messages.extend(messages.into_iter().flatten().map(|one| (one.id, one)));
+        for (sender, name) in named.message_requests {
+            if let Some(message) = self.store.message_of_request(sender, &name).await.unwrap() {
+                ledger.message_requests.insert((sender, name), message);
             }
         }
         ledger
@@ -285,6 +301,21 @@ pub fn muted(muter: UserId, muted: UserId, mutes: bool) -> Event {
 
 pub fn blocked(blocker: UserId, blocked: UserId, blocks: bool) -> Event {
     Event::BlockChanged { blocker, blocked, blocks }
+}
+
+pub fn message_of(id: u64, sender: UserId, recipients: &[UserId]) -> Message {
+    let text = format!("message {id}");
+    Message { id: MessageId(id), sender, recipients: recipients.to_vec(), text }
+}
+
+/// To two accounts.
+pub fn sent(id: u64, sender: UserId, request_id: &str) -> Event {
+    let message = message_of(id, sender, &[CEM, DEE]);
+    Event::MessageSent { message, request_id: Some(request_id.to_owned()) }
+}
+
+pub fn unsent(id: u64, sender: UserId) -> Event {
+    Event::MessageDeleted { message: MessageId(id), sender }
 }
 
 /// Of ascending ids.

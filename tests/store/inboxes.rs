@@ -1,16 +1,16 @@
-//! What accounts are told of: lists that many partitions write.
+//! What accounts are told of, and messages: lists that many partitions write.
 
 use std::collections::BTreeSet;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
-    domain::{Event, Post, PostId, Reference, UserId},
-    store::{Inboxes, Ledger, Lookups},
+    domain::{Event, MessageId, Post, PostId, Reference, UserId},
+    store::{Inboxes, Ledger, Lookups, MessageSide},
 };
 
 use crate::{
     Backend, CAP,
-    fixture::{ANN, BOB, CEM, NONE, World, deleted, numbers, post_of},
+    fixture::{ANN, BOB, CEM, DEE, NONE, World, deleted, numbers, post_of, sent, unsent},
     on_every_backend,
     seed::seed,
 };
@@ -19,6 +19,9 @@ on_every_backend! {
     a_post_is_told_to_those_whom_it_concerns
     the_newest_are_kept_in_whatever_order_they_come_and_however_often
     the_newest_are_kept_over_many_starts
+    a_message_is_in_the_lists_of_its_sender_and_its_recipients
+    a_message_and_a_post_of_one_request_id_are_both_made
+    a_message_is_as_new_as_a_post_to_who_gives_out_ids
 }
 
 async fn a_post_is_told_to_those_whom_it_concerns(backend: impl Backend) {
@@ -89,6 +92,56 @@ async fn the_newest_are_kept_over_many_starts(backend: impl Backend) {
     }
     let newest: Vec<u64> = (1..=id).rev().take(CAP).collect();
     assert_eq!(told_to(&world, BOB).await, newest);
+}
+
+async fn a_message_is_in_the_lists_of_its_sender_and_its_recipients(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    world.apply(&[sent(10, ANN, "a"), sent(11, ANN, "a"), sent(12, ANN, "b")]).await;
+    world.apply(&[sent(13, ANN, "a"), sent(14, ANN, "c"), unsent(14, ANN)]).await;
+    world.apply(&[unsent(12, ANN), sent(15, ANN, "d")]).await;
+    for _ in 0..2 {
+        assert_eq!(existing_messages(&world, ANN, MessageSide::Sent).await, [15, 10]);
+        for user in [CEM, DEE] {
+            assert_eq!(existing_messages(&world, user, MessageSide::Received).await, [15, 10]);
+            assert_eq!(existing_messages(&world, user, MessageSide::Sent).await, NONE);
+            assert_eq!(told_to(&world, user).await, NONE);
+            assert!(world.store.exists(user).await.unwrap(), "whom it names is known");
+        }
+        assert_eq!(existing_messages(&world, ANN, MessageSide::Received).await, NONE);
+        assert_eq!(world.existing(&[10, 15]).await, NONE);
+        assert_eq!(world.author_page(ANN, None, 10).await, NONE);
+        world = world.reopen().await;
+    }
+}
+
+async fn a_message_and_a_post_of_one_request_id_are_both_made(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    world.apply(&[sent(10, ANN, "a"), named(11, "a"), sent(12, ANN, "b")]).await;
+    world.apply(&[named(13, "b"), sent(14, ANN, "a")]).await;
+    assert_eq!(world.requests(&[(ANN, "a"), (ANN, "b")]).await, [Some(11), Some(13)]);
+    for (name, message) in [("a", Some(10)), ("b", Some(12)), ("c", None)] {
+        let made = world.store.message_of_request(ANN, name).await.unwrap();
+        assert_eq!(made, message.map(MessageId), "{name}");
+    }
+}
+
+async fn a_message_is_as_new_as_a_post_to_who_gives_out_ids(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    world.apply(&[named(10, "a"), sent(20, ANN, "a"), named(15, "b")]).await;
+    for _ in 0..2 {
+        assert_eq!(world.store.greatest_post().await.unwrap(), Some(PostId(20)));
+        world = world.reopen().await;
+    }
+}
+
+async fn existing_messages<B: Backend>(
+    world: &World<B>,
+    user: UserId,
+    side: MessageSide,
+) -> Vec<u64> {
+    let ids = world.store.message_ids(user, side).await.unwrap();
+    let messages = world.store.messages(&ids).await.unwrap();
+    messages.into_iter().flatten().map(|message| message.id.0).collect()
 }
 
 async fn told_to<B: Backend>(world: &World<B>, user: UserId) -> Vec<u64> {

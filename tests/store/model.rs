@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
-    domain::{Event, PostId, UserId},
+    domain::{Event, Message, MessageId, PostId, UserId},
     store::{Floor, HideReason, Homes, Lookups, NewestPosts},
 };
 
 use crate::{
     Backend, CAP,
-    fixture::{ANN, World, blocked, followed, muted, newest, numbers, post_of, unfollowed},
+    fixture::{
+        ANN, World, blocked, followed, message_of, muted, newest, numbers, post_of, unfollowed,
+    },
     on_every_backend,
     seed::seed,
 };
@@ -37,6 +39,12 @@ async fn the_ledger_is_what_a_plain_model_would_be(backend: impl Backend) {
             5..7 => followed(user(rng), &[user(rng), user(rng)]),
             7 => muted(user(rng), user(rng), rng.random_bool(0.6)),
             8 if rng.random_bool(0.5) => blocked(user(rng), user(rng), rng.random_bool(0.6)),
+            8 if rng.random_bool(0.5) => {
+                *next_id += 1;
+                let request = rng.random_bool(0.4).then(|| rng.random_range(0..12).to_string());
+                let message = message_of(*next_id, user(rng), &[user(rng)]);
+                Event::MessageSent { message, request_id: request }
+            }
             8 => Event::ReadMarkerMoved {
                 reader: user(rng),
                 post: PostId(rng.random_range(1..*next_id + 2)),
@@ -49,6 +57,11 @@ async fn the_ledger_is_what_a_plain_model_would_be(backend: impl Backend) {
         if !posts.is_empty() && rng.random_bool(0.4) {
             let (post, author) = posts[rng.random_range(0..posts.len())];
             events.push(Event::PostDeleted { post, author });
+        }
+        let messages: Vec<(MessageId, UserId)> = world.messages_in_log().collect();
+        if !messages.is_empty() && rng.random_bool(0.2) {
+            let (message, sender) = messages[rng.random_range(0..messages.len())];
+            events.push(Event::MessageDeleted { message, sender });
         }
         world.apply(&events).await;
         match rng.random_range(0..6) {
@@ -161,6 +174,8 @@ pub struct Model {
     pub follows: BTreeSet<(UserId, UserId)>,
     pub requests: BTreeMap<(UserId, String), u64>,
     pub read_markers: BTreeMap<UserId, u64>,
+    pub messages: BTreeMap<MessageId, Message>,
+    pub message_requests: BTreeMap<(UserId, String), MessageId>,
     /// Reader, why, whom it hides.
     pub hides: BTreeSet<(UserId, HideReason, UserId)>,
 }
@@ -169,6 +184,8 @@ pub struct Model {
 pub struct Named {
     pub users: BTreeSet<UserId>,
     pub posts: Vec<u64>,
+    pub messages: Vec<MessageId>,
+    pub message_requests: BTreeSet<(UserId, String)>,
     pub requests: BTreeSet<(UserId, String)>,
 }
 
@@ -205,6 +222,17 @@ impl Model {
                     ledger.set_hide((blocker, HideReason::Blocked, blocked), blocks);
                     ledger.set_hide((blocked, HideReason::BlockedBy, blocker), blocks);
                 }
+                Event::MessageSent { message, request_id } => {
+                    let request = request_id.map(|request_id| (message.sender, request_id));
+                    let requests = &mut ledger.message_requests;
+                    let made = request.map(|key| *requests.entry(key).or_insert(message.id));
+                    if made.is_none_or(|made| made == message.id) {
+                        ledger.messages.insert(message.id, message);
+                    }
+                }
+                Event::MessageDeleted { message, .. } => {
+                    ledger.messages.remove(&message);
+                }
             }
         }
         ledger
@@ -235,9 +263,15 @@ impl Model {
                 | Event::BlockChanged { blocked: other, .. } => {
                     named.users.insert(*other);
                 }
+                Event::MessageSent { message, request_id } => {
+                    named.messages.push(message.id);
+                    let request = request_id.clone().map(|name| (message.sender, name));
+                    named.message_requests.extend(request);
+                }
                 Event::PostDeleted { .. }
                 | Event::ReadMarkerMoved { .. }
-                | Event::PullChanged { .. } => {}
+                | Event::PullChanged { .. }
+                | Event::MessageDeleted { .. } => {}
             }
         }
         named.posts.sort_unstable();

@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     domain::{Event, PostId, UserId},
-    store::{StoreError, hides::hide_changes, inboxes::inbox_entries, notified},
+    store::{
+        StoreError,
+        hides::hide_changes,
+        inboxes::{entries_of_message, entries_of_post},
+        notified,
+    },
 };
 
 /// An account's follow changes on disk are replaced by a snapshot once there are
@@ -133,6 +138,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let mut batch = self.disk.batch();
         self.write_accounts(events, &mut batch)?;
+        let repeated = self.find_repeated_messages(events)?;
         let (mut greatest_post, mut read_markers) = (0, HashMap::<UserId, PostId>::new());
         for (offset, event) in (first_offset..).zip(events) {
             match event {
@@ -140,9 +146,7 @@ impl Inner {
                     greatest_post = greatest_post.max(post.id.0);
                     if duplicates.binary_search(&post.id).is_err() {
                         batch.add_post(post, request_id.as_deref());
-                        for (account, list, id) in inbox_entries([post]) {
-                            batch.add_to_inbox(account, list, id);
-                        }
+                        batch.add_to_inboxes(entries_of_post(post));
                     }
                 }
                 Event::PostDeleted { post, author } => batch.remove_post(*post, *author),
@@ -164,6 +168,14 @@ impl Inner {
                     let marker = read_markers.entry(*reader).or_insert(*post);
                     *marker = (*marker).max(*post);
                 }
+                Event::MessageSent { message, request_id } => {
+                    greatest_post = greatest_post.max(message.id.0);
+                    if !repeated.contains(&message.id) {
+                        batch.add_message(message, request_id.as_deref());
+                        batch.add_to_inboxes(entries_of_message(message));
+                    }
+                }
+                Event::MessageDeleted { message, .. } => batch.remove_message(*message),
             }
         }
         for (reader, post) in read_markers {
@@ -207,7 +219,10 @@ impl Inner {
                     self.pulled.set(self.number(&[*author])?.0[0], true);
                 }
                 // When they no longer are, the worker says.
-                Event::PullChanged { pulled: false, .. } | Event::ReadMarkerMoved { .. } => {}
+                Event::PullChanged { pulled: false, .. }
+                | Event::ReadMarkerMoved { .. }
+                | Event::MessageSent { .. }
+                | Event::MessageDeleted { .. } => {}
             }
         }
         Ok(())
@@ -269,9 +284,13 @@ impl Inner {
                 Event::PostPublished { post, .. } => {
                     users.extend(notified(post).into_iter().map(|(user, _)| user));
                 }
+                Event::MessageSent { message, .. } => {
+                    users.extend_from_slice(&message.recipients);
+                }
                 Event::PostDeleted { .. }
                 | Event::ReadMarkerMoved { .. }
-                | Event::PullChanged { .. } => {}
+                | Event::PullChanged { .. }
+                | Event::MessageDeleted { .. } => {}
             }
         }
         for user in self.number(&users)?.1 {

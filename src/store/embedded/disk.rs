@@ -6,11 +6,13 @@
 //! | `posts` | post | the post |
 //! | `author_posts` | author, post | nothing: an author timeline is a range of keys |
 //! | `requests` | author, request id | the post that the request made |
+//! | | sender, 0xFF, request id | the message that the request made; no text has such a byte |
 //! | `follows` | followee, offset, part | a change of its followers, see [`edges`](super::edges) |
 //! | `read_markers` | reader | the newest post that it has read |
 //! | `pulled` | author | nothing: its posts are pulled |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
-//! | `inboxes` | account, list, post | nothing: the account is told of the post |
+//! | `inboxes` | account, list, post or message | nothing: the account is told of the post, has received or sent the message |
+//! | `messages` | message | the message |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a
 //! mark of how far the partition's events have come, under a key that starts with
@@ -19,6 +21,7 @@
 //! takes the mark along: the store resumes from the least mark and is whole again.
 
 mod inboxes;
+mod messages;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -45,6 +48,7 @@ pub(super) struct Disk {
     read_markers: Keyspace,
     pulled: Keyspace,
     inboxes: Keyspace,
+    messages: Keyspace,
 }
 
 /// How far a partition's events have come.
@@ -74,6 +78,7 @@ impl Disk {
             read_markers: keyspace("read_markers")?,
             pulled: keyspace("pulled")?,
             inboxes: keyspace("inboxes")?,
+            messages: keyspace("messages")?,
             database,
             dir: name,
         })
@@ -98,10 +103,21 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 9] {
+    fn keyspaces(&self) -> [&Keyspace; 10] {
         let Self { accounts, posts, author_posts, requests, follows, .. } = self;
-        let Self { hides, read_markers, pulled, inboxes, .. } = self;
-        [accounts, posts, author_posts, requests, follows, hides, read_markers, pulled, inboxes]
+        let Self { hides, read_markers, pulled, inboxes, messages, .. } = self;
+        [
+            accounts,
+            posts,
+            author_posts,
+            requests,
+            follows,
+            hides,
+            read_markers,
+            pulled,
+            inboxes,
+            messages,
+        ]
     }
 
     pub(super) fn batch(&self) -> DiskBatch<'_> {

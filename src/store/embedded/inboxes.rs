@@ -1,13 +1,13 @@
-//! What accounts are told of, and how it stays bounded.
+//! What accounts are told of, their messages, and how the lists stay bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{EmbeddedStore, Inner};
 use crate::{
-    domain::{Event, PostId, UserId},
+    domain::{Event, Message, MessageId, PostId, UserId},
     store::{
-        Inboxes, StoreError,
-        inboxes::{InboxList, inbox_entries},
+        Inboxes, MessageSide, StoreError,
+        inboxes::{InboxList, entries_of_message, entries_of_post},
     },
 };
 
@@ -15,6 +15,30 @@ impl Inboxes for EmbeddedStore {
     async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
         let ids = self.inbox(account, InboxList::Notifications).await?;
         Ok(ids.into_iter().map(PostId).collect())
+    }
+
+    async fn message_ids(
+        &self,
+        account: UserId,
+        side: MessageSide,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let ids = self.inbox(account, side.into()).await?;
+        Ok(ids.into_iter().map(MessageId).collect())
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Message>>, StoreError> {
+        let ids = ids.to_vec();
+        self.run_blocking(move |inner| ids.into_iter().map(|id| inner.disk.message(id)).collect())
+            .await
+    }
+
+    async fn message_of_request(
+        &self,
+        sender: UserId,
+        request_id: &str,
+    ) -> Result<Option<MessageId>, StoreError> {
+        let request_id = request_id.to_owned();
+        self.run_blocking(move |inner| inner.disk.message_of_request(sender, &request_id)).await
     }
 }
 
@@ -25,6 +49,26 @@ impl EmbeddedStore {
 }
 
 impl Inner {
+    /// The messages whose sender has used their request id before.
+    pub(super) fn find_repeated_messages(
+        &self,
+        events: &[Event],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        let (mut first, mut repeated) = (HashMap::new(), HashSet::new());
+        for event in events {
+            let Event::MessageSent { message, request_id: Some(request_id) } = event else {
+                continue;
+            };
+            let key = (message.sender, request_id.as_str());
+            let made = *first.entry(key).or_insert(message.id);
+            let made = self.disk.message_of_request(message.sender, request_id)?.unwrap_or(made);
+            if made != message.id {
+                repeated.insert(message.id);
+            }
+        }
+        Ok(repeated)
+    }
+
     /// Trims the lists that these events have grown, once they are on disk. To count a list is
     /// to walk through it, so that is done once in a tenth of what it keeps, and when it is
     /// written the first time since the store was opened.
@@ -34,13 +78,14 @@ impl Inner {
         next_offset: u64,
         events: &[Event],
     ) -> Result<(), StoreError> {
-        let posts = events.iter().filter_map(|event| match event {
-            Event::PostPublished { post, .. } => Some(post),
-            _ => None,
-        });
         let mut grown = BTreeMap::<UserId, u32>::new();
-        for (account, ..) in inbox_entries(posts) {
-            *grown.entry(account).or_default() += 1;
+        for event in events {
+            let entries = match event {
+                Event::PostPublished { post, .. } => entries_of_post(post),
+                Event::MessageSent { message, .. } => entries_of_message(message),
+                _ => continue,
+            };
+            entries.into_iter().for_each(|(user, ..)| *grown.entry(user).or_default() += 1);
         }
         let slack = (self.limits.entries_max - self.limits.cap) as u32;
         let mut batch = None;

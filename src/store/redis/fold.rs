@@ -40,7 +40,7 @@ pub(super) struct Fold<'a> {
     /// Those of them that the store may have all the same, with their authors: posts of
     /// their own, by a request whose first event made another.
     pub(super) doubtful: BTreeMap<PostId, UserId>,
-    /// The greatest id of a post, or 0.
+    /// The greatest id of a post or a message, or 0.
     pub(super) greatest_post: u64,
 }
 
@@ -137,6 +137,15 @@ impl<'a> Fold<'a> {
                 Event::PullChanged { author, pulled } => {
                     fold.accounts.insert(*author);
                     fold.pulled.extend(pulled.then_some(*author));
+                }
+                // What becomes of them is in a fold of its own (`messages`).
+                Event::MessageSent { message, .. } => {
+                    fold.greatest_post = fold.greatest_post.max(message.id.0);
+                    fold.accounts.insert(message.sender);
+                    fold.accounts.extend(&message.recipients);
+                }
+                Event::MessageDeleted { sender, .. } => {
+                    fold.accounts.insert(*sender);
                 }
                 Event::ReadMarkerMoved { reader, post } => {
                     fold.accounts.insert(*reader);

@@ -1,4 +1,4 @@
-//! What accounts are told of, in Redis.
+//! What accounts are told of, and the lists of their messages, in Redis.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,42 @@ use super::{
     fold::Fold,
     keys,
     ledger::{id_bytes, post_id, with_ids},
+    messages::MessageFold,
     scripts,
 };
 use crate::{
-    domain::{PostId, UserId},
+    domain::{Message, MessageId, PostId, UserId},
     store::{
-        Inboxes, StoreError,
-        inboxes::{InboxList, inbox_entries},
+        Inboxes, MessageSide, StoreError,
+        inboxes::{InboxList, entries_of_message, entries_of_post},
     },
 };
 
 impl Inboxes for RedisStore {
     async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
         self.inner.inbox(account, InboxList::Notifications).await
+    }
+
+    async fn message_ids(
+        &self,
+        account: UserId,
+        side: MessageSide,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let ids = self.inner.inbox(account, side.into()).await?;
+        Ok(ids.into_iter().map(|id| MessageId(id.0)).collect())
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Message>>, StoreError> {
+        self.inner.messages(ids).await
+    }
+
+    async fn message_of_request(
+        &self,
+        sender: UserId,
+        request_id: &str,
+    ) -> Result<Option<MessageId>, StoreError> {
+        let made = self.inner.message_requests_made(&[(sender, request_id)]).await?;
+        Ok(made.into_iter().flatten().next().map(|made| MessageId(made.post.0)))
     }
 }
 
@@ -36,9 +59,15 @@ impl Inner {
     }
 
     /// Each list has many writers, so every id is looked for its place, in a script.
-    pub(super) async fn write_inboxes(&self, fold: &Fold<'_>) -> Result<(), StoreError> {
+    pub(super) async fn write_inboxes(
+        &self,
+        fold: &Fold<'_>,
+        messages: &MessageFold<'_>,
+    ) -> Result<(), StoreError> {
         let mut by_list = BTreeMap::<(UserId, InboxList), Vec<PostId>>::new();
-        for (account, list, id) in inbox_entries(fold.posts.iter().copied()) {
+        let of_posts = fold.posts.iter().flat_map(|post| entries_of_post(post));
+        let of_messages = messages.sent.iter().flat_map(|message| entries_of_message(message));
+        for (account, list, id) in of_posts.chain(of_messages) {
             by_list.entry((account, list)).or_default().push(PostId(id));
         }
         let [kept, len_max] = [self.limits.cap, self.limits.kept].map(|count| count.to_string());

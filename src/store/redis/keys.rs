@@ -12,6 +12,10 @@
 //! | `hd:<reader>` | set | whom it does not see: muted (`m`), blocked (`b`), by whom it is blocked (`B`) |
 //! | `rm:<reader>` | string | the newest post that it has read |
 //! | `n:<account>` | list | the posts that it is told of, ascending |
+//! | `i:<account>` | list | the messages that it has received, ascending |
+//! | `s:<account>` | list | the messages that it has sent, ascending |
+//! | `m:<second>` | hash | the messages of about a second, as the posts |
+//! | `mq:<sender>:<request id>` | string | the message that a request made, and where its event is |
 //! | `k:<bucket>` | set | accounts that follows and deletions have named |
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
 //! | `roost:node:<n>` | string | which process has a node number |
@@ -23,7 +27,7 @@
 
 use super::{resp::HomeKey, slots};
 use crate::{
-    domain::{PostId, UserId},
+    domain::{MessageId, PostId, UserId},
     store::inboxes::InboxList,
 };
 
@@ -52,6 +56,15 @@ pub(super) fn author(author: UserId) -> Vec<u8> {
 /// of them at once costs Redis less than half of what a key each would.
 pub(super) fn posts_of_second(post: PostId) -> Vec<u8> {
     format!("p:{}", post.0 >> (PostId::NODE_AND_SEQUENCE_BITS + 10)).into_bytes()
+}
+
+/// What holds a message and the others of its second.
+pub(super) fn messages_of_second(message: MessageId) -> Vec<u8> {
+    format!("m:{}", message.0 >> (PostId::NODE_AND_SEQUENCE_BITS + 10)).into_bytes()
+}
+
+pub(super) fn message_request(sender: UserId, request_id: &str) -> Vec<u8> {
+    format!("mq:{sender}:{request_id}").into_bytes()
 }
 
 pub(super) fn request(author: UserId, request_id: &str) -> Vec<u8> {
@@ -105,8 +118,9 @@ pub(super) fn watermark(slot: u16) -> Vec<u8> {
 pub(super) fn is_derived(key: &[u8]) -> bool {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let of = |start: &str| key.strip_prefix(start.as_bytes());
-    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "n:", "k:"];
-    let request = of("q:").and_then(|rest| rest.split(|byte| *byte == b':').next());
+    let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "n:", "i:", "s:", "m:", "k:"];
+    let request = of("q:").or_else(|| of("mq:"));
+    let request = request.and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
         || key == PULLED
         || key == WAKES
@@ -139,6 +153,10 @@ mod tests {
             hides(UserId(7)),
             read_marker(UserId(7)),
             inbox(UserId(7), InboxList::Notifications),
+            inbox(UserId(7), InboxList::Received),
+            inbox(UserId(7), InboxList::Sent),
+            messages_of_second(MessageId(7 << 40)),
+            message_request(UserId(7), "a:b c"),
             known(UserId(7)),
             DELETED.to_vec(),
             PULLED.to_vec(),

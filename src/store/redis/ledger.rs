@@ -261,6 +261,8 @@ impl Inner {
         if first_offset < claim.attempted {
             fold.take_back_doubtful();
         }
+        let messages =
+            self.fold_messages(first_offset, events, first_offset < claim.attempted).await?;
         // What comes for the first time is newer than all that was applied before, but
         // for posts that overtook each other on their way into the log.
         let newest = (first_offset >= claim.attempted).then_some(PostId(claim.greatest_post));
@@ -269,7 +271,8 @@ impl Inner {
         self.write_readers(&fold).await?;
         self.write_pulled(&fold.pulled).await?;
         self.write_author_lists(&fold, newest).await?;
-        self.write_inboxes(&fold).await?;
+        self.write_messages(&messages).await?;
+        self.write_inboxes(&fold, &messages).await?;
         self.write_accounts(&fold.accounts).await?;
         let greatest_post = claim.greatest_post.max(fold.greatest_post);
         let marks: [Mark<'_>; 2] = [("applied", &next_offset), ("greatest_post", &greatest_post)];

@@ -3,7 +3,10 @@
 use super::{Disk, DiskBatch, u64_at};
 use crate::{
     domain::UserId,
-    store::{StoreError, inboxes::InboxList},
+    store::{
+        StoreError,
+        inboxes::{InboxEntry, InboxList},
+    },
 };
 
 /// Where the id stands in a key.
@@ -30,13 +33,13 @@ impl Disk {
 }
 
 impl DiskBatch<'_> {
-    pub(in crate::store::embedded) fn add_to_inbox(
+    pub(in crate::store::embedded) fn add_to_inboxes(
         &mut self,
-        account: UserId,
-        list: InboxList,
-        id: u64,
+        entries: impl IntoIterator<Item = InboxEntry>,
     ) {
-        self.batch.insert(&self.disk.inboxes, key(account, list, id), []);
+        for (account, list, id) in entries {
+            self.batch.insert(&self.disk.inboxes, key(account, list, id), []);
+        }
     }
 
     /// Drops the oldest ids of a list, down to the newest `kept`.

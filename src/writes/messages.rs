@@ -1,0 +1,193 @@
+//! Direct messages: what may be wrong with one, and how it comes into the log.
+//!
+//! Of several events with one sender and one request id the first counts, as with posts. No
+//! id is claimed ahead: the answer waits until the ledger says which message there is.
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Inner, WriteError, Writes,
+    draft::{FieldError, check_request_id, check_text, check_user},
+    patience,
+};
+use crate::{
+    domain::{Event, Message, MessageId, UserId},
+    event_log::EventLog,
+    store::{Inboxes, Lookups, StoreError},
+};
+
+/// How many accounts a message may be sent to.
+pub const RECIPIENTS_MAX: usize = 16;
+
+/// A message that somebody wants to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageDraft {
+    /// Who sends it.
+    pub sender: UserId,
+    /// Who is to read it, ascending, each once.
+    pub recipients: Vec<UserId>,
+    /// What it says.
+    pub text: String,
+    /// The client's own name for the request.
+    pub request_id: Option<String>,
+}
+
+/// A message that is durable in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The message, which an earlier request of the same name may have made.
+    pub message: MessageId,
+    /// Whether its recipients can read it already.
+    pub applied: bool,
+}
+
+impl MessageDraft {
+    /// Checks every field by itself. `text_chars_max` counts Unicode scalar values.
+    pub fn check(&self, text_chars_max: usize) -> Result<(), FieldError> {
+        check_user("sender_id", self.sender)?;
+        let field = "recipient_ids";
+        let count = self.recipients.len();
+        if !(1..=RECIPIENTS_MAX).contains(&count) {
+            let reason = format!("names {count} accounts; name 1 to {RECIPIENTS_MAX}");
+            return Err(FieldError::new(field, reason));
+        }
+        for user in &self.recipients {
+            check_user(field, *user)?;
+            if *user == self.sender {
+                let reason = format!("names account {user}, the sender itself");
+                return Err(FieldError::new(field, reason));
+            }
+        }
+        check_text(&self.text, text_chars_max)?;
+        self.request_id.as_deref().map_or(Ok(()), check_request_id)
+    }
+
+    /// About how many bytes of memory it takes.
+    fn size_bytes(&self) -> usize {
+        let recipients = size_of_val(&*self.recipients);
+        let request_id = self.request_id.as_ref().map_or(0, String::len);
+        size_of::<Self>() + recipients + self.text.len() + request_id
+    }
+}
+
+impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
+    /// Sends a message. One with a request id is sent once, however often it is asked for.
+    pub async fn send_message(&self, draft: MessageDraft) -> Result<Sent, WriteError> {
+        let inner = &self.inner;
+        draft.check(inner.settings.text_chars_max)?;
+        let _room = inner.start_write(draft.size_bytes()).await?;
+        let MessageDraft { sender, recipients, text, request_id } = draft;
+        if let Some(name) = &request_id
+            && let Some(message) = inner.store.message_of_request(sender, name).await?
+        {
+            return Ok(Sent { message, applied: true });
+        }
+        let id = MessageId(inner.ids.next((inner.clock)(), false).ok_or(WriteError::NoNode)?.0);
+        let message = Message { id, sender, recipients, text };
+        let event = Event::MessageSent { message, request_id: request_id.clone() };
+        let Some(name) = request_id else {
+            return Ok(Sent { message: id, applied: inner.write_and_wait(event).await? });
+        };
+        let place = inner.append(&[event]).await.pop().unwrap_or(Err(WriteError::Closing))?;
+        let confirmed = inner.message_made(sender, &name, place);
+        match timeout(inner.settings.confirm_wait_max, confirmed).await {
+            Ok(message) => Ok(Sent { message, applied: true }),
+            Err(_) => Err(WriteError::Unconfirmed),
+        }
+    }
+
+    /// Deletes a message of a sender. True: nobody sees it any more; false: the workers are
+    /// behind, and nobody will when they reach it.
+    pub async fn delete_message(
+        &self,
+        sender: UserId,
+        message: MessageId,
+    ) -> Result<bool, WriteError> {
+        check_user("sender_id", sender)?;
+        if message.0 == 0 {
+            let reason = "is required; message ids are never 0";
+            return Err(FieldError::new("message_id", reason).into());
+        }
+        let inner = &self.inner;
+        let mut found = inner.store.messages(&[message]).await?.pop().flatten();
+        if found.is_none() {
+            // It may be on its way through the log.
+            let caught_up = inner.catch_up().await;
+            found = inner.store.messages(&[message]).await?.pop().flatten();
+            if found.is_none() && !caught_up {
+                return Err(WriteError::Behind);
+            }
+        }
+        // Nobody is told of messages of others.
+        if found.is_none_or(|found| found.sender != sender) {
+            return Err(WriteError::UnknownMessage { message, sender });
+        }
+        inner.write_and_wait(Event::MessageDeleted { message, sender }).await
+    }
+}
+
+impl<L: EventLog, S: Lookups + Inboxes> Inner<L, S> {
+    /// Waits until it is known which message a request has made, whose event stands at
+    /// `place`, and returns it.
+    async fn message_made(&self, sender: UserId, name: &str, place: (u32, u64)) -> MessageId {
+        loop {
+            match self.message_in_ledger(sender, name, place).await {
+                Ok(Some(message)) => return message,
+                // Something was lost meanwhile.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "which message a request has made is not known yet");
+                }
+            }
+            sleep(patience::TRY_AFTER).await;
+        }
+    }
+
+    /// What the ledger says once the event is applied, if nothing was lost meanwhile.
+    async fn message_in_ledger(
+        &self,
+        sender: UserId,
+        name: &str,
+        (partition, offset): (u32, u64),
+    ) -> Result<Option<MessageId>, StoreError> {
+        let lost = self.memory.wait_whole(Instant::now()).await;
+        self.progress.wait_applied(partition, offset + 1).await;
+        let made = self.store.message_of_request(sender, name).await?;
+        let holds = self.memory.is_as_whole(lost, Instant::now()).await;
+        Ok(made.filter(|_| holds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_a_sender_some_recipients_and_a_text() {
+        let draft = |sender, recipients: &[u64], text: &str| MessageDraft {
+            sender: UserId(sender),
+            recipients: recipients.iter().copied().map(UserId).collect(),
+            text: text.to_owned(),
+            request_id: None,
+        };
+        let many: Vec<u64> = (2..18).collect();
+        let too_many: Vec<u64> = (2..19).collect();
+        for (draft, bad) in [
+            (draft(1, &[2], "hi"), None),
+            (draft(1, &many, &"🐦".repeat(140)), None),
+            (draft(0, &[2], "hi"), Some("sender_id")),
+            (draft(1, &[], "hi"), Some("recipient_ids")),
+            (draft(1, &[0, 2], "hi"), Some("recipient_ids")),
+            (draft(1, &[1, 2], "hi"), Some("recipient_ids")),
+            (draft(1, &too_many, "hi"), Some("recipient_ids")),
+            (draft(1, &[2], " \n"), Some("text")),
+            (draft(1, &[2], &"a".repeat(141)), Some("text")),
+            (
+                MessageDraft { request_id: Some("r".repeat(65)), ..draft(1, &[2], "hi") },
+                Some("request_id"),
+            ),
+        ] {
+            assert_eq!(draft.check(140).err().map(|error| error.field), bad, "{draft:?}");
+        }
+    }
+}
