@@ -15,7 +15,8 @@
 //! 3. [`store`]: everything derived from the log, and the two rules that keep
 //!    timelines exact while everything runs at once.
 //! 4. [`fanout`]: the worker, from events to timelines.
-//! 5. [`home_timeline`]: the read; [`inbox`]: that of what an account is told of.
+//! 5. [`home_timeline`]: the read; [`inbox`]: that of what an account is told of; [`thread`]: of
+//!    what answers a post.
 //!    [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
@@ -24,7 +25,7 @@
 //!
 //! # Invariants
 //!
-//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, inbox, writes} →
+//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, inbox, thread, writes} →
 //!   {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
@@ -33,7 +34,7 @@
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
-//!   `home_timeline::{filter, merge, pull}`, `home_stream::position`, `writes::draft`, the frames of the log, the lists
+//!   `home_timeline::{filter, merge, once, pull}`, `home_stream::position`, `writes::draft`, the frames of the log, the lists
 //!   and sets of the store.
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
@@ -67,4 +68,5 @@ pub mod proto;
 pub mod rss;
 pub mod store;
 pub mod telemetry;
+pub mod thread;
 pub mod writes;

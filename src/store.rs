@@ -22,6 +22,7 @@ mod hides;
 mod inboxes;
 mod pushes;
 pub mod redis;
+mod referrers;
 
 use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
@@ -30,6 +31,7 @@ pub use self::{
     hides::{HideReason, Hides},
     inboxes::{Inboxes, MessageSide, NotifyReason, notified},
     pushes::{PushOutcome, Pushes},
+    referrers::{REFERRERS_COUNTED_MAX, ReferrerKind, Referrers},
 };
 use crate::domain::{Event, Post, PostId, UserId};
 
@@ -37,9 +39,9 @@ use crate::domain::{Event, Post, PostId, UserId};
 pub const HOME_TIMELINE_CAP_DEFAULT: usize = 800;
 
 /// A backend that shows all faces.
-pub trait Store: Ledger + Homes + Lookups + Inboxes {}
+pub trait Store: Ledger + Homes + Lookups + Inboxes + Referrers {}
 
-impl<S: Ledger + Homes + Lookups + Inboxes> Store for S {}
+impl<S: Ledger + Homes + Lookups + Inboxes + Referrers> Store for S {}
 
 /// How a store refers to the accounts that it knows.
 pub trait Accounts: Send + Sync + 'static {

@@ -34,5 +34,7 @@ mod server;
 mod services;
 #[path = "api/stream.rs"]
 mod stream;
+#[path = "api/threads.rs"]
+mod threads;
 #[path = "api/timelines.rs"]
 mod timelines;

@@ -18,6 +18,7 @@ pub(super) enum List {
     Notifications = 9,
     Messages = 10,
     SentMessages = 11,
+    Replies = 12,
 }
 
 /// The number of entries to answer with, for what a request asks for.

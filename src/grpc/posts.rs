@@ -6,17 +6,24 @@ use futures::Stream;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, at_place, not_found, publish_stream};
+use super::{
+    Api, at_place, not_found,
+    page::{self, List},
+    publish_stream,
+};
 use crate::{
     domain::{Origin, Post, PostId, UserId},
     event_log::EventLog,
     proto::v1,
-    store::Store,
+    store::{ReferrerKind, Store},
+    thread,
     writes::{Draft, FieldError, check_post},
 };
 
 /// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
+const REPLIES_DEFAULT: usize = 20;
+const REPLIES_MAX: usize = 800;
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
@@ -105,9 +112,63 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         }
         Ok(Response::new(response))
     }
+
+    async fn get_thread(
+        &self,
+        request: Request<v1::GetThreadRequest>,
+    ) -> Result<Response<v1::Thread>, Status> {
+        Ok(Response::new(self.thread(request.into_inner()).await?))
+    }
+
+    async fn batch_get_counts(
+        &self,
+        request: Request<v1::BatchGetCountsRequest>,
+    ) -> Result<Response<v1::BatchGetCountsResponse>, Status> {
+        let ids = request.into_inner().post_ids;
+        check_count("post_ids", ids.len())?;
+        let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
+        let replies = self.store.count_referrers(&ids, ReferrerKind::Reply).await?;
+        let reposts = self.store.count_referrers(&ids, ReferrerKind::Repost).await?;
+        let counts = ids.iter().zip(replies.into_iter().zip(reposts));
+        let counts = counts.map(|(id, (replies, reposts))| v1::PostCounts {
+            post_id: id.0,
+            replies: replies as u32,
+            reposts: reposts as u32,
+        });
+        Ok(Response::new(v1::BatchGetCountsResponse { counts: counts.collect() }))
+    }
 }
 
 impl<L: EventLog, S: Store> Api<L, S> {
+    async fn thread(&self, request: v1::GetThreadRequest) -> Result<v1::Thread, Status> {
+        let v1::GetThreadRequest { post_id, reader_id, page_size, page_token } = request;
+        let id = PostId(post_id);
+        check_post("post_id", id)?;
+        let count_max = page::size(page_size, REPLIES_DEFAULT, REPLIES_MAX)?.min(self.posts_max());
+        let after = page::parse(&page_token, List::Replies, post_id)?.map(PostId);
+        let reader = (reader_id != 0).then_some(UserId(reader_id));
+        // It may be on its way through the log.
+        self.writes.find(&[id]).await?;
+        let Some(thread) = thread::read(&*self.store, id, reader, after, count_max).await? else {
+            return Err(not_found("post", post_id, format!("there is no post {id}")));
+        };
+        let next_page_token = match thread.next {
+            Some(next) => page::token(List::Replies, post_id, next.0),
+            None => String::new(),
+        };
+        let shown = async |posts: Vec<Arc<Post>>| {
+            let posts: Vec<_> = posts.into_iter().map(Some).collect();
+            let shown = self.with_originals(&posts).await?;
+            Ok::<_, Status>(shown.into_iter().flatten().collect())
+        };
+        Ok(v1::Thread {
+            ancestors: shown(thread.ancestors).await?,
+            post: shown(vec![thread.post]).await?.pop(),
+            replies: shown(thread.replies).await?,
+            next_page_token,
+        })
+    }
+
     async fn publish_one(&self, draft: Draft) -> Result<PostId, Status> {
         let result = self.writes.publish(vec![draft]).await.pop();
         Ok(result.ok_or_else(|| Status::internal("a publish had no result"))??)

@@ -26,6 +26,7 @@ mod inboxes;
 mod newest_ids;
 mod posts;
 mod pulled;
+mod referrers;
 mod slots;
 
 use std::{

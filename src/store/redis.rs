@@ -37,6 +37,7 @@ pub mod pool;
 mod probe;
 mod pulled;
 pub mod push;
+mod referrers;
 pub mod resp;
 pub mod router;
 mod scripts;

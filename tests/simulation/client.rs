@@ -189,7 +189,7 @@ impl Client {
             text: if is_plain { String::new() } else { "tweet".to_owned() },
             origin: Origin::Shared,
             link: None,
-            reply_to: None,
+            reply_to: self.reply_to(),
             repost_of,
             mentions: self.mentions(author),
             request_id: request_id.map(|number| number.to_string()),
@@ -200,6 +200,14 @@ impl Client {
     /// Now and then one of the last posts, which may be a repost, or deleted.
     fn repost_of(&self) -> Option<PostId> {
         if !self.faults.chance(25) {
+            return None;
+        }
+        let published = self.told.published.lock().unwrap();
+        self.pick_one(published.keys()).copied()
+    }
+
+    fn reply_to(&self) -> Option<PostId> {
+        if !self.faults.chance(15) {
             return None;
         }
         let published = self.told.published.lock().unwrap();

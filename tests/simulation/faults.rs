@@ -16,7 +16,8 @@ use roost::{
     store::{
         Accounts, ClaimedPost, Cursor, FollowCounts, FollowSide, Hides, HomeEnd, HomeRead, Homes,
         Inboxes, Ledger, Lookups, MessageSide, Moment, NewestPosts, PushOutcome, Pushes,
-        RebuildTicket, Resume, Resumed, StoreError, StoreSize, embedded::EmbeddedStore,
+        RebuildTicket, ReferrerKind, Referrers, Resume, Resumed, StoreError, StoreSize,
+        embedded::EmbeddedStore,
     },
 };
 use tokio::sync::Notify;
@@ -387,6 +388,26 @@ impl Homes for FaultyStore {
 
     fn entries_max(&self) -> usize {
         self.store.entries_max()
+    }
+}
+
+impl Referrers for FaultyStore {
+    async fn referrers(
+        &self,
+        post: PostId,
+        kind: ReferrerKind,
+        after: Option<PostId>,
+        count_max: usize,
+    ) -> Result<Vec<PostId>, StoreError> {
+        between_points!(self, self.store.referrers(post, kind, after, count_max))
+    }
+
+    async fn count_referrers(
+        &self,
+        posts: &[PostId],
+        kind: ReferrerKind,
+    ) -> Result<Vec<u64>, StoreError> {
+        between_points!(self, self.store.count_referrers(posts, kind))
     }
 }
 

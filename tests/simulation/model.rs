@@ -11,7 +11,7 @@ use bytes::Bytes;
 use roost::{
     domain::{Event, Message, MessageId, PostId, UserId},
     event_log::codec,
-    store::MessageSide,
+    store::{MessageSide, ReferrerKind},
 };
 
 /// How many posts below a plain repost are near it.
@@ -25,6 +25,8 @@ pub struct Model {
     pub posts: BTreeMap<PostId, UserId>,
     /// What plain reposts repeat, deleted or not.
     pub reposts: HashMap<PostId, PostId>,
+    /// What posts answer, deleted or not.
+    pub replies: HashMap<PostId, PostId>,
     /// Whose posts other posts repeat, with a text of their own or without.
     pub repeated: HashMap<PostId, UserId>,
     /// Authors whose posts are pulled.
@@ -69,6 +71,7 @@ impl Model {
                     let told = post.mentions.iter().copied().chain(of_others.map(|it| it.author));
                     let told = told.filter(|user| *user != post.author).collect();
                     model.told.insert(post.id, told);
+                    model.replies.extend(post.reply_to.map(|of| (post.id, of.post)));
                     if let Some(original) = post.repost_of {
                         model.repeated.insert(post.id, original.author);
                         if post.text.is_empty() {
@@ -149,6 +152,15 @@ impl Model {
             })
             .map(|place| delivered[place])
             .collect()
+    }
+
+    /// The posts that answer a post, or only repeat it.
+    pub fn referrers(&self, post: PostId, kind: ReferrerKind) -> Vec<PostId> {
+        let of = match kind {
+            ReferrerKind::Reply => &self.replies,
+            ReferrerKind::Repost => &self.reposts,
+        };
+        self.posts.keys().copied().filter(|id| of.get(id) == Some(&post)).collect()
     }
 
     /// The home timeline as it is held ready: with all that its reader does not see.

@@ -17,7 +17,7 @@ use roost::{
     inbox,
     post_id::PostIds,
     store::{
-        Accounts, Floor, Lookups, MessageSide,
+        Accounts, Floor, Lookups, MessageSide, ReferrerKind, Referrers,
         embedded::{Blocking, EmbeddedStore, Settings},
     },
     telemetry::{FanoutMetrics, WriteMetrics},
@@ -391,6 +391,12 @@ impl Simulation {
             // Twice: as delivered, and with page sizes of another kind.
             for _ in 0..2 {
                 self.check_home(engine, &model, user).await;
+            }
+        }
+        for post in model.authors.keys() {
+            for kind in [ReferrerKind::Reply, ReferrerKind::Repost] {
+                let found = engine.store.referrers(*post, kind, None, usize::MAX).await.unwrap();
+                assert_eq!(found, model.referrers(*post, kind), "{kind:?} of {post}");
             }
         }
         for user in (1..=USERS).map(UserId) {

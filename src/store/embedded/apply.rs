@@ -140,16 +140,28 @@ impl Inner {
         self.write_accounts(events, &mut batch)?;
         let repeated = self.find_repeated_messages(events)?;
         let (mut greatest_post, mut read_markers) = (0, HashMap::<UserId, PostId>::new());
+        let mut made = HashMap::new();
         for (offset, event) in (first_offset..).zip(events) {
             match event {
                 Event::PostPublished { post, request_id } => {
                     greatest_post = greatest_post.max(post.id.0);
                     if duplicates.binary_search(&post.id).is_err() {
                         batch.add_post(post, request_id.as_deref());
+                        batch.add_referrer(post);
+                        made.insert(post.id, post);
                         batch.add_to_inboxes(entries_of_post(post));
                     }
                 }
-                Event::PostDeleted { post, author } => batch.remove_post(*post, *author),
+                Event::PostDeleted { post, author } => {
+                    match made.get(post) {
+                        Some(post) => batch.remove_referrer(post),
+                        None => {
+                            let post = self.disk.post(*post)?;
+                            post.iter().for_each(|post| batch.remove_referrer(post));
+                        }
+                    }
+                    batch.remove_post(*post, *author);
+                }
                 Event::Followed { followee, followers } => {
                     let change = edges::encode(ChangeKind::Add, followers.clone());
                     batch.add_follow_change(*followee, offset, change);

@@ -9,6 +9,7 @@
 //! | | sender, 0xFF, request id | the message that the request made; no text has such a byte |
 //! | `follows` | followee, offset, part | a change of its followers, see [`edges`](super::edges) |
 //! | `read_markers` | reader | the newest post that it has read |
+//! | `referrers` | post, kind, referring post | nothing: it answers or repeats the post |
 //! | `pulled` | author | nothing: its posts are pulled |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
 //! | `inboxes` | account, list, post or message | nothing: the account is told of the post, has received or sent the message |
@@ -47,6 +48,7 @@ pub(super) struct Disk {
     hides: Keyspace,
     read_markers: Keyspace,
     pulled: Keyspace,
+    pub(super) referrers: Keyspace,
     inboxes: Keyspace,
     messages: Keyspace,
 }
@@ -77,6 +79,7 @@ impl Disk {
             hides: keyspace("hides")?,
             read_markers: keyspace("read_markers")?,
             pulled: keyspace("pulled")?,
+            referrers: keyspace("referrers")?,
             inboxes: keyspace("inboxes")?,
             messages: keyspace("messages")?,
             database,
@@ -103,9 +106,9 @@ impl Disk {
         Ok(marks.unwrap_or_default())
     }
 
-    fn keyspaces(&self) -> [&Keyspace; 10] {
+    fn keyspaces(&self) -> [&Keyspace; 11] {
         let Self { accounts, posts, author_posts, requests, follows, .. } = self;
-        let Self { hides, read_markers, pulled, inboxes, messages, .. } = self;
+        let Self { hides, read_markers, pulled, referrers, inboxes, messages, .. } = self;
         [
             accounts,
             posts,
@@ -115,6 +118,7 @@ impl Disk {
             hides,
             read_markers,
             pulled,
+            referrers,
             inboxes,
             messages,
         ]
@@ -243,8 +247,8 @@ impl Disk {
 
 /// Writes that hold all together or not at all.
 pub(super) struct DiskBatch<'a> {
-    disk: &'a Disk,
-    batch: OwnedWriteBatch,
+    pub(super) disk: &'a Disk,
+    pub(super) batch: OwnedWriteBatch,
 }
 
 impl DiskBatch<'_> {
@@ -397,7 +401,7 @@ fn join(first: u64, second: u64) -> [u8; 16] {
     bytes
 }
 
-fn u64_at(bytes: &[u8], start: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], start: usize) -> Option<u64> {
     let bytes = bytes.get(start..start + 8)?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }

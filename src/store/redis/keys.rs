@@ -16,6 +16,7 @@
 //! | `s:<account>` | list | the messages that it has sent, ascending |
 //! | `m:<second>` | hash | the messages of about a second, as the posts |
 //! | `mq:<sender>:<request id>` | string | the message that a request made, and where its event is |
+//! | `rf:<post>:<kind>` | sorted set | the posts that answer (`a`) or repeat (`r`) it, by their ids |
 //! | `k:<bucket>` | set | accounts that follows and deletions have named |
 //! | `roost:deleted` | hash | deleted posts that may still be in home timelines |
 //! | `roost:node:<n>` | string | which process has a node number |
@@ -28,7 +29,7 @@
 use super::{resp::HomeKey, slots};
 use crate::{
     domain::{MessageId, PostId, UserId},
-    store::inboxes::InboxList,
+    store::{ReferrerKind, inboxes::InboxList},
 };
 
 /// Accounts are noted in so many sets: small ones cost 8 bytes a member.
@@ -97,6 +98,11 @@ pub(super) fn inbox(account: UserId, list: InboxList) -> Vec<u8> {
     format!("{}:{account}", char::from(list.byte())).into_bytes()
 }
 
+/// The posts that refer to a post.
+pub(super) fn referrers(post: PostId, kind: ReferrerKind) -> Vec<u8> {
+    format!("rf:{post}:{}", char::from(kind.byte())).into_bytes()
+}
+
 pub(super) fn known(account: UserId) -> Vec<u8> {
     format!("k:{}", account.0 % KNOWN_BUCKETS).into_bytes()
 }
@@ -119,7 +125,8 @@ pub(super) fn is_derived(key: &[u8]) -> bool {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let of = |start: &str| key.strip_prefix(start.as_bytes());
     let plain = ["h:", "a:", "p:", "fr:", "fg:", "hd:", "rm:", "n:", "i:", "s:", "m:", "k:"];
-    let request = of("q:").or_else(|| of("mq:"));
+    // Something else comes behind the number.
+    let request = of("q:").or_else(|| of("mq:")).or_else(|| of("rf:"));
     let request = request.and_then(|rest| rest.split(|byte| *byte == b':').next());
     key == DELETED
         || key == PULLED
@@ -160,6 +167,7 @@ mod tests {
             known(UserId(7)),
             DELETED.to_vec(),
             PULLED.to_vec(),
+            referrers(PostId(7), ReferrerKind::Reply),
             WAKES.to_vec(),
             watermark(3),
         ];

@@ -270,6 +270,7 @@ impl Inner {
         self.write_graph(&fold).await?;
         self.write_readers(&fold).await?;
         self.write_pulled(&fold.pulled).await?;
+        self.write_referrers(&fold).await?;
         self.write_author_lists(&fold, newest).await?;
         self.write_messages(&messages).await?;
         self.write_inboxes(&fold, &messages).await?;
