@@ -16,7 +16,8 @@ use crate::{
     bench::{BenchArgs, BenchError},
     client::{
         ClientError, DeleteArgs, DeleteMessageArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs,
-        MessageArgs, MessagesArgs, NotificationsArgs, PostArgs, TimelineArgs, UnfollowArgs,
+        MessageArgs, MessagesArgs, NotificationsArgs, PostArgs, ThreadArgs, TimelineArgs,
+        UnfollowArgs,
     },
     load::{LoadArgs, LoadError},
     rss::{RssArgs, RssError},
@@ -57,6 +58,8 @@ enum Command {
     Block(HideArgs),
     /// End a block
     Unblock(HideArgs),
+    /// Read what a post answers, and what answers it
+    Thread(ThreadArgs),
     /// Have an author's posts pulled by reads
     Pull(DeliveryArgs),
     /// Have an author's posts pushed into timelines again
@@ -135,6 +138,7 @@ impl Command {
             Self::Unmute(args) => args.unmute().await?,
             Self::Block(args) => args.block().await?,
             Self::Unblock(args) => args.unblock().await?,
+            Self::Thread(args) => args.run().await?,
             Self::Pull(args) => args.pull().await?,
             Self::Push(args) => args.push().await?,
             Self::Timeline(args) => args.run().await?,

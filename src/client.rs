@@ -1,5 +1,5 @@
 //! The commands that one types by hand: `post`, `follow`, `unfollow`, `mute`, `unmute`,
-//! `block`, `unblock`, `pull`, `push`, `timeline`, `notifications`, `message`,
+//! `block`, `unblock`, `pull`, `push`, `timeline`, `thread`, `notifications`, `message`,
 //! `messages`, `delete-message`, `delete` and `import`.
 //!
 //! Each command is a clap `Args` struct with a `run` that talks to a Roost over
@@ -21,6 +21,7 @@ pub(crate) mod page;
 mod post;
 pub mod progress;
 pub(crate) mod text_file;
+mod thread;
 mod timeline;
 
 pub use connect::{DEFAULT_TARGET, Target, Targets};
@@ -34,4 +35,5 @@ pub(crate) use interrupt::Interrupt;
 pub use messages::{DeleteMessageArgs, MessageArgs, MessagesArgs};
 pub use notifications::NotificationsArgs;
 pub use post::{DeleteArgs, PostArgs};
+pub use thread::ThreadArgs;
 pub use timeline::TimelineArgs;

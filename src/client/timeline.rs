@@ -166,7 +166,8 @@ fn print_new(
     Ok(out.flush()?)
 }
 
-fn line_of(post: &Post, now: SystemTime) -> String {
+/// A post in one line.
+pub(super) fn line_of(post: &Post, now: SystemTime) -> String {
     let head = head_of(post.id, post.author_id, post.create_time, now);
     format!("{head}{}", said_by(post)).trim_end().to_owned()
 }
