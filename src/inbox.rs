@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::{
     domain::{Message, MessageId, Post, PostId, UserId},
     home_timeline::originals_there,
-    store::{Hides, Inboxes, Lookups, MessageSide, StoreError},
+    store::{Inboxes, Lookups, MessageSide, StoreError},
 };
 
 /// Entries that are looked up together.
@@ -49,7 +49,7 @@ pub async fn notifications(
     count_max: usize,
 ) -> Result<InboxPage<Arc<Post>>, StoreError> {
     // First, so that whom the reader hides by now is hidden.
-    let hides = hides_of(store, user).await?;
+    let hides = store.hides_of(user).await?;
     let mut ids = store.notifications(user).await?;
     ids.retain(|id| before.is_none_or(|before| *id < before));
     let mut shown = Vec::new();
@@ -81,7 +81,7 @@ pub async fn messages(
     count_max: usize,
 ) -> Result<InboxPage<Message>, StoreError> {
     // First, so that whom the reader hides by now is hidden.
-    let hides = hides_of(store, user).await?;
+    let hides = store.hides_of(user).await?;
     let mut ids = store.message_ids(user, side).await?;
     ids.retain(|id| before.is_none_or(|before| *id < before));
     let mut shown = Vec::new();
@@ -93,12 +93,4 @@ pub async fn messages(
         }
     }
     Ok(InboxPage::cut(shown, count_max))
-}
-
-/// Whom a reader hides, known or not.
-async fn hides_of(store: &impl Lookups, user: UserId) -> Result<Arc<Hides>, StoreError> {
-    match store.account(user).await? {
-        Some(reader) => store.hides(reader).await,
-        None => Ok(Arc::default()),
-    }
 }

@@ -20,6 +20,7 @@ mod cursor;
 pub mod embedded;
 mod hides;
 mod inboxes;
+mod pulled;
 mod pushes;
 pub mod redis;
 mod referrers;
@@ -353,6 +354,19 @@ pub trait Lookups: Accounts {
         &self,
         reader: Self::Account,
     ) -> impl Future<Output = Result<Arc<Hides>, StoreError>> + Send;
+
+    /// Whom an account hides; nobody, if no event has named it.
+    fn hides_of(
+        &self,
+        user: UserId,
+    ) -> impl Future<Output = Result<Arc<Hides>, StoreError>> + Send {
+        async move {
+            match self.account(user).await? {
+                Some(reader) => self.hides(reader).await,
+                None => Ok(Arc::default()),
+            }
+        }
+    }
 
     /// Up to which post a reader has read its home timeline; post 0 if it has not said.
     fn read_marker(

@@ -28,35 +28,34 @@ pub struct Thread {
     pub next: Option<PostId>,
 }
 
-/// Reads a thread around a post, with up to `count_max` of the answers that are newer than
-/// `after`, without what `reader` hides; `None` if the post is not there.
+/// Reads the thread around a post, with up to `count_max` of the answers that are newer than
+/// `after`, without what `reader` hides.
 ///
 /// # Errors
 /// If the store fails.
 pub async fn read<S: Lookups + Referrers>(
     store: &S,
-    id: PostId,
+    post: Arc<Post>,
     reader: Option<UserId>,
     after: Option<PostId>,
     count_max: usize,
-) -> Result<Option<Thread>, StoreError> {
+) -> Result<Thread, StoreError> {
     let hides = match reader {
-        Some(reader) => hides_of(store, reader).await?,
+        Some(reader) => store.hides_of(reader).await?,
         None => Arc::default(),
     };
-    let Some(post) = post(store, id).await? else { return Ok(None) };
     let mut ancestors = Vec::new();
     let mut above = post.reply_to;
     // A deleted one does not say what it answered.
     while let Some(reference) = above.filter(|_| ancestors.len() < ANCESTORS_MAX) {
-        let Some(ancestor) = self::post(store, reference.post).await? else { break };
+        let Some(ancestor) = store.posts(&[reference.post]).await?.pop().flatten() else { break };
         above = ancestor.reply_to;
         ancestors.push(ancestor);
     }
     ancestors.retain(|ancestor| !hides.hide(ancestor));
     ancestors.reverse();
-    let (replies, next) = replies(store, id, &hides, after, count_max).await?;
-    Ok(Some(Thread { ancestors, post, replies, next }))
+    let (replies, next) = replies(store, post.id, &hides, after, count_max).await?;
+    Ok(Thread { ancestors, post, replies, next })
 }
 
 async fn replies<S: Lookups + Referrers>(
@@ -87,17 +86,5 @@ async fn replies<S: Lookups + Referrers>(
         if looked_at >= LOOKED_AT_MAX {
             return Ok((replies, after));
         }
-    }
-}
-
-async fn post(store: &impl Lookups, id: PostId) -> Result<Option<Arc<Post>>, StoreError> {
-    Ok(store.posts(&[id]).await?.pop().flatten())
-}
-
-/// Whom a reader hides, known or not.
-async fn hides_of(store: &impl Lookups, user: UserId) -> Result<Arc<Hides>, StoreError> {
-    match store.account(user).await? {
-        Some(reader) => store.hides(reader).await,
-        None => Ok(Arc::default()),
     }
 }

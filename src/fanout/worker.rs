@@ -348,10 +348,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         self.queue.cancel(&deleted);
         let resumed = jobs.iter().filter(|job| job.after.is_some()).count();
         self.metrics.resumed_fanouts.inc_by(resumed as u64);
-        for job in &returned {
-            // It may be under way with what is new.
-            self.queue.look(job.author);
-        }
+        // What is brought to everybody may be under way with what is new.
+        let authors: HashSet<S::Account> = returned.iter().map(|job| job.author).collect();
+        authors.into_iter().for_each(|author| self.queue.look(author));
         jobs.into_iter().chain(returned).for_each(|job| self.queue.add(job));
         for (author, is_pulled) in effects.pulls {
             if is_pulled {
@@ -431,10 +430,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let authors = self.store.accounts(&posted).await?;
         for (author, posted) in authors.into_iter().zip(effects.posted.values()) {
             let Some(author) = author else { continue };
-            for ids in posted.ids.chunks(self.settings.fanout_posts_max.max(1)) {
-                let work = Work::Deliver(ids.to_vec());
-                jobs.extend(self.jobs_of(author, work, posted.offset, look_below));
-            }
+            jobs.extend(self.deliveries(author, &posted.ids, posted.offset, look_below));
         }
         let authors = self.store.accounts(&deleted).await?;
         for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
@@ -459,13 +455,24 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             if let Some(posted) = effects.posted.get(user) {
                 ids.retain(|id| !posted.ids.contains(id));
             }
-            for ids in ids.chunks(self.settings.fanout_posts_max.max(1)) {
-                let work = Work::Deliver(ids.to_vec());
-                let parts = self.jobs_of(author, work, *offset, look_below);
-                jobs.extend(parts.map(|job| Job { again: true, ..job }));
-            }
+            let deliveries = self.deliveries(author, &ids, *offset, look_below);
+            jobs.extend(deliveries.map(|job| Job { again: true, ..job }));
         }
         Ok(jobs)
+    }
+
+    /// The fan-outs that deliver an author's posts.
+    fn deliveries(
+        &self,
+        author: S::Account,
+        ids: &[PostId],
+        offset: u64,
+        look_below: u64,
+    ) -> impl Iterator<Item = Job<S::Account>> {
+        let pieces = ids.chunks(self.settings.fanout_posts_max.max(1));
+        pieces.flat_map(move |ids| {
+            self.jobs_of(author, Work::Deliver(ids.to_vec()), offset, look_below)
+        })
     }
 
     /// A fan-out in as many parts as have come to different places before.

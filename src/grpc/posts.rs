@@ -90,10 +90,8 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
     ) -> Result<Response<v1::Post>, Status> {
         let id = PostId(request.into_inner().post_id);
         check_post("post_id", id)?;
-        match self.writes.find(&[id]).await?.into_iter().flatten().next() {
-            Some(post) => Ok(Response::new(post_to_proto(&post))),
-            None => Err(not_found("post", id.0, format!("there is no post {id}"))),
-        }
+        let post = self.post(id).await?;
+        Ok(Response::new(post_to_proto(&post)))
     }
 
     async fn batch_get_posts(
@@ -127,8 +125,10 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         let ids = request.into_inner().post_ids;
         check_count("post_ids", ids.len())?;
         let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
-        let replies = self.store.count_referrers(&ids, ReferrerKind::Reply).await?;
-        let reposts = self.store.count_referrers(&ids, ReferrerKind::Repost).await?;
+        let (replies, reposts) = tokio::try_join!(
+            self.store.count_referrers(&ids, ReferrerKind::Reply),
+            self.store.count_referrers(&ids, ReferrerKind::Repost),
+        )?;
         let counts = ids.iter().zip(replies.into_iter().zip(reposts));
         let counts = counts.map(|(id, (replies, reposts))| v1::PostCounts {
             post_id: id.0,
@@ -147,11 +147,8 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let count_max = page::size(page_size, REPLIES_DEFAULT, REPLIES_MAX)?.min(self.posts_max());
         let after = page::parse(&page_token, List::Replies, post_id)?.map(PostId);
         let reader = (reader_id != 0).then_some(UserId(reader_id));
-        // It may be on its way through the log.
-        self.writes.find(&[id]).await?;
-        let Some(thread) = thread::read(&*self.store, id, reader, after, count_max).await? else {
-            return Err(not_found("post", post_id, format!("there is no post {id}")));
-        };
+        let post = self.post(id).await?;
+        let thread = thread::read(&*self.store, post, reader, after, count_max).await?;
         let next_page_token = match thread.next {
             Some(next) => page::token(List::Replies, post_id, next.0),
             None => String::new(),
@@ -167,6 +164,12 @@ impl<L: EventLog, S: Store> Api<L, S> {
             replies: shown(thread.replies).await?,
             next_page_token,
         })
+    }
+
+    /// A post that must be there.
+    async fn post(&self, id: PostId) -> Result<Arc<Post>, Status> {
+        let post = self.writes.find(&[id]).await?.pop().flatten();
+        post.ok_or_else(|| not_found("post", id.0, format!("there is no post {id}")))
     }
 
     async fn publish_one(&self, draft: Draft) -> Result<PostId, Status> {

@@ -264,18 +264,13 @@ impl Inner {
 
     /// The posts whose author has used their request id before, ascending.
     fn find_duplicates(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
-        let mut first = HashMap::new();
-        let mut duplicates = Vec::new();
-        for event in events {
-            let Event::PostPublished { post, request_id: Some(request_id) } = event else {
-                continue;
-            };
-            let winner = *first.entry((post.author, request_id.as_str())).or_insert(post.id);
-            let winner = self.disk.request(post.author, request_id)?.unwrap_or(winner);
-            if winner != post.id {
-                duplicates.push(post.id);
+        let requests = events.iter().filter_map(|event| match event {
+            Event::PostPublished { post, request_id: Some(name) } => {
+                Some((post.author, name.as_str(), post.id))
             }
-        }
+            _ => None,
+        });
+        let mut duplicates = repeated(requests, |author, name| self.disk.request(author, name))?;
         duplicates.sort_unstable();
         Ok(duplicates)
     }
@@ -348,4 +343,20 @@ impl Inner {
         }
         batch.map_or(Ok(()), |batch| batch.commit(partition, self.mark(next_offset)))
     }
+}
+
+/// What requests would make whose name has made something else before: an earlier one of
+/// them, or what `made` knows.
+pub(super) fn repeated<'a, Id: Copy + PartialEq>(
+    requests: impl Iterator<Item = (UserId, &'a str, Id)>,
+    made: impl Fn(UserId, &str) -> Result<Option<Id>, StoreError>,
+) -> Result<Vec<Id>, StoreError> {
+    let (mut first, mut repeated) = (HashMap::new(), Vec::new());
+    for (user, name, id) in requests {
+        let winner = *first.entry((user, name)).or_insert(id);
+        if made(user, name)?.unwrap_or(winner) != id {
+            repeated.push(id);
+        }
+    }
+    Ok(repeated)
 }

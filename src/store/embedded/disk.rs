@@ -23,6 +23,7 @@
 
 mod inboxes;
 mod messages;
+mod referrers;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -48,7 +49,7 @@ pub(super) struct Disk {
     hides: Keyspace,
     read_markers: Keyspace,
     pulled: Keyspace,
-    pub(super) referrers: Keyspace,
+    referrers: Keyspace,
     inboxes: Keyspace,
     messages: Keyspace,
 }
@@ -171,7 +172,7 @@ impl Disk {
         self.hides.range(first_key()..).map(|entry| {
             let key = entry.key().map_err(|error| self.failure(error))?;
             let reason = key.get(8).and_then(|byte| HideReason::of_byte(*byte));
-            let parts = (u64_at(&key, 0), reason, u64_at(&key, 9));
+            let parts = (u64_at(&key, 0), reason, u64_at(&key, SECOND_PLACE));
             let (Some(reader), Some(reason), Some(other)) = parts else {
                 return Err(self.damage("whom a reader hides is malformed"));
             };
@@ -202,15 +203,14 @@ impl Disk {
         author: UserId,
         request_id: &str,
     ) -> Result<Option<PostId>, StoreError> {
-        let value = self
-            .requests
-            .get(request_key(author, request_id))
-            .map_err(|error| self.failure(error))?;
-        value
-            .map(|bytes| {
-                u64_at(&bytes, 0).map(PostId).ok_or_else(|| self.damage("a request is malformed"))
-            })
-            .transpose()
+        Ok(self.made(&request_key(author, request_id))?.map(PostId))
+    }
+
+    /// The id that a request has made.
+    fn made(&self, request_key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let value = self.requests.get(request_key).map_err(|error| self.failure(error))?;
+        let Some(value) = value else { return Ok(None) };
+        u64_at(&value, 0).map(Some).ok_or_else(|| self.damage("a request is malformed"))
     }
 
     /// Up to `count_max` posts of an author older than `before`, newest first.
@@ -247,8 +247,8 @@ impl Disk {
 
 /// Writes that hold all together or not at all.
 pub(super) struct DiskBatch<'a> {
-    pub(super) disk: &'a Disk,
-    pub(super) batch: OwnedWriteBatch,
+    disk: &'a Disk,
+    batch: OwnedWriteBatch,
 }
 
 impl DiskBatch<'_> {
@@ -299,7 +299,7 @@ impl DiskBatch<'_> {
 
     pub(super) fn change_hide(&mut self, change: HideChange) {
         let HideChange { reader, reason, other, hides } = change;
-        let key = [&reader.0.to_be_bytes()[..], &[reason.byte()], &other.0.to_be_bytes()].concat();
+        let key = join_by(reader.0, reason.byte(), other.0);
         if hides {
             self.batch.insert(&self.disk.hides, key, []);
         } else {
@@ -394,6 +394,18 @@ fn follow_key(followee: UserId, offset: u64, part: u32) -> [u8; 20] {
     key
 }
 
+/// Where the second id of [`join_by`] stands.
+const SECOND_PLACE: usize = 9;
+
+/// A key of two ids, with what the second one is to the first between them.
+fn join_by(first: u64, kind: u8, second: u64) -> [u8; 17] {
+    let mut key = [0; 17];
+    key[..8].copy_from_slice(&first.to_be_bytes());
+    key[8] = kind;
+    key[SECOND_PLACE..].copy_from_slice(&second.to_be_bytes());
+    key
+}
+
 fn join(first: u64, second: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&first.to_be_bytes());
@@ -401,7 +413,7 @@ fn join(first: u64, second: u64) -> [u8; 16] {
     bytes
 }
 
-pub(super) fn u64_at(bytes: &[u8], start: usize) -> Option<u64> {
+fn u64_at(bytes: &[u8], start: usize) -> Option<u64> {
     let bytes = bytes.get(start..start + 8)?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }

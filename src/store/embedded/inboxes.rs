@@ -1,8 +1,8 @@
 //! What accounts are told of, their messages, and how the lists stay bounded.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use super::{EmbeddedStore, Inner};
+use super::{EmbeddedStore, Inner, apply::repeated};
 use crate::{
     domain::{Event, Message, MessageId, PostId, UserId},
     store::{
@@ -54,19 +54,14 @@ impl Inner {
         &self,
         events: &[Event],
     ) -> Result<HashSet<MessageId>, StoreError> {
-        let (mut first, mut repeated) = (HashMap::new(), HashSet::new());
-        for event in events {
-            let Event::MessageSent { message, request_id: Some(request_id) } = event else {
-                continue;
-            };
-            let key = (message.sender, request_id.as_str());
-            let made = *first.entry(key).or_insert(message.id);
-            let made = self.disk.message_of_request(message.sender, request_id)?.unwrap_or(made);
-            if made != message.id {
-                repeated.insert(message.id);
+        let requests = events.iter().filter_map(|event| match event {
+            Event::MessageSent { message, request_id: Some(name) } => {
+                Some((message.sender, name.as_str(), message.id))
             }
-        }
-        Ok(repeated)
+            _ => None,
+        });
+        let made = |sender, name: &str| self.disk.message_of_request(sender, name);
+        Ok(repeated(requests, made)?.into_iter().collect())
     }
 
     /// Trims the lists that these events have grown, once they are on disk. To count a list is

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::store::pulled::changed;
+
 /// They are few, and every read asks for them.
 #[derive(Debug, Default)]
 pub(super) struct PulledTable(Mutex<Arc<[u32]>>);
@@ -13,8 +15,7 @@ impl PulledTable {
 
     pub(super) fn set(&self, author: u32, is_pulled: bool) {
         let mut authors = self.lock();
-        let others = authors.iter().copied().filter(|other| *other != author);
-        *authors = others.chain(is_pulled.then_some(author)).collect();
+        *authors = changed(&authors, author, is_pulled);
     }
 
     /// It is whole even after a panic: it is changed by single assignments only.

@@ -54,6 +54,20 @@ pub(super) struct Made {
 }
 
 impl Made {
+    /// What counts of a request: what its first event has made, this one or another that is
+    /// known, which is noted.
+    pub(super) fn or_earlier<'a>(
+        self,
+        known: &mut HashMap<(UserId, &'a str), Self>,
+        request: (UserId, &'a str),
+    ) -> Self {
+        let first = known.entry(request).or_insert(self);
+        if self.offset < first.offset {
+            *first = self;
+        }
+        *first
+    }
+
     /// As it stands in Redis.
     pub(super) fn bytes(self) -> [u8; 16] {
         (u128::from(self.post.0) << 64 | u128::from(self.offset)).to_be_bytes()
@@ -99,11 +113,7 @@ impl<'a> Fold<'a> {
                     if let Some(request_id) = request_id {
                         let key = (post.author, request_id.as_str());
                         let this = Made { post: post.id, offset };
-                        let first = first.entry(key).or_insert(this);
-                        if this.offset < first.offset {
-                            *first = this;
-                        }
-                        let first = *first;
+                        let first = this.or_earlier(&mut first, key);
                         if first != this {
                             if first.post != post.id {
                                 fold.doubtful.insert(post.id, post.author);

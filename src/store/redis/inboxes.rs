@@ -43,7 +43,8 @@ impl Inboxes for RedisStore {
         sender: UserId,
         request_id: &str,
     ) -> Result<Option<MessageId>, StoreError> {
-        let made = self.inner.message_requests_made(&[(sender, request_id)]).await?;
+        let request = [(sender, request_id)];
+        let made = self.inner.requests_made(&request, keys::message_request).await?;
         Ok(made.into_iter().flatten().next().map(|made| MessageId(made.post.0)))
     }
 }

@@ -251,7 +251,7 @@ impl Inner {
             claim.attempted = attempted;
         }
         let requests = fold::requests(events);
-        let made = self.requests_made(&requests).await?;
+        let made = self.requests_made(&requests, keys::request).await?;
         let made: HashMap<(UserId, &str), Made> = requests
             .into_iter()
             .zip(made)
@@ -293,16 +293,11 @@ impl Inner {
             calls
                 .push(Call::of("HSET", &[keys::DELETED, &post.0.to_be_bytes(), author.as_bytes()]));
         }
-        let mut by_second = BTreeMap::<Vec<u8>, Vec<([u8; 8], Vec<u8>)>>::new();
-        for post in &fold.posts {
-            let field = (post.id.0.to_be_bytes(), codec::encode_post(post));
-            by_second.entry(keys::posts_of_second(post.id)).or_default().push(field);
-        }
-        for (key, posts) in by_second {
-            let fields = posts.iter().flat_map(|(id, post)| [id.as_slice(), post]);
-            let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(fields).collect();
-            calls.push(Call::of("HSET", &arguments));
-        }
+        calls.extend(set_fields(
+            fold.posts
+                .iter()
+                .map(|post| (keys::posts_of_second(post.id), post.id.0, codec::encode_post(post))),
+        ));
         for (author, request_id, made) in &fold.requests {
             let key = keys::request(*author, request_id);
             calls.push(Call::of("SET", &[&key, &made.bytes()]));
@@ -469,15 +464,14 @@ impl Inner {
         Ok(gone.map(|(post, _)| post).collect())
     }
 
+    /// What requests have made, in the same places, which is kept under these keys.
     pub(super) async fn requests_made(
         &self,
         requests: &[(UserId, &str)],
+        key: fn(UserId, &str) -> Vec<u8>,
     ) -> Result<Vec<Option<Made>>, StoreError> {
-        let calls = requests
-            .iter()
-            .map(|(author, request_id)| Call::of("GET", &[&keys::request(*author, request_id)]))
-            .collect();
-        let made = self.control.run(calls).await?;
+        let calls = requests.iter().map(|(user, name)| Call::of("GET", &[&key(*user, name)]));
+        let made = self.control.run(calls.collect()).await?;
         Ok(made.into_iter().map(|value| Made::read(&bytes(value)?)).collect())
     }
 
@@ -509,6 +503,20 @@ impl Inner {
 pub(super) fn text<'a>(marks: &'a HashMap<Vec<u8>, Vec<u8>>, name: &str) -> Cow<'a, str> {
     let value = marks.get(name.as_bytes());
     value.map(|value| String::from_utf8_lossy(value)).unwrap_or_default()
+}
+
+/// Sets fields, which ids name, of hashes: one command for each hash.
+pub(super) fn set_fields(fields: impl Iterator<Item = (Vec<u8>, u64, Vec<u8>)>) -> Vec<Call> {
+    let mut by_key = BTreeMap::<Vec<u8>, Vec<([u8; 8], Vec<u8>)>>::new();
+    for (key, id, value) in fields {
+        by_key.entry(key).or_default().push((id.to_be_bytes(), value));
+    }
+    let calls = by_key.into_iter().map(|(key, fields)| {
+        let fields = fields.iter().flat_map(|(id, value)| [id.as_slice(), value]);
+        let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(fields).collect();
+        Call::of("HSET", &arguments)
+    });
+    calls.collect()
 }
 
 /// Where the marks of a partition say that a worker goes on.

@@ -47,18 +47,7 @@ impl Lookups for RedisStore {
     }
 
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
-        let call =
-            |id: &PostId| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]);
-        let calls = ids.iter().map(call).collect();
-        let found = self.inner.control.run(calls).await?;
-        found
-            .into_iter()
-            .map(|value| {
-                let Some(bytes) = bytes(value) else { return Ok(None) };
-                let post = codec::decode_post(&bytes);
-                Ok(Some(Arc::new(post.map_err(|_| damaged("a post"))?)))
-            })
-            .collect()
+        self.inner.posts(ids).await
     }
 
     /// Posts are known once they are applied, and not before.
@@ -74,7 +63,7 @@ impl Lookups for RedisStore {
     ) -> Result<Vec<Option<PostId>>, StoreError> {
         let requests: Vec<(UserId, &str)> =
             requests.iter().map(|(author, name)| (*author, name.as_str())).collect();
-        let made = self.inner.requests_made(&requests).await?;
+        let made = self.inner.requests_made(&requests, keys::request).await?;
         Ok(made.into_iter().map(|made| Some(made?.post)).collect())
     }
 
@@ -255,6 +244,21 @@ impl Lookups for RedisStore {
 }
 
 impl Inner {
+    pub(super) async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
+        let call =
+            |id: &PostId| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]);
+        let calls = ids.iter().map(call).collect();
+        let found = self.control.run(calls).await?;
+        found
+            .into_iter()
+            .map(|value| {
+                let Some(bytes) = bytes(value) else { return Ok(None) };
+                let post = codec::decode_post(&bytes);
+                Ok(Some(Arc::new(post.map_err(|_| damaged("a post"))?)))
+            })
+            .collect()
+    }
+
     /// Reads only the blocks that it takes, of which the largest accounts have thousands.
     async fn followers_page(
         &self,

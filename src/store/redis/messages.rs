@@ -4,7 +4,7 @@
 //! counts, known by its offset, and what a later one made is taken back once both are read
 //! again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     Inner,
@@ -12,6 +12,7 @@ use super::{
     damaged,
     fold::Made,
     keys,
+    ledger::set_fields,
 };
 use crate::{
     domain::{Event, Message, MessageId, PostId, UserId},
@@ -44,11 +45,8 @@ impl<'a> MessageFold<'a> {
                     if let Some(request_id) = request_id {
                         let this = Made { post: PostId(message.id.0), offset };
                         let key = (message.sender, request_id.as_str());
-                        let first = first.entry(key).or_insert(this);
-                        if this.offset < first.offset {
-                            *first = this;
-                        }
-                        if *first != this {
+                        let first = this.or_earlier(&mut first, key);
+                        if first != this {
                             if first.post != this.post {
                                 fold.doubtful.insert(message.id);
                             }
@@ -91,7 +89,7 @@ impl Inner {
         read_again: bool,
     ) -> Result<MessageFold<'a>, StoreError> {
         let requests: Vec<(UserId, &str)> = requests(events).into_iter().collect();
-        let made = self.message_requests_made(&requests).await?;
+        let made = self.requests_made(&requests, keys::message_request).await?;
         let made =
             requests.into_iter().zip(made).filter_map(|(request, made)| Some((request, made?)));
         let mut fold = MessageFold::new(first_offset, events, made.collect());
@@ -101,30 +99,12 @@ impl Inner {
         Ok(fold)
     }
 
-    pub(super) async fn message_requests_made(
-        &self,
-        requests: &[(UserId, &str)],
-    ) -> Result<Vec<Option<Made>>, StoreError> {
-        let call = |(sender, name): &(UserId, &str)| {
-            Call::of("GET", &[&keys::message_request(*sender, name)])
-        };
-        let made = self.control.run(requests.iter().map(call).collect()).await?;
-        Ok(made.into_iter().map(|value| Made::read(&bytes(value)?)).collect())
-    }
-
     /// The messages themselves; they come before the lists that name them.
     pub(super) async fn write_messages(&self, fold: &MessageFold<'_>) -> Result<(), StoreError> {
-        let mut calls = Vec::new();
-        let mut by_second = BTreeMap::<Vec<u8>, Vec<([u8; 8], Vec<u8>)>>::new();
-        for message in &fold.sent {
-            let field = (message.id.0.to_be_bytes(), codec::encode_message(message));
-            by_second.entry(keys::messages_of_second(message.id)).or_default().push(field);
-        }
-        for (key, messages) in by_second {
-            let fields = messages.iter().flat_map(|(id, message)| [id.as_slice(), message]);
-            let arguments: Vec<&[u8]> = [key.as_slice()].into_iter().chain(fields).collect();
-            calls.push(Call::of("HSET", &arguments));
-        }
+        let mut calls = set_fields(fold.sent.iter().map(|message| {
+            let key = keys::messages_of_second(message.id);
+            (key, message.id.0, codec::encode_message(message))
+        }));
         for (sender, name, made) in &fold.requests {
             let key = keys::message_request(*sender, name);
             calls.push(Call::of("SET", &[&key, &made.bytes()]));

@@ -7,7 +7,10 @@ use super::{
     control::{Call, elements, integer},
     keys,
 };
-use crate::{domain::UserId, store::StoreError};
+use crate::{
+    domain::UserId,
+    store::{StoreError, pulled::changed},
+};
 
 /// They are few, and every read asks for them.
 #[derive(Debug, Default)]
@@ -28,8 +31,7 @@ impl Pulled {
     /// Notes what this process has written.
     pub(super) fn change(&self, author: UserId, is_pulled: bool) {
         let mut heard = self.lock();
-        let others = heard.authors.iter().copied().filter(|other| *other != author);
-        heard.authors = others.chain(is_pulled.then_some(author)).collect();
+        heard.authors = changed(&heard.authors, author, is_pulled);
         heard.changes += 1;
     }
 

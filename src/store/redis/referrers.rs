@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     domain::PostId,
-    event_log::codec,
     store::{REFERRERS_COUNTED_MAX, ReferrerKind, Referrers, StoreError, referrers::referred_by},
 };
 
@@ -60,13 +59,8 @@ impl Inner {
                 calls.push(Call::of("ZADD", &[&keys::referrers(of, kind), b"0", &id]));
             }
         }
-        let reads = fold
-            .deleted
-            .keys()
-            .map(|id| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]));
-        let deleted = self.control.run(reads.collect()).await?.into_iter().filter_map(bytes);
-        for post in deleted {
-            let post = codec::decode_post(&post).map_err(|_| damaged("a post"))?;
+        let deleted: Vec<PostId> = fold.deleted.keys().copied().collect();
+        for post in self.posts(&deleted).await?.into_iter().flatten() {
             for (of, kind) in referred_by(&post) {
                 let id = post.id.0.to_be_bytes();
                 calls.push(Call::of("ZREM", &[&keys::referrers(of, kind), &id]));

@@ -1,6 +1,6 @@
 //! What accounts are told of, on disk: each list is a range of keys.
 
-use super::{Disk, DiskBatch, u64_at};
+use super::{Disk, DiskBatch, SECOND_PLACE, join_by, u64_at};
 use crate::{
     domain::UserId,
     store::{
@@ -8,9 +8,6 @@ use crate::{
         inboxes::{InboxEntry, InboxList},
     },
 };
-
-/// Where the id stands in a key.
-const ID_PLACE: usize = 9;
 
 impl Disk {
     /// Up to `count_max` ids of a list, newest first.
@@ -26,7 +23,7 @@ impl Disk {
             .take(count_max)
             .map(|entry| {
                 let key = entry.key().map_err(|error| self.failure(error))?;
-                u64_at(&key, ID_PLACE).ok_or_else(|| self.damage("an inbox is malformed"))
+                u64_at(&key, SECOND_PLACE).ok_or_else(|| self.damage("an inbox is malformed"))
             })
             .collect()
     }
@@ -59,9 +56,5 @@ impl DiskBatch<'_> {
 }
 
 fn key(account: UserId, list: InboxList, id: u64) -> [u8; 17] {
-    let mut key = [0; 17];
-    key[..8].copy_from_slice(&account.0.to_be_bytes());
-    key[8] = list.byte();
-    key[ID_PLACE..].copy_from_slice(&id.to_be_bytes());
-    key
+    join_by(account.0, list.byte(), id)
 }

@@ -1,6 +1,6 @@
 //! Direct messages, on disk, and the requests that have made them.
 
-use super::{Disk, DiskBatch, u64_at};
+use super::{Disk, DiskBatch};
 use crate::{
     domain::{Message, MessageId, UserId},
     event_log::codec,
@@ -29,11 +29,7 @@ impl Disk {
         sender: UserId,
         request_id: &str,
     ) -> Result<Option<MessageId>, StoreError> {
-        let key = request_key(sender, request_id);
-        let value = self.requests.get(key).map_err(|error| self.failure(error))?;
-        let Some(value) = value else { return Ok(None) };
-        let id = u64_at(&value, 0).ok_or_else(|| self.damage("a request is malformed"))?;
-        Ok(Some(MessageId(id)))
+        Ok(self.made(&request_key(sender, request_id))?.map(MessageId))
     }
 }
 
