@@ -18,7 +18,9 @@
 
 mod cursor;
 pub mod embedded;
+mod error;
 mod hides;
+mod home;
 mod inboxes;
 mod pulled;
 mod pushes;
@@ -29,7 +31,9 @@ use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
 pub use self::{
     cursor::{Cursor, Work},
+    error::StoreError,
     hides::{HideReason, Hides},
+    home::{Floor, HomeEnd, HomePage, HomeRead, NewestPosts},
     inboxes::{Inboxes, MessageSide, NotifyReason, notified},
     pushes::{PushOutcome, Pushes},
     referrers::{REFERRERS_COUNTED_MAX, ReferrerKind, Referrers},
@@ -455,61 +459,6 @@ impl Resume {
     }
 }
 
-/// The newest posts of some timeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NewestPosts {
-    /// Ascending, without repetition.
-    pub ids: Vec<PostId>,
-    /// Nothing is missing above this id; `None` where nothing is missing at all.
-    pub floor: Option<PostId>,
-}
-
-/// What a read of a home timeline found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HomeRead {
-    /// The timeline is live, and this is the page.
-    Page(HomePage),
-    /// There is no timeline that could answer: rebuild it.
-    Asleep,
-}
-
-/// One page of a home timeline, with the posts of those whom its reader hides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HomePage {
-    /// Newest first.
-    pub ids: Vec<PostId>,
-    /// Whether older ones follow.
-    pub more: bool,
-    /// How far down the whole timeline is complete.
-    pub floor: Floor,
-    /// Whom the reader hides.
-    pub hides: Arc<Hides>,
-}
-
-/// Where a home timeline ends: another one each time a post comes to it, unless another has
-/// left it at the same time. Nothing else may be read from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HomeEnd {
-    /// How many entries it has.
-    pub len: u64,
-    /// The last of them, as it stands there.
-    pub last: u64,
-    /// What it has lost at its other end.
-    pub floor: u64,
-}
-
-/// How far down a timeline is complete, and why it stops there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Floor {
-    /// Complete to the very beginning.
-    Beginning,
-    /// It holds CAP posts, the oldest of which is this. What is older is read from the
-    /// author timelines.
-    Cap(PostId),
-    /// So it does, and ends there: the reader follows too many accounts for more.
-    Followees(PostId),
-}
-
 /// A moment in the life of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(pub(crate) u64);
@@ -558,92 +507,4 @@ pub struct StoreSize {
     pub timeline_entries: u64,
     /// Bytes of memory allocated for them.
     pub timeline_bytes: u64,
-}
-
-/// Why the store could not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The disk failed, and a later try may succeed.
-    #[error("the store in {dir} failed: {reason}; free or mend the disk")]
-    Disk {
-        /// The store's directory.
-        dir: String,
-        /// What it said.
-        reason: String,
-    },
-    /// A write failed, so the store takes no more: what reached the disk is not
-    /// known until it is opened again.
-    #[error(
-        "the store in {dir} takes no more writes since an earlier one failed; free or mend the \
-         disk, then restart"
-    )]
-    Poisoned {
-        /// The store's directory.
-        dir: String,
-    },
-    /// Another process has the store.
-    #[error("the store in {dir} is in use by another process; stop it")]
-    InUse {
-        /// The store's directory.
-        dir: String,
-    },
-    /// What is on disk cannot be right.
-    #[error(
-        "the store in {dir} is damaged: {reason}; run `roost rebuild`, which makes it again \
-         from the event log"
-    )]
-    Damaged {
-        /// The store's directory.
-        dir: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// More accounts than the store can number.
-    #[error("the store holds as many accounts as it can number, {count_max}")]
-    TooManyAccounts {
-        /// How many that is.
-        count_max: u64,
-    },
-    /// Redis did not do what it was asked.
-    #[error("{reason}")]
-    Redis {
-        /// What it said, and what to do.
-        reason: String,
-        /// Whether it will say the same again until somebody changes a setting.
-        is_final: bool,
-    },
-    /// Another process works on a partition that this one worked on.
-    #[error(
-        "partition {partition} is not this worker's any more: another one has taken it over, or \
-         its marks are gone from Redis"
-    )]
-    Fenced {
-        /// Which partition.
-        partition: u32,
-    },
-    /// Something of what a partition's worker wrote is lost.
-    #[error(
-        "the store has lost some of what partition {partition} had written; it is written again"
-    )]
-    Lost {
-        /// Which partition.
-        partition: u32,
-    },
-    /// The process is shutting down.
-    #[error("the store is closed")]
-    Closed,
-}
-
-impl StoreError {
-    /// Whether trying again cannot help.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Disk { .. } | Self::Closed | Self::Fenced { .. } | Self::Lost { .. } => false,
-            Self::Redis { is_final, .. } => *is_final,
-            Self::Poisoned { .. }
-            | Self::InUse { .. }
-            | Self::Damaged { .. }
-            | Self::TooManyAccounts { .. } => true,
-        }
-    }
 }
