@@ -26,7 +26,7 @@ pub(crate) use self::{engine::WorkerThreads, server::transport};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
-    fanout::FanoutError,
+    fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule},
     home_stream::SETTLED_AFTER_DEFAULT,
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
@@ -47,6 +47,8 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// CAP: how many posts a home timeline shows.
     pub home_timeline_cap: usize,
+    /// When authors are pulled because of how many follow them.
+    pub pull_rule: PullRule,
     /// The longest text of a post, in Unicode scalar values.
     pub text_chars_max: usize,
     /// Threads that the workers share.
@@ -105,6 +107,7 @@ impl Settings {
             listen,
             metrics_listen: None,
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
+            pull_rule: PullRule { above: Some(PULL_ABOVE_DEFAULT) },
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
             settled_after: SETTLED_AFTER_DEFAULT,

@@ -18,6 +18,7 @@ mod observed;
 pub mod plan;
 mod pool;
 mod progress;
+mod pull_rule;
 mod queue;
 mod sweep;
 mod worker;
@@ -28,6 +29,7 @@ pub use self::{
     combine::combine,
     pool::WorkerPool,
     progress::{Position, Progress},
+    pull_rule::{PULL_ABOVE_DEFAULT, PullRule},
     sweep::{SweepError, SweepSettings},
 };
 use crate::{
@@ -61,6 +63,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long to wait before a step that failed is tried again.
     pub retry_delay: Duration,
+    /// When authors are pulled because of how many follow them.
+    pub pull_rule: PullRule,
     /// How the deliveries of all workers are written together.
     pub sweep: SweepSettings,
 }
@@ -77,6 +81,7 @@ impl Default for Settings {
             fanouts_max: 65_536,
             commit_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
+            pull_rule: PullRule::default(),
             sweep: SweepSettings::default(),
         }
     }

@@ -43,6 +43,9 @@ use crate::domain::{Event, Post, PostId, UserId};
 /// CAP unless something else is set: how many posts a home timeline shows.
 pub const HOME_TIMELINE_CAP_DEFAULT: usize = 800;
 
+/// Authors who are pulled, at the most: every read looks for those whom its reader follows.
+pub const PULLED_MAX: usize = 256;
+
 /// A backend that shows all faces.
 pub trait Store: Ledger + Homes + Lookups + Inboxes + Referrers {}
 
@@ -159,6 +162,12 @@ pub trait Ledger: Accounts {
         after: Option<Self::Account>,
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
+
+    /// How many followers an account has.
+    fn count_followers(
+        &self,
+        author: Self::Account,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// An author's posts that are deleted and not yet forgotten.
     fn deleted_of(

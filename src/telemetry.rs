@@ -111,6 +111,9 @@ metrics! {
         worker_resumes: Counter = Counter::default(),
         /// Fan-outs half done by a worker before, that went on where they were.
         resumed_fanouts: Counter = Counter::default(),
+        /// Authors whom workers have had pulled, or pushed again, because of how many
+        /// follow them.
+        switched_authors: Counter = Counter::default(),
         /// Steps of workers that failed, by what failed: log, store, fenced (another
         /// process has the partition), lost (Redis has lost some of what it was given,
         /// and it is written again) or event (it cannot be read).

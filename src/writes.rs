@@ -40,9 +40,9 @@ use self::requests::Requests;
 use crate::{
     domain::{Event, MessageId, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
-    fanout::Progress,
+    fanout::{Progress, PullRule},
     post_id::PostIds,
-    store::{Lookups, StoreError},
+    store::{Lookups, PULLED_MAX, StoreError},
     telemetry::{Held, WriteMetrics},
 };
 
@@ -76,6 +76,8 @@ pub struct Settings {
     /// Requests with an id that are remembered until they are applied; with more,
     /// new ones are refused.
     pub requests_max: usize,
+    /// Whom the workers have pulled because of how many follow them.
+    pub pull_rule: PullRule,
     /// Where what is written is counted.
     pub metrics: Arc<WriteMetrics>,
 }
@@ -89,6 +91,7 @@ impl Default for Settings {
             in_flight_bytes_max: 64 << 20,
             in_flight_wait_max: Duration::from_secs(10),
             requests_max: 1_000_000,
+            pull_rule: PullRule::default(),
             metrics: Arc::default(),
         }
     }
@@ -107,9 +110,6 @@ fn size_bytes(drafts: &[Draft]) -> usize {
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// Authors who are pulled, at the most: every read looks for those whom its reader follows.
-pub const PULLED_MAX: usize = 256;
 
 /// Writes into a log. Clones are handles of the same.
 pub struct Writes<L, S> {
@@ -311,11 +311,7 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// that of `delete`.
     pub async fn pull(&self, author: UserId, pulled: bool) -> Result<bool, WriteError> {
         draft::check_user("author_id", author)?;
-        if pulled && self.inner.store.pulled().len() >= PULLED_MAX {
-            let reason = format!(
-                "{PULLED_MAX} authors are pulled already, for whom every read looks; have one of \
-                 them pushed first"
-            );
+        if let Some(reason) = self.inner.why_not_pull(author, pulled).await? {
             return Err(FieldError::new("delivery", reason).into());
         }
         self.inner.write_and_wait(Event::PullChanged { author, pulled }).await
@@ -438,6 +434,33 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
         let caught_up = self.catch_up().await;
         Ok(Found { posts: self.store.posts(ids).await?, caught_up })
+    }
+
+    /// Why an author cannot be pulled, or be pushed again.
+    async fn why_not_pull(
+        &self,
+        author: UserId,
+        pulled: bool,
+    ) -> Result<Option<String>, StoreError> {
+        if pulled {
+            return Ok((self.store.pulled().len() >= PULLED_MAX).then(|| {
+                format!(
+                    "{PULLED_MAX} authors are pulled already, for whom every read looks; have \
+                     one of them pushed first"
+                )
+            }));
+        }
+        let rule = self.settings.pull_rule;
+        let (Some(above), Some(account)) = (rule.above, self.store.account(author).await?) else {
+            return Ok(None);
+        };
+        let followers = self.store.count_follows(account).await?.followers;
+        Ok(rule.pulls(followers).then(|| {
+            format!(
+                "account {author} has {followers} followers, and whoever posts to more than \
+                 {above} is pulled; to have it pushed, set pull_above of the servers to more"
+            )
+        }))
     }
 
     /// Waits until all that is in the log is applied. False: the workers are behind.

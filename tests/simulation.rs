@@ -63,6 +63,7 @@ fn every_timeline_equals_the_model_whatever_fails() {
         assert!(totals.process_crashes > 0 && totals.worker_crashes > 0, "{totals:?}");
         assert!(totals.repeated_requests > 0 && totals.resumed_fanouts > 0, "{totals:?}");
         assert!(totals.store_losses > 0 && totals.capped_timelines > 0, "{totals:?}");
+        assert!(totals.pulled > 0 && totals.switched > 0, "{totals:?}");
         assert!(totals.hidden > 0 && totals.notified > 0, "{totals:?}");
         assert!(totals.messages > 0 && totals.deleted_messages > 0, "{totals:?}");
     }

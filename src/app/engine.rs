@@ -180,7 +180,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 Arc::clone(&store),
                 Arc::clone(&progress),
                 Arc::clone(&metrics.fanout),
-                fanout::Settings::default(),
+                fanout::Settings { pull_rule: settings.pull_rule, ..Default::default() },
             );
             worker_threads.handle.spawn(pool.run(stop.clone()))
         });
@@ -255,6 +255,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             system_clock(),
             writes::Settings {
                 text_chars_max,
+                pull_rule: settings.pull_rule,
                 metrics: Arc::clone(&self.metrics.writes),
                 ..Default::default()
             },

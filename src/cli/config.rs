@@ -27,6 +27,7 @@ use super::serve::DEFAULT_LISTEN;
 use crate::{
     app::{Backend, Roles, Settings},
     event_log::kafka,
+    fanout::PullRule,
     store::{HOME_TIMELINE_CAP_DEFAULT, redis::config::RedisConfig},
     writes::TEXT_CHARS_MAX_DEFAULT,
 };
@@ -64,6 +65,11 @@ pub struct ServeFlags {
     /// and makes anew where they are not, a minute; 0 is none [default: 60]
     #[arg(long, value_name = "COUNT", env = "ROOST_AUDITS_PER_MINUTE")]
     audits_per_minute: Option<String>,
+    /// Authors with more followers than this are pulled by reads once they post, and pushed
+    /// again when a fifth of them has gone; 0 is never. The same for all processes
+    /// [default: 250000]
+    #[arg(long, value_name = "FOLLOWERS", env = "ROOST_PULL_ABOVE")]
+    pull_above: Option<String>,
     /// The longest text of a post, in characters (Unicode scalar values) [default: 140]
     #[arg(long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT")]
     post_text_limit: Option<String>,
@@ -132,6 +138,7 @@ impl ServeFlags {
         let metrics_listen = text("metrics_listen", self.metrics_listen);
         let cap = text("home_timeline_cap", self.home_timeline_cap);
         let audits = text("audits_per_minute", self.audits_per_minute);
+        let pull_above = text("pull_above", self.pull_above);
         let text_limit = text("post_text_limit", self.post_text_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
@@ -163,6 +170,7 @@ impl ServeFlags {
             metrics_listen.and_then(|text| read_address("metrics_listen", &text, problems));
         let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
         let audits = number("audits_per_minute", audits, 0..=60_000, problems);
+        let pull_above = number("pull_above", pull_above, 0..=u32::MAX, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -230,6 +238,11 @@ impl ServeFlags {
             audit_every: match audits {
                 Some(audits) => Duration::from_secs(60).checked_div(audits),
                 None => defaults.audit_every,
+            },
+            pull_rule: match pull_above {
+                Some(0) => PullRule { above: None },
+                Some(above) => PullRule { above: Some(above.into()) },
+                None => defaults.pull_rule,
             },
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
             ..defaults

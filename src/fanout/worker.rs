@@ -1,6 +1,7 @@
 //! The worker of one partition: reads a batch, applies it, delivers a round, commits.
 
 pub(super) mod round;
+mod switch;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -60,6 +61,8 @@ pub(super) struct Worker<L, S: Store> {
     /// Authors who were pulled and no longer are, with the offset of the event that said so,
     /// until all that they have posted has reached everybody.
     returning: Vec<(UserId, u64)>,
+    /// Authors whom it has had pulled or pushed, until it reads so in the log.
+    switching: HashSet<UserId>,
     /// Until all that may have been attempted is applied.
     half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
@@ -117,6 +120,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             // harm: until they return, reads pull all that is not pushed.
             pulled: pulled.into_iter().collect(),
             returning: Vec::new(),
+            switching: HashSet::new(),
             half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
@@ -344,6 +348,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let jobs = self.jobs(&effects, look_below).await?;
         let returned = self.jobs_of_returned(&effects, look_below).await?;
         self.change_follows(&effects).await?;
+        let switches = self.switches(&effects, &events).await?;
         let deleted: HashSet<PostId> = effects.deleted.iter().map(|(_, post, _)| *post).collect();
         self.queue.cancel(&deleted);
         let resumed = jobs.iter().filter(|job| job.after.is_some()).count();
@@ -353,6 +358,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         authors.into_iter().for_each(|author| self.queue.look(author));
         jobs.into_iter().chain(returned).for_each(|job| self.queue.add(job));
         for (author, is_pulled) in effects.pulls {
+            self.switching.remove(&author);
             if is_pulled {
                 self.pulled.insert(author);
             } else {
@@ -367,6 +373,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
+        self.have_switched(switches).await;
         let is_full = bytes >= self.settings.batch_bytes_max / 2;
         Ok(if is_full { Applied::ToTheBrim } else { Applied::All })
     }

@@ -287,6 +287,10 @@ impl Ledger for EmbeddedStore {
         Ok(self.inner.graph.after(author, FollowSide::Followers, after, count_max))
     }
 
+    async fn count_followers(&self, author: u32) -> Result<u64, StoreError> {
+        Ok(self.inner.graph.counts(author).followers)
+    }
+
     async fn deleted_of(&self, author: u32) -> Result<Vec<PostId>, StoreError> {
         Ok(self.inner.posts.hidden().of(author))
     }

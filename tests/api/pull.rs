@@ -1,15 +1,19 @@
 //! Authors who are pulled by reads.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use roost::proto::v1::{
     Delivery, ListPulledAuthorsRequest, SetDeliveryRequest, StreamHomeTimelineRequest,
 };
+use tokio::time::timeout;
 
-use crate::server::{Roost, assert_bad_field, home_of, post};
+use crate::server::{DEADLINE, Roost, assert_bad_field, home_of, post};
 
 /// How often an author is switched while it posts.
 const SWITCHES: usize = 100;
@@ -22,6 +26,16 @@ async fn set(roost: &Roost, author_id: u64, delivery: Delivery) {
 async fn pulled(roost: &Roost) -> Vec<u64> {
     let request = ListPulledAuthorsRequest {};
     roost.graph().list_pulled_authors(request).await.expect("listed").into_inner().author_ids
+}
+
+/// Waits until these are the authors who are pulled.
+async fn until_pulled(roost: &Roost, authors: &[u64]) {
+    let wait = async {
+        while pulled(roost).await != authors {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("not only {authors:?} are pulled"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +157,42 @@ async fn a_stream_sends_what_is_pulled() {
     let new = roost.publish(post(7, "hello")).await;
     let message = stream.message().await.expect("a message").expect("the stream goes on");
     assert_eq!(message.post_ids, [new]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_many_followers_is_pulled_by_itself_and_pushed_again_when_enough_have_gone() {
+    let roost = Roost::start_pulling_above(5).await;
+    for reader in 1..=6 {
+        roost.follow(reader, 100).await;
+        roost.home(reader).await;
+    }
+    // By hand, though few follow it.
+    roost.follow(1, 200).await;
+    set(&roost, 200, Delivery::Pull).await;
+    let mut expected = vec![roost.publish(post(100, "pushed")).await];
+    until_pulled(&roost, &[100, 200]).await;
+    expected.insert(0, roost.publish(post(100, "pulled")).await);
+    roost.delivered().await;
+    for reader in 1..=6 {
+        assert_eq!(roost.home(reader).await.post_ids, expected, "of {reader}");
+    }
+    // It would be pulled again with its next post.
+    let request = SetDeliveryRequest { author_id: 100, delivery: Delivery::Push.into() };
+    assert_bad_field(roost.graph().set_delivery(request).await, "delivery");
+
+    roost.unfollow(6, 100).await;
+    let roost = roost.restart().await;
+    assert_eq!(pulled(&roost).await, [100, 200], "it has lost no fifth");
+    roost.unfollow(5, 100).await;
+    until_pulled(&roost, &[200]).await;
+    expected.insert(0, roost.publish(post(100, "pushed again")).await);
+    roost.unfollow(1, 200).await;
+    roost.delivered().await;
+    for reader in 1..=4 {
+        assert_eq!(roost.home(reader).await.post_ids, expected, "of {reader}");
+    }
+    assert_eq!(pulled(&roost).await, [200], "what was set by hand stays");
     roost.stop().await;
 }
 

@@ -39,7 +39,7 @@ use tonic_types::StatusExt;
 use crate::external;
 
 /// The longest wait for something that must happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Roost {
     app: App,
@@ -82,10 +82,19 @@ impl Roost {
     }
 
     pub async fn start_with_cap(home_timeline_cap: usize) -> Self {
+        Self::start_with(|settings| settings.home_timeline_cap = home_timeline_cap).await
+    }
+
+    /// One that pulls authors with more followers than this.
+    pub async fn start_pulling_above(followers: u64) -> Self {
+        Self::start_with(|settings| settings.pull_rule.above = Some(followers)).await
+    }
+
+    async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
         let (place, backend) = empty_place().await;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings =
-            Settings { home_timeline_cap, backend, ..Settings::new(PathBuf::new(), listen) };
+        let mut settings = Settings { backend, ..Settings::new(PathBuf::new(), listen) };
+        set(&mut settings);
         Self::open(settings, place).await
     }
 

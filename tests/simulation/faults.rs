@@ -296,6 +296,10 @@ impl Ledger for FaultyStore {
         between_points!(self, self.store.followers_after(author, after, count_max))
     }
 
+    async fn count_followers(&self, author: u32) -> Result<u64, StoreError> {
+        between_points!(self, self.store.count_followers(author))
+    }
+
     async fn deleted_of(&self, author: u32) -> Result<Vec<PostId>, StoreError> {
         between_points!(self, self.store.deleted_of(author))
     }

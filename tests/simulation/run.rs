@@ -12,7 +12,7 @@ use std::{
 use roost::{
     domain::{MessageId, PostId, UserId},
     event_log::EventLog,
-    fanout::{self, Progress, WorkerPool},
+    fanout::{self, Progress, PullRule, WorkerPool},
     home_timeline::{Filter, HomeTimelines},
     inbox,
     post_id::PostIds,
@@ -59,6 +59,8 @@ pub struct Totals {
     pub hidden: u64,
     /// Authors who are pulled in the end.
     pub pulled: u64,
+    /// Authors whom workers have switched.
+    pub switched: u64,
     /// Posts that accounts are told of.
     pub notified: u64,
     /// Messages that are in an inbox in the end.
@@ -82,6 +84,7 @@ impl Totals {
         self.resumed_fanouts += other.resumed_fanouts;
         self.hidden += other.hidden;
         self.pulled += other.pulled;
+        self.switched += other.switched;
         self.notified += other.notified;
         self.messages += other.messages;
         self.deleted_messages += other.deleted_messages;
@@ -190,6 +193,7 @@ impl Simulation {
         self.totals.deleted_messages = self.told.deleted_messages.lock().unwrap().len() as u64;
         self.totals.reads = self.told.reads.load(Ordering::Relaxed);
         self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
+        self.totals.switched = self.metrics.switched_authors.get();
         self.totals.resumed_fanouts = self.metrics.resumed_fanouts.get();
         self.totals.fingerprint = self.faults.pick(0..u64::MAX);
         self.totals
@@ -242,6 +246,7 @@ impl Simulation {
             // Not nothing: workers that have nothing to do would let no time pass.
             commit_interval: Duration::from_millis(self.faults.pick(0..3)).max(TICK),
             retry_delay: Duration::from_millis(1),
+            pull_rule: PullRule { above: self.pulls.then(|| self.faults.pick(0..6)) },
             sweep: fanout::SweepSettings {
                 deliveries_max: self.faults.pick(1..20) as u32,
                 flush_deliveries_min: self.faults.pick(1..9) as usize,
@@ -328,10 +333,18 @@ impl Simulation {
         if self.faults.chance(50) { Strike::Process } else { Strike::Workers }
     }
 
+    /// Waits until all is delivered, with what workers themselves have added meanwhile.
     async fn all_delivered(&self, engine: &Engine) {
-        for partition in 0..PARTITIONS {
-            let end = self.log.end(partition).await.unwrap();
-            engine.progress.wait_delivered(partition, end).await;
+        let mut seen = Vec::new();
+        loop {
+            let ends = self.log.ends().await.unwrap();
+            if ends == seen {
+                break;
+            }
+            for (partition, end) in (0..).zip(&ends) {
+                engine.progress.wait_delivered(partition, *end).await;
+            }
+            seen = ends;
         }
     }
 

@@ -190,6 +190,11 @@ impl Ledger for RedisStore {
         Ok(self.inner.followers(author).await?.after(after, count_max))
     }
 
+    /// Of those who post, whose followers are asked for next.
+    async fn count_followers(&self, author: UserId) -> Result<u64, StoreError> {
+        Ok(self.inner.followers(author).await?.len() as u64)
+    }
+
     async fn deleted_of(&self, author: UserId) -> Result<Vec<PostId>, StoreError> {
         let deleted = self.inner.control.one(Call::of("HGETALL", &[keys::DELETED])).await?;
         let author = author.to_string().into_bytes();
