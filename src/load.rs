@@ -23,6 +23,7 @@ mod delivery;
 mod difference;
 mod dispatch;
 mod error;
+mod floor;
 mod graph;
 mod journal;
 mod latency;

@@ -17,10 +17,11 @@ use roost::{
     client::{ClientError, ImportArgs, Target, progress::Silent},
     load::{self, LoadError, Report, Settings, Source},
     proto::v1::{
-        FollowRequest, GetAccountRequest, GetStatusRequest, PublishPostRequest,
-        graph_service_client::GraphServiceClient, post_service_client::PostServiceClient,
-        status_service_client::StatusServiceClient,
+        FollowRequest, GetAccountRequest, GetStatusRequest, ListPulledAuthorsRequest,
+        PublishPostRequest, graph_service_client::GraphServiceClient,
+        post_service_client::PostServiceClient, status_service_client::StatusServiceClient,
     },
+    store::HOME_TIMELINE_CAP_DEFAULT,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -51,6 +52,27 @@ async fn a_synthetic_load_with_churn_verifies_and_is_not_published_twice() {
     let again = load(settings).await.expect("the same load");
     assert_verified(&again, 400);
     assert_eq!(again.run, first.run);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_who_are_pulled_and_pushed_again_make_no_difference() {
+    let roost = InProcess::start_with_cap(100).await;
+    let mut settings = Settings::synthetic(roost.target(), 300);
+    settings.source = Source::Synthetic { users: 300, posts: Some(3_000) };
+    settings.churn_percent = 10;
+    settings.pulls_percent = 2;
+    settings.active_percent = 70;
+    settings.verify = true;
+    let first = load(settings.clone()).await.expect("a load");
+    assert_verified(&first, 300);
+    assert!((65..=70).contains(&first.switches), "{} of 3,409 actions", first.switches);
+    let channel = roost.target().connect().await.expect("connected");
+    let mut graph = GraphServiceClient::new(channel);
+    let pulled = graph.list_pulled_authors(ListPulledAuthorsRequest {}).await.expect("listed");
+    let pulled = pulled.into_inner().author_ids;
+    assert!((1..16).contains(&pulled.len()), "{pulled:?}");
+    assert_verified(&load(settings).await.expect("the same load"), 300);
     roost.stop().await;
 }
 
@@ -277,9 +299,14 @@ struct InProcess {
 
 impl InProcess {
     async fn start() -> Self {
+        Self::start_with_cap(HOME_TIMELINE_CAP_DEFAULT).await
+    }
+
+    async fn start_with_cap(home_timeline_cap: usize) -> Self {
         let data_dir = TempDir::new().expect("a directory");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let settings = app::Settings::new(data_dir.path().join("data"), listen);
+        let settings = app::Settings { home_timeline_cap, ..settings };
         Self {
             app: App::start(settings, &CancellationToken::new()).await.expect("started"),
             _data_dir: data_dir,

@@ -59,6 +59,11 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "trace",
           value_parser = clap::value_parser!(u8).range(0..=90))]
     pub churn: u8,
+    /// This share of all actions switch one of the 16 most followed authors between push
+    /// and pull
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=90))]
+    pub pulls: u8,
     /// This share of the readers has a live timeline when publishing begins
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
           value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -87,7 +92,7 @@ pub struct LoadArgs {
     pub retry_for: u64,
     /// Keep in FILE what was acknowledged, when the load ends and after Ctrl-C: the next
     /// run of the load sends none of it again, and --verify misses it if it is gone.
-    /// Follows, unfollows and deletions while publishing are sent again all the same
+    /// What else is done while publishing is done again all the same
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Afterwards compare every home timeline with a brute-force model. The
@@ -155,6 +160,7 @@ impl From<LoadArgs> for Settings {
             followers_per_post: args.followers_per_post,
             actions_per_second: args.rate,
             churn_percent: args.churn,
+            pulls_percent: args.pulls,
             active_percent: args.active,
             streams: args.streams,
             window: args.window,
@@ -217,7 +223,12 @@ mod tests {
         ] {
             assert!(settings(line).is_err(), "{line}");
         }
-        for line in ["load --rate 0", "load --trace t --speed -1", "load --rate NaN"] {
+        for line in [
+            "load --rate 0",
+            "load --trace t --speed -1",
+            "load --rate NaN",
+            "load --churn 60 --pulls 31",
+        ] {
             let line = line.replace(" -1", "=-1");
             assert!(settings(&line).is_ok_and(|s| s.check().is_err()), "{line}");
         }

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use crate::{
-    domain::PostId,
-    proto::v1::{Floor, FloorReason},
-};
+use crate::domain::PostId;
 
 /// A difference between a timeline and the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,36 +59,6 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What is wrong with the floor of a page that has `above` posts of the timeline above it;
-/// `None` if it tells the truth. `home` is the whole timeline, of which `cap` posts are held
-/// ready.
-pub(super) fn floor_problem(
-    home: &[PostId],
-    above: usize,
-    floor: Option<&Floor>,
-    cap: usize,
-) -> Option<String> {
-    let Some(floor) = floor else { return Some("has no floor".to_owned()) };
-    let down_to = floor.complete_down_to_id;
-    let oldest_ready = home.get(cap - 1).map_or(0, |id| id.0);
-    match floor.reason() {
-        FloorReason::Unspecified => Some("has a floor without a reason".to_owned()),
-        FloorReason::Beginning if down_to != 0 => {
-            Some(format!("is complete to the beginning, but only down to {down_to}"))
-        }
-        FloorReason::Beginning if above < cap && home.len() > cap => {
-            Some(format!("has {} posts, and not all of them are held ready", home.len()))
-        }
-        FloorReason::Cap if above >= cap => {
-            Some(format!("is held ready where {above} posts are above"))
-        }
-        FloorReason::Cap | FloorReason::Followees if down_to == 0 || down_to != oldest_ready => {
-            Some(format!("is held ready down to {down_to}, and should be to {oldest_ready}"))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,26 +90,5 @@ mod tests {
     fn a_difference_reads_well() {
         let difference = compare(&ids(&[9, 8]), &ids(&[9])).expect("different");
         assert_eq!(difference.to_string(), "missing at position 1: expected post 8, got the end");
-    }
-
-    #[test]
-    fn a_floor_must_tell_the_truth() {
-        let home = ids(&[9, 8, 7, 6]);
-        let problem = |above, complete_down_to_id, reason: FloorReason, cap| {
-            let floor = Floor { complete_down_to_id, reason: reason.into() };
-            floor_problem(&home, above, Some(&floor), cap)
-        };
-        assert_eq!(problem(0, 0, FloorReason::Beginning, 4), None);
-        assert_eq!(problem(0, 8, FloorReason::Cap, 2), None);
-        assert_eq!(problem(0, 6, FloorReason::Cap, 4), None);
-        assert_eq!(problem(2, 0, FloorReason::Beginning, 2), None);
-        assert_eq!(problem(2, 8, FloorReason::Followees, 2), None);
-        assert!(problem(0, 0, FloorReason::Beginning, 2).is_some());
-        assert!(problem(0, 8, FloorReason::Beginning, 2).is_some());
-        assert!(problem(0, 7, FloorReason::Cap, 2).is_some());
-        assert!(problem(2, 8, FloorReason::Cap, 2).is_some());
-        assert!(problem(0, 0, FloorReason::Cap, 5).is_some());
-        assert!(problem(0, 0, FloorReason::Unspecified, 4).is_some());
-        assert!(floor_problem(&home, 0, None, 4).is_some());
     }
 }

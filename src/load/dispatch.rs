@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadError,
     board::Board,
-    churn::{Churn, ChurnPlan, SharedChanges},
+    churn::{Churn, Plan, SharedChanges},
     publish::Due,
     workload::Workload,
 };
@@ -27,7 +27,7 @@ pub(super) struct Dispatcher {
     pub(super) changes: SharedChanges,
     pub(super) lanes: Vec<mpsc::Sender<Due>>,
     pub(super) churn_lanes: Vec<mpsc::Sender<Churn>>,
-    pub(super) churn_percent: u8,
+    pub(super) plan: Plan,
     pub(super) actions_per_second: Option<f64>,
     pub(super) stop: CancellationToken,
 }
@@ -43,22 +43,20 @@ impl Dispatcher {
     }
 
     /// Ends early where a lane has ended, which has an error of its own to tell.
-    async fn dispatch_all(self) {
-        let mut plan = ChurnPlan::new(self.workload.seed(), Arc::clone(&self.workload.graph));
+    async fn dispatch_all(mut self) {
         let begin = Instant::now();
-        let (mut action, mut churned) = (0u64, 0u64);
+        let mut action = 0u64;
         for number in 0..self.workload.post_count() {
-            // As many changes as keep their share of all actions so far.
-            while churned * 100 < (action + 1) * u64::from(self.churn_percent) {
+            loop {
+                let churn = self.plan.next(action, number, &mut self.changes.lock());
+                let Some(churn) = churn else { break };
                 if let Some(due) = self.due(begin, action) {
                     time::sleep_until(due.into()).await;
                 }
-                let churn = plan.next(number, &mut self.changes.lock());
                 let lane = mixed(churn.key()) as usize % self.churn_lanes.len();
                 if self.churn_lanes[lane].send(churn).await.is_err() {
                     return;
                 }
-                churned += 1;
                 action += 1;
             }
             if self.board.id(number).is_some() {

@@ -6,6 +6,8 @@
 //! That is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
+use roaring::RoaringBitmap;
+
 use super::{
     churn::Changes,
     graph::{Graph, UserIndex},
@@ -22,6 +24,12 @@ pub(super) struct Model {
     following: Grouped<UserIndex>,
     /// The posts that are left in the end, by author, newest first.
     posts: Grouped<PostId>,
+    /// The authors who were ever switched between push and pull.
+    switched: Vec<UserIndex>,
+    /// Those of them who are pulled in the end.
+    pulled: Vec<UserIndex>,
+    /// Who reads, or has read, one who was switched.
+    read_switched: RoaringBitmap,
 }
 
 impl Model {
@@ -38,7 +46,16 @@ impl Model {
         for author in 0..user_count {
             by_author.of_mut(author).sort_unstable_by(|a, b| b.cmp(a));
         }
-        Self { cap, following: following(graph, changes), posts: by_author }
+        let following = following(graph, changes);
+        let pulled = changes.pulled().iter().filter(|(_, pulled)| **pulled);
+        Self {
+            cap,
+            read_switched: read_switched(changes, &following, user_count),
+            following,
+            posts: by_author,
+            switched: changes.pulled().keys().copied().collect(),
+            pulled: pulled.map(|(author, _)| *author).collect(),
+        }
     }
 
     /// A reader's home timeline, to its very end.
@@ -59,6 +76,21 @@ impl Model {
         let mut ids: Vec<PostId> = authors.flat_map(newest).copied().collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids
+    }
+
+    /// The authors who were ever switched between push and pull.
+    pub(super) fn switched(&self) -> &[UserIndex] {
+        &self.switched
+    }
+
+    /// The authors who are pulled, in the end.
+    pub(super) fn pulled(&self) -> &[UserIndex] {
+        &self.pulled
+    }
+
+    /// Whether a home timeline may hold posts that were ever pulled.
+    pub(super) fn was_pulled(&self, reader: UserIndex) -> bool {
+        self.read_switched.contains(reader)
     }
 
     /// How many posts are held ready, at the most.
@@ -90,6 +122,23 @@ fn following(graph: &Graph, changes: &Changes) -> Grouped<UserIndex> {
     });
     each_follow(graph, changes, |follower, followee| grouped.push(follower, followee));
     grouped
+}
+
+fn read_switched(
+    changes: &Changes,
+    following: &Grouped<UserIndex>,
+    user_count: u32,
+) -> RoaringBitmap {
+    let switched = changes.pulled();
+    if switched.is_empty() {
+        return RoaringBitmap::new();
+    }
+    let reads_one = |reader: &UserIndex| {
+        let changed = changes.follows_of(*reader).iter().map(|(followee, _)| followee);
+        let followees = following.of(*reader).iter().chain(changed);
+        followees.chain([reader]).any(|author| switched.contains_key(author))
+    };
+    (0..user_count).filter(reads_one).collect()
 }
 
 fn each_follow(graph: &Graph, changes: &Changes, mut on: impl FnMut(UserIndex, UserIndex)) {

@@ -14,6 +14,7 @@ pub(super) enum Purpose {
     Churn = 3,
     Probes = 4,
     Sample = 5,
+    Pulls = 6,
 }
 
 /// The generator of one thing of one purpose.

@@ -39,6 +39,8 @@ pub struct Report {
     pub churn_unfollows: u64,
     /// Posts deleted while publishing.
     pub churn_deletions: u64,
+    /// How often an author was switched between push and pull while publishing.
+    pub switches: u64,
     /// From the first post sent to the last one acknowledged.
     pub publish_seconds: f64,
     /// From the first post sent until everything was delivered.
@@ -146,6 +148,9 @@ impl fmt::Display for Report {
                     grouped(self.churn_deletions)
                 ),
             )?;
+        }
+        if self.switches > 0 {
+            row("switches", format!("{} between push and pull", grouped(self.switches)))?;
         }
         row("deliveries", self.deliveries_text())?;
         if self.server_restarts > 0 {

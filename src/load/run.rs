@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use super::{
     LoadError, Report, Settings,
     board::Board,
-    churn::{self, ChurnCounts, Churning, SharedChanges},
+    churn::{self, ChurnCounts, Churning, Plan, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
     journal::Journal,
@@ -47,7 +47,7 @@ use crate::{
 
 /// First reads that are under way at once when readers wake.
 const WAKES_AT_ONCE: usize = 128;
-/// Workers for follows, unfollows and deletions, each with one call under way.
+/// Workers for all that is no post, each with one call under way.
 const CHURN_WORKERS: usize = 32;
 const CHURN_QUEUE_LENGTH: usize = 64;
 /// Between two looks at how far the fan-out has come.
@@ -347,7 +347,7 @@ impl Load {
             lanes.push(lane);
         }
         let mut churn_lanes = Vec::new();
-        if self.settings.churn_percent > 0 {
+        if self.settings.changes_percent() > 0 {
             for worker in 0..CHURN_WORKERS {
                 let (lane, queue) = mpsc::channel(CHURN_QUEUE_LENGTH);
                 let channel = self.channels[worker % self.channels.len()].clone();
@@ -361,7 +361,7 @@ impl Load {
             changes: self.changes.clone(),
             lanes,
             churn_lanes,
-            churn_percent: self.settings.churn_percent,
+            plan: Plan::new(&self.settings, &self.workload),
             actions_per_second: self.settings.actions_per_second,
             stop: self.stop.clone(),
         };
@@ -473,6 +473,7 @@ impl Load {
         report.churn_follows = churned.follows.load(Ordering::Relaxed);
         report.churn_unfollows = churned.unfollows.load(Ordering::Relaxed);
         report.churn_deletions = churned.deletions.load(Ordering::Relaxed);
+        report.switches = churned.switches.load(Ordering::Relaxed);
         report.deliveries = meter.deliveries();
         report.skipped_deliveries = meter.skipped();
         report.pushes = meter.pushes();
@@ -501,6 +502,7 @@ impl Load {
             churn_follows: 0,
             churn_unfollows: 0,
             churn_deletions: 0,
+            switches: 0,
             publish_seconds: 0.0,
             delivered_seconds: 0.0,
             deliveries: 0,

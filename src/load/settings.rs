@@ -9,6 +9,8 @@ use crate::client::Target;
 
 /// A run's name is the front of every request id, which has room for 64 bytes.
 const RUN_NAME_BYTES_MAX: usize = 40;
+/// Posts are a tenth of all actions, at least.
+const CHANGES_PERCENT_MAX: u16 = 90;
 
 /// A load, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,6 +30,9 @@ pub struct Settings {
     /// The share of follows, unfollows and deletions among all actions, 0 to 90;
     /// 0 with a trace.
     pub churn_percent: u8,
+    /// The share of actions that switch one of the most followed authors between push and
+    /// pull. All shares together are 90 at the most.
+    pub pulls_percent: u8,
     /// The share of readers with a live timeline when publishing begins, 0 to 100.
     pub active_percent: u8,
     /// Streams to publish over, at least 1.
@@ -89,6 +94,7 @@ impl Settings {
             followers_per_post: None,
             actions_per_second: None,
             churn_percent: 0,
+            pulls_percent: 0,
             active_percent: 100,
             streams: 4,
             window: 1_024,
@@ -99,6 +105,11 @@ impl Settings {
             journal: None,
             verify: false,
         }
+    }
+
+    /// The share of all that is no post among all actions.
+    pub(super) fn changes_percent(&self) -> u16 {
+        [self.churn_percent, self.pulls_percent].map(u16::from).iter().sum()
     }
 
     /// Checks what the types leave open.
@@ -130,8 +141,12 @@ impl Settings {
         {
             problems.push("--users must be at least 2".to_owned());
         }
-        if self.churn_percent > 90 || self.active_percent > 100 {
-            problems.push("--churn goes to 90 and --active to 100 percent".to_owned());
+        if self.changes_percent() > CHANGES_PERCENT_MAX {
+            problems
+                .push(format!("--churn and --pulls together go to {CHANGES_PERCENT_MAX} percent"));
+        }
+        if self.active_percent > 100 {
+            problems.push("--active goes to 100 percent".to_owned());
         }
         if self.targets.is_empty() {
             problems.push("--target must name a server".to_owned());

@@ -1,7 +1,7 @@
 //! Compares what a server shows with the model: every home timeline by ids, and
 //! for a sample of the accounts everything that a page says.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use hashbrown::HashSet;
@@ -13,7 +13,8 @@ use tonic::{Code, Response, Status, transport::Channel};
 use super::{
     LoadError,
     board::Board,
-    difference::{compare, floor_problem},
+    difference::compare,
+    floor::FloorRules,
     graph::UserIndex,
     model::{Model, seen},
     probe::channel_of,
@@ -27,7 +28,10 @@ use crate::{
         progress::{REPORT_EVERY, Reporter},
     },
     domain::PostId,
-    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
+    proto::v1::{
+        Floor, FloorReason, ListPulledAuthorsRequest, Post,
+        graph_service_client::GraphServiceClient, timeline_service_client::TimelineServiceClient,
+    },
 };
 
 /// The largest page that the API gives.
@@ -74,6 +78,15 @@ pub(super) struct Verifier {
 struct Findings {
     entries: u64,
     problems: Vec<String>,
+}
+
+impl Verification {
+    fn add(&mut self, findings: Findings) {
+        self.entries += findings.entries;
+        self.difference_count += findings.problems.len() as u64;
+        let room = DIFFERENCES_TOLD.saturating_sub(self.differences.len());
+        self.differences.extend(findings.problems.into_iter().take(room));
+    }
 }
 
 impl Verifier {
@@ -128,6 +141,7 @@ impl Verifier {
             .buffer_unordered(READS_AT_ONCE);
         verification.sampled_users = gather(checks, &mut verification, reporter).await?;
         reporter.end();
+        verification.add(this.check_pulled().await?);
         Ok(verification)
     }
 
@@ -166,8 +180,10 @@ impl Verifier {
         if let Some(difference) = compare(paged.part_of(&home, cap), &paged.ids) {
             found("home timeline in small pages", difference.to_string());
         }
+        let rules = FloorRules { home: &home, cap, was_pulled: self.model.was_pulled(user) };
         for (above, floor) in &paged.floors {
-            if let Some(problem) = floor_problem(&home, *above, floor.as_ref(), cap) {
+            let before = above.checked_sub(1).map(|last| paged.ids[last]);
+            if let Some(problem) = rules.problem(before, floor.as_ref()) {
                 found("home timeline", problem);
             }
         }
@@ -190,6 +206,36 @@ impl Verifier {
                 found("author timeline", problem);
             }
         }
+        Ok(Findings { entries: 0, problems })
+    }
+
+    /// Who is pulled, of those who were ever switched.
+    async fn check_pulled(&self) -> Result<Findings, LoadError> {
+        if self.model.switched().is_empty() {
+            return Ok(Findings::default());
+        }
+        // Asked where everything is known to be delivered.
+        let client = GraphServiceClient::new(self.channels[0].clone());
+        let pulled = retried(self.patience, || {
+            let mut client = client.clone();
+            async move { client.list_pulled_authors(ListPulledAuthorsRequest {}).await }
+        })
+        .await?
+        .author_ids;
+        let problem = |author: &UserIndex| {
+            let is_pulled = pulled.contains(&self.workload.graph.id(*author).0);
+            let should_be = self.model.pulled().contains(author);
+            let how = |pulled| if pulled { "pulled" } else { "pushed" };
+            (is_pulled != should_be).then(|| {
+                format!(
+                    "{} is {}, but {} was asked for last",
+                    self.name(*author),
+                    how(is_pulled),
+                    how(should_be)
+                )
+            })
+        };
+        let problems = self.model.switched().iter().filter_map(problem).collect();
         Ok(Findings { entries: 0, problems })
     }
 
@@ -306,11 +352,16 @@ const EMPTY_PAGES_MAX: u32 = 100;
 
 impl Timeline {
     /// What it should be of the whole: all of it, or what is held ready, where its reader
-    /// follows too many for more.
+    /// follows too many for more. That goes down to the floor, and holds `cap` posts at least.
     fn part_of<'a>(&self, home: &'a [PostId], cap: usize) -> &'a [PostId] {
         let last = self.floors.last().and_then(|(_, floor)| floor.as_ref());
-        let is_cut = last.is_some_and(|floor| floor.reason() == FloorReason::Followees);
-        if is_cut { &home[..home.len().min(cap)] } else { home }
+        match last.filter(|floor| floor.reason() == FloorReason::Followees) {
+            Some(floor) => {
+                let ready = home.partition_point(|id| id.0 >= floor.complete_down_to_id);
+                &home[..ready.max(cap).min(home.len())]
+            }
+            None => home,
+        }
     }
 
     fn add(&mut self, page: Page) -> Result<(), LoadError> {
@@ -351,14 +402,7 @@ async fn gather(
             findings = checks.next() => {
                 let Some(findings) = findings.transpose()? else { break };
                 count += 1;
-                verification.entries += findings.entries;
-                let mut problems = VecDeque::from(findings.problems);
-                verification.difference_count += problems.len() as u64;
-                while verification.differences.len() < DIFFERENCES_TOLD
-                    && let Some(problem) = problems.pop_front()
-                {
-                    verification.differences.push(problem);
-                }
+                verification.add(findings);
             }
             _ = ticks.tick() => reporter.advance(count),
         }

@@ -27,6 +27,9 @@ use crate::{
 /// How many posts reach a timeline on average, at least, by default.
 const POSTS_PER_TIMELINE: f64 = 24.0;
 
+/// How many accounts count as the most followed ones.
+const POPULAR_COUNT: usize = 16;
+
 /// The words of synthetic posts; not all of them are ASCII.
 const WORDS: [&str; 24] = [
     "the", "a", "new", "boson", "coffee", "früh", "train", "late", "again", "today", "who", "saw",
@@ -44,6 +47,8 @@ pub struct Workload {
     pub(super) skipped_follow_count: u64,
     seed: u64,
     posts: Posts,
+    /// The most followed accounts, at least one; none where nothing needs them.
+    popular: Vec<UserIndex>,
     text_chars_max: usize,
 }
 
@@ -85,12 +90,9 @@ impl Authors {
 /// The most followed accounts: so many of them that they have about `mean` followers on
 /// average, and one at least. All accounts, where `mean` is below that of all.
 fn followed_by(graph: &Graph, mean: f64) -> Vec<UserIndex> {
-    let mut accounts: Vec<(u32, UserIndex)> =
-        (0..graph.user_count()).map(|user| (graph.follower_count(user), user)).collect();
-    accounts.sort_unstable_by(|a, b| b.cmp(a));
     let mut sum = 0.0;
     let mut authors: Vec<UserIndex> = (1..)
-        .zip(accounts)
+        .zip(most_followed_first(graph))
         .take_while(|(count, (followers, _))| {
             sum += f64::from(*followers);
             *count == 1 || sum / f64::from(*count) >= mean
@@ -99,6 +101,20 @@ fn followed_by(graph: &Graph, mean: f64) -> Vec<UserIndex> {
         .collect();
     authors.sort_unstable();
     authors
+}
+
+fn most_followed_first(graph: &Graph) -> Vec<(u32, UserIndex)> {
+    let mut accounts: Vec<(u32, UserIndex)> =
+        (0..graph.user_count()).map(|user| (graph.follower_count(user), user)).collect();
+    accounts.sort_unstable_by(|a, b| b.cmp(a));
+    accounts
+}
+
+fn popular(settings: &Settings, graph: &Graph) -> Vec<UserIndex> {
+    if settings.pulls_percent == 0 {
+        return Vec::new();
+    }
+    most_followed_first(graph).into_iter().take(POPULAR_COUNT).map(|(_, user)| user).collect()
 }
 
 impl Workload {
@@ -152,12 +168,22 @@ impl Workload {
                 Posts::Traced { .. } => Vec::new(),
             };
             let mean = settings.followers_per_post.map(f64::to_bits);
-            let parts: Vec<u64> = [fingerprint].into_iter().chain(parts).chain(mean).collect();
+            let parts: Vec<u64> = [fingerprint]
+                .into_iter()
+                .chain(parts)
+                .chain(mean)
+                .chain(shares(settings))
+                .collect();
             format!("{:016x}", self::fingerprint(&parts))
         });
+        let (seed, popular) = (settings.seed, popular(settings, &graph));
         let graph = Arc::new(graph);
-        let seed = settings.seed;
-        Ok(Self { graph, run, skipped_follow_count, seed, posts, text_chars_max })
+        Ok(Self { graph, run, skipped_follow_count, seed, posts, popular, text_chars_max })
+    }
+
+    /// The most followed accounts; none where the settings need none.
+    pub(super) fn popular(&self) -> &[UserIndex] {
+        &self.popular
     }
 
     pub(super) fn seed(&self) -> u64 {
@@ -273,6 +299,18 @@ fn posts_by_default(graph: &Graph) -> u32 {
     (users * (POSTS_PER_TIMELINE / mean_followers).max(1.0)).ceil() as u32
 }
 
+/// What tells a run from others of the same posts: with a seed, where a trace has none.
+fn shares(settings: &Settings) -> Vec<u64> {
+    let shares = [(1, settings.pulls_percent)];
+    let shares = shares.into_iter().filter(|(_, percent)| *percent > 0);
+    let mut parts: Vec<u64> =
+        shares.map(|(kind, percent)| kind << 8 | u64::from(percent)).collect();
+    if !parts.is_empty() {
+        parts.push(settings.seed);
+    }
+    parts
+}
+
 fn fingerprint(parts: &[u64]) -> u64 {
     let mut fingerprint = Fingerprint::default();
     parts.iter().for_each(|part| fingerprint.add(&part.to_le_bytes()));
@@ -285,10 +323,17 @@ pub(super) mod tests {
     use crate::client::Target;
     use crate::client::text_file::tests::file_of;
 
-    pub(crate) fn synthetic(users: u32, posts: u32) -> Workload {
-        let mut settings = Settings::synthetic(Target::new("http://unused"), users);
-        settings.source = Source::Synthetic { users, posts: Some(posts) };
-        Workload::plan(&settings, 140, |_| Ok(())).expect("a plan")
+    pub(crate) fn synthetic_settings(users: u32, posts: u32) -> Settings {
+        let source = Source::Synthetic { users, posts: Some(posts) };
+        Settings { source, ..Settings::synthetic(Target::new("http://unused"), users) }
+    }
+
+    pub(crate) fn planned(settings: &Settings) -> Workload {
+        Workload::plan(settings, 140, |_| Ok(())).expect("a plan")
+    }
+
+    fn synthetic(users: u32, posts: u32) -> Workload {
+        planned(&synthetic_settings(users, posts))
     }
 
     #[test]
@@ -303,6 +348,8 @@ pub(super) mod tests {
         }
         assert_ne!(a.run, synthetic(100, 51).run);
         assert_ne!(a.run, synthetic(101, 50).run);
+        let pulls = Settings { pulls_percent: 1, ..synthetic_settings(100, 50) };
+        assert_ne!(a.run, planned(&pulls).run);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The load meanwhile: `roost load`, a process like the others, which publishes,
-//! changes follows, deletes and reads, and in the end compares.
+//! changes follows and whom it pulls, deletes and reads, and in the end compares.
 
 use std::{
     fs::{self, File},
@@ -28,6 +28,8 @@ const SECONDS_PER_FAULT: u32 = 8;
 /// So few posts an account that most timelines show all of theirs at the end.
 const POSTS_PER_USER: u32 = 8;
 const USERS_MIN: u32 = 300;
+/// What else goes on, with a trace too: in percent of all actions.
+const BESIDE: [&str; 2] = ["--pulls", "1"];
 /// For how long an API node may fail.
 const PATIENCE_SECONDS: &str = "300";
 /// The longest wait until the load has begun to publish, or has stopped.
@@ -58,6 +60,7 @@ impl Load {
         };
         let mut words = vec!["load".to_owned(), "--target".to_owned(), targets.join(",")];
         words.extend(source);
+        words.extend(BESIDE.map(str::to_owned));
         words.extend(["--seed".to_owned(), settings.seed.to_string()]);
         words.extend(["--retry-for", PATIENCE_SECONDS].map(str::to_owned));
         // What was acknowledged under faults is never sent again: a server that has

@@ -1,0 +1,72 @@
+//! What the planned changes come to in the end.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use hashbrown::HashMap;
+use roaring::RoaringBitmap;
+
+use super::{super::graph::UserIndex, Churn};
+
+/// What the planned changes make of the graph and the posts.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// By follower: whom it follows, or not, in the end.
+    follows: HashMap<UserIndex, Vec<(UserIndex, bool)>, foldhash::fast::RandomState>,
+    deleted: RoaringBitmap,
+    /// Whether authors whose delivery was changed are pulled in the end.
+    pulled: BTreeMap<UserIndex, bool>,
+}
+
+impl Changes {
+    pub(crate) fn is_deleted(&self, number: u32) -> bool {
+        self.deleted.contains(number)
+    }
+
+    /// Whether a follow has been changed, and into what.
+    pub(crate) fn follow(&self, follower: UserIndex, followee: UserIndex) -> Option<bool> {
+        let changes = self.follows.get(&follower)?;
+        changes.iter().find(|(other, _)| *other == followee).map(|(_, follows)| *follows)
+    }
+
+    pub(crate) fn follows_of(&self, follower: UserIndex) -> &[(UserIndex, bool)] {
+        self.follows.get(&follower).map_or(&[], Vec::as_slice)
+    }
+
+    /// The authors whose delivery was ever changed, and whether they are pulled in the end.
+    pub(crate) fn pulled(&self) -> &BTreeMap<UserIndex, bool> {
+        &self.pulled
+    }
+
+    pub(crate) fn record(&mut self, churn: Churn) {
+        let (follower, followee, follows) = match churn {
+            Churn::Delete(number) => {
+                self.deleted.insert(number);
+                return;
+            }
+            Churn::Deliver { author, pulled } => {
+                self.pulled.insert(author, pulled);
+                return;
+            }
+            Churn::Follow { follower, followee } => (follower, followee, true),
+            Churn::Unfollow { follower, followee } => (follower, followee, false),
+        };
+        let changes = self.follows.entry(follower).or_default();
+        match changes.iter_mut().find(|(other, _)| *other == followee) {
+            Some(change) => change.1 = follows,
+            None => changes.push((followee, follows)),
+        }
+    }
+}
+
+/// Changes that planning writes, and probes and the model read.
+#[derive(Clone, Default)]
+pub(crate) struct SharedChanges(Arc<Mutex<Changes>>);
+
+impl SharedChanges {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Changes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

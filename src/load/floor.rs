@@ -1,0 +1,101 @@
+//! What the floor of a page may claim.
+
+use crate::{
+    domain::PostId,
+    proto::v1::{Floor, FloorReason},
+};
+
+/// What a home timeline allows its floors.
+#[derive(Clone, Copy)]
+pub(super) struct FloorRules<'a> {
+    /// The whole timeline.
+    pub(super) home: &'a [PostId],
+    /// How many posts of it are held ready.
+    pub(super) cap: usize,
+    /// Whether an author of it was ever pulled: what is pulled takes no room in what is held
+    /// ready, which then goes further down, by as much as only the server knows.
+    pub(super) was_pulled: bool,
+}
+
+impl FloorRules<'_> {
+    /// What is wrong with the floor of a page that is older than `before`, or that is the
+    /// first; `None` if it tells the truth.
+    pub(super) fn problem(&self, before: Option<PostId>, floor: Option<&Floor>) -> Option<String> {
+        let Some(floor) = floor else { return Some("has no floor".to_owned()) };
+        let down_to = floor.complete_down_to_id;
+        let oldest_ready = self.oldest_ready().map_or(0, |id| id.0);
+        let is_below = before.is_some_and(|before| before.0 <= oldest_ready);
+        match floor.reason() {
+            FloorReason::Unspecified => Some("has a floor without a reason".to_owned()),
+            FloorReason::Beginning if down_to != 0 => {
+                Some(format!("is complete to the beginning, but only down to {down_to}"))
+            }
+            FloorReason::Cap | FloorReason::Followees if down_to == 0 || down_to > oldest_ready => {
+                Some(format!("is held ready down to {down_to}, and should be to {oldest_ready}"))
+            }
+            _ if self.was_pulled => None,
+            FloorReason::Beginning if !is_below && self.home.len() > self.cap => {
+                Some(format!("has {} posts, and not all of them are held ready", self.home.len()))
+            }
+            FloorReason::Cap if is_below => {
+                Some(format!("is held ready where it is below {oldest_ready}"))
+            }
+            FloorReason::Cap | FloorReason::Followees if down_to != oldest_ready => {
+                Some(format!("is held ready down to {down_to}, and should be to {oldest_ready}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The oldest post that is held ready, where there are as many as can be.
+    fn oldest_ready(&self) -> Option<PostId> {
+        self.home.get(self.cap - 1).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(
+        was_pulled: bool,
+        before: u64,
+        complete_down_to_id: u64,
+        reason: FloorReason,
+        cap: usize,
+    ) -> Option<String> {
+        let home = [9, 8, 7, 6].map(PostId);
+        let floor = Floor { complete_down_to_id, reason: reason.into() };
+        let before = (before != 0).then_some(PostId(before));
+        FloorRules { home: &home, cap, was_pulled }.problem(before, Some(&floor))
+    }
+
+    #[test]
+    fn a_floor_must_tell_the_truth() {
+        let problem = |before, down_to, reason, cap| problem(false, before, down_to, reason, cap);
+        assert_eq!(problem(0, 0, FloorReason::Beginning, 4), None);
+        assert_eq!(problem(0, 8, FloorReason::Cap, 2), None);
+        assert_eq!(problem(0, 6, FloorReason::Cap, 4), None);
+        assert_eq!(problem(8, 0, FloorReason::Beginning, 2), None);
+        assert_eq!(problem(8, 8, FloorReason::Followees, 2), None);
+        assert!(problem(0, 0, FloorReason::Beginning, 2).is_some());
+        assert!(problem(0, 8, FloorReason::Beginning, 2).is_some());
+        assert!(problem(0, 7, FloorReason::Cap, 2).is_some());
+        assert!(problem(0, 9, FloorReason::Cap, 2).is_some());
+        assert!(problem(8, 8, FloorReason::Cap, 2).is_some());
+        assert!(problem(0, 0, FloorReason::Cap, 5).is_some());
+        assert!(problem(0, 0, FloorReason::Unspecified, 4).is_some());
+        let rules = FloorRules { home: &[], cap: 4, was_pulled: false };
+        assert!(rules.problem(None, None).is_some());
+    }
+
+    #[test]
+    fn more_may_be_held_ready_where_some_is_pulled_and_never_less() {
+        let problem = |down_to, reason| problem(true, 0, down_to, reason, 2);
+        assert_eq!(problem(8, FloorReason::Cap), None);
+        assert_eq!(problem(7, FloorReason::Cap), None);
+        assert_eq!(problem(0, FloorReason::Beginning), None);
+        assert!(problem(9, FloorReason::Cap).is_some());
+        assert!(problem(8, FloorReason::Beginning).is_some());
+    }
+}
