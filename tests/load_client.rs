@@ -77,6 +77,20 @@ async fn authors_who_are_pulled_and_pushed_again_make_no_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mutes_and_blocks_are_in_the_model() {
+    let roost = InProcess::start_with_cap(100).await;
+    let mut settings = Settings::synthetic(roost.target(), 200);
+    settings.source = Source::Synthetic { users: 200, posts: Some(2_000) };
+    settings.churn_percent = 10;
+    settings.hides_percent = 20;
+    settings.verify = true;
+    let report = load(settings.clone()).await.expect("a load");
+    assert_verified(&report, 200);
+    assert!((560..=575).contains(&report.hides), "{} of 2,857 actions", report.hides);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_edge_list_loads_at_a_given_rate() {
     let roost = InProcess::start().await;
     let dir = TempDir::new().expect("a directory");
@@ -128,6 +142,8 @@ async fn a_trace_verifies_though_the_server_is_killed_in_the_middle() {
         // Two seconds of posts.
         speed: Some(300.0),
     };
+    settings.pulls_percent = 1;
+    settings.hides_percent = 5;
     settings.verify = true;
 
     let server = serve(&data_dir, address).await;

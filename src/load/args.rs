@@ -64,6 +64,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=90))]
     pub pulls: u8,
+    /// This share of all actions are mutes and blocks, and ends of them
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=90))]
+    pub hides: u8,
     /// This share of the readers has a live timeline when publishing begins
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
           value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -161,6 +165,7 @@ impl From<LoadArgs> for Settings {
             actions_per_second: args.rate,
             churn_percent: args.churn,
             pulls_percent: args.pulls,
+            hides_percent: args.hides,
             active_percent: args.active,
             streams: args.streams,
             window: args.window,

@@ -1,5 +1,5 @@
-//! What changes between the posts: follows, unfollows, deletions, and how authors are
-//! delivered.
+//! What changes between the posts: follows, unfollows, deletions, how authors are delivered,
+//! and who hides whom.
 //!
 //! ```text
 //!  seed ──► plan ──► dispatch ──► work × workers ──► Roost
@@ -12,6 +12,7 @@
 
 mod changes;
 mod follows;
+mod hides;
 mod plan;
 mod pulls;
 mod work;
@@ -44,6 +45,22 @@ pub(super) enum Churn {
         author: UserIndex,
         pulled: bool,
     },
+    /// An account mutes or blocks another from now on, or no longer.
+    Hide {
+        how: Hide,
+        by: UserIndex,
+        other: UserIndex,
+        hides: bool,
+    },
+}
+
+/// How an account hides another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Hide {
+    /// From itself.
+    Mute,
+    /// Each from the other.
+    Block,
 }
 
 impl Churn {
@@ -53,6 +70,7 @@ impl Churn {
             Self::Follow { follower, followee } | Self::Unfollow { follower, followee } => {
                 (u64::from(follower) << 32) | u64::from(followee)
             }
+            Self::Hide { by, other, .. } => (u64::from(by) << 32) | u64::from(other),
             Self::Delete(number) => u64::from(number),
             Self::Deliver { author, .. } => u64::from(author),
         }

@@ -1,21 +1,26 @@
 //! The oracle: what every timeline must hold, by brute force.
 //!
 //! home(u) = the posts among those written or reposted by u and by the accounts that u
-//! follows now, newest first, without the deleted; the newest CAP of them are held ready.
-//! Readers see a post once that is repeated near by.
+//! follows now, newest first, without the deleted, the muted and the blocked. The newest CAP
+//! are held ready, those of hidden accounts among them. Readers see a post once that is
+//! repeated near by.
 //! That is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
+mod grouped;
+mod hidden;
+mod home;
+
+use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+pub(super) use self::home::Home;
+use self::{grouped::Grouped, hidden::Hidden};
 use super::{
     churn::Changes,
     graph::{Graph, UserIndex},
 };
 use crate::domain::PostId;
-
-/// How many posts below a repost are near it.
-const NEAR_MAX: usize = 40;
 
 /// Everything that timelines follow from, at rest.
 pub(super) struct Model {
@@ -24,6 +29,9 @@ pub(super) struct Model {
     following: Grouped<UserIndex>,
     /// The posts that are left in the end, by author, newest first.
     posts: Grouped<PostId>,
+    /// Who wrote what posts repeat.
+    repeated: HashMap<PostId, UserIndex, foldhash::fast::RandomState>,
+    hidden: Hidden,
     /// The authors who were ever switched between push and pull.
     switched: Vec<UserIndex>,
     /// Those of them who are pulled in the end.
@@ -32,13 +40,23 @@ pub(super) struct Model {
     read_switched: RoaringBitmap,
 }
 
+/// The newest posts of a home timeline.
+pub(super) struct Newest {
+    /// What its reader sees, with every repost: as many posts as are held ready at the most.
+    pub(super) shown: Vec<PostId>,
+    /// The oldest post that is held ready, where there are as many as can be.
+    pub(super) oldest_ready: Option<PostId>,
+}
+
 impl Model {
     /// Blocks, and for a large graph takes a while. `posts` are the author and the
-    /// id of every post that was acknowledged and not deleted.
+    /// id of every post that was acknowledged and not deleted; `repeated` says who wrote
+    /// what posts of them repeat.
     pub(super) fn new(
         graph: &Graph,
         changes: &Changes,
         posts: impl Iterator<Item = (UserIndex, PostId)> + Clone,
+        repeated: impl Iterator<Item = (PostId, UserIndex)>,
         cap: usize,
     ) -> Self {
         let user_count = graph.user_count();
@@ -53,29 +71,59 @@ impl Model {
             read_switched: read_switched(changes, &following, user_count),
             following,
             posts: by_author,
+            repeated: repeated.collect(),
+            hidden: Hidden::new(changes),
             switched: changes.pulled().keys().copied().collect(),
             pulled: pulled.map(|(author, _)| *author).collect(),
         }
     }
 
     /// A reader's home timeline, to its very end.
-    pub(super) fn home(&self, reader: UserIndex) -> Vec<PostId> {
-        self.newest_of_each(reader, usize::MAX)
+    pub(super) fn home(&self, reader: UserIndex) -> Home {
+        let is_hidden = |author, id| self.is_hidden(reader, author, id);
+        let hidden = self.newest_of_each(reader, usize::MAX, is_hidden);
+        let delivered = self.newest_of_each(reader, usize::MAX, |_, _| true);
+        Home { delivered, hidden: hidden.into_iter().collect() }
     }
 
-    /// What is held ready of it.
-    pub(super) fn ready(&self, reader: UserIndex) -> Vec<PostId> {
-        let mut ids = self.newest_of_each(reader, self.cap);
-        ids.truncate(self.cap);
-        ids
+    /// The newest of it.
+    pub(super) fn newest(&self, reader: UserIndex) -> Newest {
+        let delivered = self.newest_of_each(reader, self.cap, |_, _| true);
+        let oldest_ready = delivered.get(self.cap - 1).copied();
+        let mut shown = if self.hidden.any(reader) {
+            let is_shown = |author, id| !self.is_hidden(reader, author, id);
+            self.newest_of_each(reader, self.cap, is_shown)
+        } else {
+            delivered
+        };
+        shown.truncate(self.cap);
+        Newest { shown, oldest_ready }
     }
 
-    fn newest_of_each(&self, reader: UserIndex, count_max: usize) -> Vec<PostId> {
+    /// A sorted list of the newest posts of each author that are to be `kept`.
+    fn newest_of_each(
+        &self,
+        reader: UserIndex,
+        count_max: usize,
+        kept: impl Fn(UserIndex, PostId) -> bool,
+    ) -> Vec<PostId> {
+        let kept = &kept;
         let authors = self.following.of(reader).iter().copied().chain([reader]);
-        let newest = |author| self.posts.of(author).iter().take(count_max);
-        let mut ids: Vec<PostId> = authors.flat_map(newest).copied().collect();
+        let newest = |author| {
+            let posts = self.posts.of(author).iter().copied();
+            posts.filter(move |id| kept(author, *id)).take(count_max)
+        };
+        let mut ids: Vec<PostId> = authors.flat_map(newest).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids
+    }
+
+    /// Whether a reader does not see a post of an author whom it follows, or its own.
+    fn is_hidden(&self, reader: UserIndex, author: UserIndex, id: PostId) -> bool {
+        self.hidden.any(reader)
+            && (self.hidden.contains(reader, author)
+                || (self.repeated.get(&id))
+                    .is_some_and(|original| self.hidden.contains(reader, *original)))
     }
 
     /// The authors who were ever switched between push and pull.
@@ -102,17 +150,6 @@ impl Model {
     pub(super) fn author(&self, author: UserIndex) -> &[PostId] {
         self.posts.of(author)
     }
-}
-
-/// A home timeline as its reader sees it, where `repeats` says what plain reposts repeat:
-/// without those of which another, or what they repeat, is among the 40 posts below.
-pub(super) fn seen(home: &[PostId], repeats: impl Fn(PostId) -> Option<PostId>) -> Vec<PostId> {
-    let post = |id: PostId| repeats(id).unwrap_or(id);
-    let is_repeated = |place: usize| {
-        let near = home[place + 1..].iter().take(NEAR_MAX);
-        repeats(home[place]).is_some_and(|said| near.copied().any(|id| post(id) == said))
-    };
-    (0..home.len()).filter(|place| !is_repeated(*place)).map(|place| home[place]).collect()
 }
 
 /// Turns the graph around: from followers by followee to followees by reader.
@@ -160,71 +197,16 @@ fn each_follow(graph: &Graph, changes: &Changes, mut on: impl FnMut(UserIndex, U
     }
 }
 
-/// A list a user in one array: 4 or 8 bytes an item and 8 bytes a user, which is
-/// what lets a model of 70 million follows fit.
-struct Grouped<T> {
-    /// Where the next item of a user goes; once all are in, where they end.
-    ends: Vec<usize>,
-    items: Vec<T>,
-}
-
-impl<T: Copy> Grouped<T> {
-    fn new(
-        user_count: u32,
-        filler: T,
-        items: impl Iterator<Item = (UserIndex, T)> + Clone,
-    ) -> Self {
-        let mut grouped = Self::reserved(user_count, filler, |count| {
-            items.clone().for_each(|(user, _)| count(user))
-        });
-        items.for_each(|(user, item)| grouped.push(user, item));
-        grouped
-    }
-
-    /// Room for as many items as `count_each` counts, with `filler` in it.
-    fn reserved(
-        user_count: u32,
-        filler: T,
-        count_each: impl FnOnce(&mut dyn FnMut(UserIndex)),
-    ) -> Self {
-        let mut ends = vec![0usize; user_count as usize];
-        count_each(&mut |user| ends[user as usize] += 1);
-        let mut total = 0;
-        for end in &mut ends {
-            total += std::mem::replace(end, total);
-        }
-        Self { ends, items: vec![filler; total] }
-    }
-
-    fn push(&mut self, user: UserIndex, item: T) {
-        let end = &mut self.ends[user as usize];
-        self.items[*end] = item;
-        *end += 1;
-    }
-
-    fn range(&self, user: UserIndex) -> std::ops::Range<usize> {
-        let user = user as usize;
-        let start = user.checked_sub(1).map_or(0, |before| self.ends[before]);
-        start..self.ends[user]
-    }
-
-    fn of(&self, user: UserIndex) -> &[T] {
-        &self.items[self.range(user)]
-    }
-
-    fn of_mut(&mut self, user: UserIndex) -> &mut [T] {
-        let range = self.range(user);
-        &mut self.items[range]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         client::edge_list::Edge,
         domain::UserId,
-        load::{churn::Churn, graph::ListedGraph},
+        load::{
+            churn::{Churn, Hide},
+            graph::ListedGraph,
+        },
     };
 
     /// Accounts 1, 2 and 3 are indices 0, 1 and 2; 1 and 3 follow 2.
@@ -238,28 +220,24 @@ mod tests {
         posts.iter().map(|post| post.0).collect()
     }
 
-    #[test]
-    fn a_home_timeline_is_the_one_sentence() {
-        let posts = [(1, 10), (0, 11), (2, 12), (1, 14), (1, 13)].map(|(u, p)| (u, PostId(p)));
-        let model = Model::new(&graph(), &Changes::default(), posts.into_iter(), 3);
-        assert_eq!(ids(&model.home(0)), [14, 13, 11, 10]);
-        assert_eq!(ids(&model.ready(0)), [14, 13, 11]);
-        assert_eq!(ids(&model.home(1)), [14, 13, 10]);
-        assert_eq!(ids(&model.home(2)), [14, 13, 12, 10]);
-        assert_eq!(ids(model.author(1)), [14, 13, 10]);
+    fn model(changes: &Changes, posts: &[(UserIndex, u64)], cap: usize) -> Model {
+        let posts = posts.iter().map(|(author, id)| (*author, PostId(*id)));
+        Model::new(&graph(), changes, posts, [(PostId(11), 2)].into_iter(), cap)
+    }
+
+    fn shown(model: &Model, reader: UserIndex) -> Vec<u64> {
+        ids(&model.home(reader).shown())
     }
 
     #[test]
-    fn what_is_repeated_near_by_is_seen_once() {
-        let home: Vec<PostId> = (1..=60).rev().map(PostId).collect();
-        let left_out = |reposts: &[u64], said| {
-            let repeats = |id: PostId| reposts.contains(&id.0).then_some(PostId(said));
-            let seen = seen(&home, repeats);
-            ids(&home).into_iter().filter(|id| !seen.contains(&PostId(*id))).collect::<Vec<u64>>()
-        };
-        assert_eq!(left_out(&[6, 45], 5), [45, 6]);
-        assert_eq!(left_out(&[46], 5), [0; 0]);
-        assert_eq!(left_out(&[10, 20], 1_000), [20]);
+    fn a_home_timeline_is_the_one_sentence() {
+        let posts = [(1, 10), (0, 11), (2, 12), (1, 14), (1, 13)];
+        let model = model(&Changes::default(), &posts, 3);
+        assert_eq!(shown(&model, 0), [14, 13, 11, 10]);
+        assert_eq!(ids(&model.newest(0).shown), [14, 13, 11]);
+        assert_eq!(shown(&model, 1), [14, 13, 10]);
+        assert_eq!(shown(&model, 2), [14, 13, 12, 10]);
+        assert_eq!(ids(model.author(1)), [14, 13, 10]);
     }
 
     #[test]
@@ -268,12 +246,33 @@ mod tests {
         changes.record(Churn::Unfollow { follower: 0, followee: 1 });
         changes.record(Churn::Follow { follower: 0, followee: 2 });
         changes.record(Churn::Follow { follower: 2, followee: 1 });
-        let posts = [(1, 10), (0, 11), (2, 12)].map(|(u, p)| (u, PostId(p)));
-        let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
-        assert_eq!(ids(&model.home(0)), [12, 11]);
-        assert_eq!(ids(&model.home(2)), [12, 10]);
+        let posts = [(1, 10), (0, 11), (2, 12)];
+        let before = model(&changes, &posts, 800);
+        assert_eq!(shown(&before, 0), [12, 11]);
+        assert_eq!(shown(&before, 2), [12, 10]);
         changes.record(Churn::Follow { follower: 0, followee: 1 });
-        let model = Model::new(&graph(), &changes, posts.into_iter(), 800);
-        assert_eq!(ids(&model.home(0)), [12, 11, 10]);
+        let model = model(&changes, &posts, 800);
+        assert_eq!(shown(&model, 0), [12, 11, 10]);
+    }
+
+    #[test]
+    fn the_muted_and_the_blocked_are_not_seen_nor_what_repeats_them() {
+        // 11 repeats a post of account 2.
+        let posts = [(0, 11), (1, 12), (1, 13), (2, 14), (2, 15)];
+        let hide = |how, by, other, hides| Churn::Hide { how, by, other, hides };
+        let mut changes = Changes::default();
+        changes.record(Churn::Follow { follower: 0, followee: 2 });
+        changes.record(hide(Hide::Mute, 0, 2, true));
+        changes.record(hide(Hide::Block, 1, 2, true));
+        let hiding = model(&changes, &posts, 3);
+        assert_eq!(shown(&hiding, 0), [13, 12]);
+        assert_eq!(shown(&hiding, 2), [15, 14]);
+        let newest = hiding.newest(0);
+        assert_eq!((ids(&newest.shown), newest.oldest_ready), (vec![13, 12], Some(PostId(13))));
+        changes.record(hide(Hide::Mute, 0, 2, false));
+        changes.record(hide(Hide::Block, 1, 2, false));
+        let model = model(&changes, &posts, 3);
+        assert_eq!(shown(&model, 0), [15, 14, 13, 12, 11]);
+        assert_eq!(shown(&model, 2), [15, 14, 13, 12]);
     }
 }

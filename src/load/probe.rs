@@ -83,9 +83,14 @@ pub(super) async fn watch(
             async move {
                 let author = workload.author(sighting.number);
                 let reader = reader_of(&workload, active_percent, author, sighting.number);
+                let repeated = workload.repeats(sighting.number);
+                let repeated = repeated.and_then(|_| workload.meant(sighting.number));
+                let hidden = [Some(author), repeated.map(|number| workload.author(number))];
                 let void = || {
                     let changes = changes.lock();
-                    changes.is_deleted(sighting.number) || changes.follow(reader, author).is_some()
+                    changes.is_deleted(sighting.number)
+                        || changes.follow(reader, author).is_some()
+                        || hidden.iter().flatten().any(|user| changes.was_hidden(reader, *user))
                 };
                 let user_id = workload.graph.id(reader).0;
                 let timelines = TimelineServiceClient::new(channel_of(channels, reader));

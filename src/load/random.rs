@@ -15,6 +15,7 @@ pub(super) enum Purpose {
     Probes = 4,
     Sample = 5,
     Pulls = 6,
+    Hides = 7,
 }
 
 /// The generator of one thing of one purpose.

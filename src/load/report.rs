@@ -41,6 +41,8 @@ pub struct Report {
     pub churn_deletions: u64,
     /// How often an author was switched between push and pull while publishing.
     pub switches: u64,
+    /// Mutes and blocks that began or ended while publishing.
+    pub hides: u64,
     /// From the first post sent to the last one acknowledged.
     pub publish_seconds: f64,
     /// From the first post sent until everything was delivered.
@@ -151,6 +153,9 @@ impl fmt::Display for Report {
         }
         if self.switches > 0 {
             row("switches", format!("{} between push and pull", grouped(self.switches)))?;
+        }
+        if self.hides > 0 {
+            row("hides", format!("{} mutes and blocks begun or ended", grouped(self.hides)))?;
         }
         row("deliveries", self.deliveries_text())?;
         if self.server_restarts > 0 {

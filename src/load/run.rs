@@ -444,7 +444,11 @@ impl Load {
                 let posts = (0..workload.post_count())
                     .filter(|number| !changes.is_deleted(*number))
                     .filter_map(|number| board.id(number).map(|id| (workload.author(number), id)));
-                Model::new(&workload.graph, &changes, posts, cap)
+                let repeated = (0..workload.post_count()).filter_map(|number| {
+                    workload.repeats(number)?;
+                    Some((board.id(number)?, workload.author(workload.meant(number)?)))
+                });
+                Model::new(&workload.graph, &changes, posts, repeated, cap)
             }
         })
         .await?;
@@ -474,6 +478,7 @@ impl Load {
         report.churn_unfollows = churned.unfollows.load(Ordering::Relaxed);
         report.churn_deletions = churned.deletions.load(Ordering::Relaxed);
         report.switches = churned.switches.load(Ordering::Relaxed);
+        report.hides = churned.hides.load(Ordering::Relaxed);
         report.deliveries = meter.deliveries();
         report.skipped_deliveries = meter.skipped();
         report.pushes = meter.pushes();
@@ -503,6 +508,7 @@ impl Load {
             churn_unfollows: 0,
             churn_deletions: 0,
             switches: 0,
+            hides: 0,
             publish_seconds: 0.0,
             delivered_seconds: 0.0,
             deliveries: 0,

@@ -33,6 +33,8 @@ pub struct Settings {
     /// The share of actions that switch one of the most followed authors between push and
     /// pull. All shares together are 90 at the most.
     pub pulls_percent: u8,
+    /// The share of actions by which an account mutes or blocks another, or no longer.
+    pub hides_percent: u8,
     /// The share of readers with a live timeline when publishing begins, 0 to 100.
     pub active_percent: u8,
     /// Streams to publish over, at least 1.
@@ -95,6 +97,7 @@ impl Settings {
             actions_per_second: None,
             churn_percent: 0,
             pulls_percent: 0,
+            hides_percent: 0,
             active_percent: 100,
             streams: 4,
             window: 1_024,
@@ -109,7 +112,7 @@ impl Settings {
 
     /// The share of all that is no post among all actions.
     pub(super) fn changes_percent(&self) -> u16 {
-        [self.churn_percent, self.pulls_percent].map(u16::from).iter().sum()
+        [self.churn_percent, self.pulls_percent, self.hides_percent].map(u16::from).iter().sum()
     }
 
     /// Checks what the types leave open.
@@ -142,8 +145,9 @@ impl Settings {
             problems.push("--users must be at least 2".to_owned());
         }
         if self.changes_percent() > CHANGES_PERCENT_MAX {
-            problems
-                .push(format!("--churn and --pulls together go to {CHANGES_PERCENT_MAX} percent"));
+            problems.push(format!(
+                "--churn, --pulls and --hides together go to {CHANGES_PERCENT_MAX} percent"
+            ));
         }
         if self.active_percent > 100 {
             problems.push("--active goes to 100 percent".to_owned());

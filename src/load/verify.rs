@@ -1,7 +1,7 @@
 //! Compares what a server shows with the model: every home timeline by ids, and
 //! for a sample of the accounts everything that a page says.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use hashbrown::HashSet;
@@ -16,7 +16,7 @@ use super::{
     difference::compare,
     floor::FloorRules,
     graph::UserIndex,
-    model::{Model, seen},
+    model::{Home, Model, Newest},
     probe::channel_of,
     random::{Purpose, below, generator},
     retry::retried,
@@ -109,15 +109,15 @@ impl Verifier {
         let computing = task::spawn_blocking(move || {
             for user in 0..user_count {
                 // Whoever no longer listens has an error to tell.
-                if expected.blocking_send((user, model.ready(user))).is_err() {
+                if expected.blocking_send((user, model.newest(user))).is_err() {
                     return;
                 }
             }
         });
         let checks = ReceiverStream::new(ahead)
-            .map(|(user, ready)| {
+            .map(|(user, newest)| {
                 let this = Arc::clone(&this);
-                async move { this.check_ids(user, &ready).await }
+                async move { this.check_ids(user, newest).await }
             })
             .buffer_unordered(READS_AT_ONCE);
         verification.home_timelines = gather(checks, &mut verification, reporter).await?;
@@ -145,13 +145,17 @@ impl Verifier {
         Ok(verification)
     }
 
-    /// What is held ready of a home timeline by ids, in the largest pages.
-    async fn check_ids(&self, user: UserIndex, expected: &[PostId]) -> Result<Findings, LoadError> {
+    /// The newest of a home timeline by ids, in the largest pages.
+    async fn check_ids(&self, user: UserIndex, newest: Newest) -> Result<Findings, LoadError> {
+        let Newest { shown: mut expected, oldest_ready } = newest;
         let cap = self.model.cap();
         let request = self.request(user, TimelineKind::Home, PAGE_SIZE_MAX, true);
         let mut home = self.read(user, PageRequest { all_reposts: true, ..request }, cap).await?;
         home.ids.truncate(cap);
-        let problem = compare(expected, &home.ids);
+        if let Some(end) = home.end(oldest_ready) {
+            expected.retain(|id| *id >= end);
+        }
+        let problem = compare(&expected, &home.ids);
         Ok(Findings {
             entries: home.ids.len() as u64,
             problems: problem
@@ -169,6 +173,7 @@ impl Verifier {
     ) -> Result<Findings, LoadError> {
         let home = self.model.home(user);
         let cap = self.model.cap();
+        let oldest_ready = home.delivered.get(cap - 1).copied();
         let mut problems = Vec::new();
         let mut found = |what: &str, problem: String| {
             problems.push(format!("{what} of {}: {problem}", self.name(user)));
@@ -177,19 +182,25 @@ impl Verifier {
         let request = self.request(user, TimelineKind::Home, SMALL_PAGE_SIZE, true);
         let request = PageRequest { all_reposts: true, ..request };
         let paged = self.read(user, request, usize::MAX).await?;
-        if let Some(difference) = compare(paged.part_of(&home, cap), &paged.ids) {
+        if let Some(difference) = compare(&paged.part_of(&home, oldest_ready).shown(), &paged.ids) {
             found("home timeline in small pages", difference.to_string());
         }
-        let rules = FloorRules { home: &home, cap, was_pulled: self.model.was_pulled(user) };
-        for (above, floor) in &paged.floors {
+        let rules = FloorRules {
+            home: &home.delivered,
+            cap,
+            was_pulled: self.model.was_pulled(user),
+            has_hidden: !home.hidden.is_empty(),
+        };
+        for (place, (above, floor)) in (1..).zip(&paged.floors) {
             let before = above.checked_sub(1).map(|last| paged.ids[last]);
-            if let Some(problem) = rules.problem(before, floor.as_ref()) {
+            let is_last = place == paged.floors.len();
+            if let Some(problem) = rules.problem(before, is_last, floor.as_ref()) {
                 found("home timeline", problem);
             }
         }
         let request = self.request(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false);
         let hydrated = self.read(user, request, usize::MAX).await?;
-        let seen = seen(hydrated.part_of(&home, cap), |id| self.repeated(id, by_id));
+        let seen = hydrated.part_of(&home, oldest_ready).seen(|id| self.repeated(id, by_id));
         if let Some(difference) = compare(&seen, &hydrated.ids) {
             found("home timeline with posts", difference.to_string());
         }
@@ -351,16 +362,19 @@ struct Timeline {
 const EMPTY_PAGES_MAX: u32 = 100;
 
 impl Timeline {
-    /// What it should be of the whole: all of it, or what is held ready, where its reader
-    /// follows too many for more. That goes down to the floor, and holds `cap` posts at least.
-    fn part_of<'a>(&self, home: &'a [PostId], cap: usize) -> &'a [PostId] {
-        let last = self.floors.last().and_then(|(_, floor)| floor.as_ref());
-        match last.filter(|floor| floor.reason() == FloorReason::Followees) {
-            Some(floor) => {
-                let ready = home.partition_point(|id| id.0 >= floor.complete_down_to_id);
-                &home[..ready.max(cap).min(home.len())]
-            }
-            None => home,
+    /// Where it ends above the very end, since its reader follows too many: at its floor, and
+    /// not before the end of what is held ready.
+    fn end(&self, oldest_ready: Option<PostId>) -> Option<PostId> {
+        let floor = self.floors.last().and_then(|(_, floor)| floor.as_ref())?;
+        let is_cut = floor.reason() == FloorReason::Followees;
+        is_cut.then(|| PostId(floor.complete_down_to_id).min(oldest_ready.unwrap_or(PostId(0))))
+    }
+
+    /// What it should be of the whole.
+    fn part_of<'a>(&self, home: &'a Home, oldest_ready: Option<PostId>) -> Cow<'a, Home> {
+        match self.end(oldest_ready) {
+            Some(end) => Cow::Owned(home.cut_below(end)),
+            None => Cow::Borrowed(home),
         }
     }
 

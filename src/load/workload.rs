@@ -301,7 +301,7 @@ fn posts_by_default(graph: &Graph) -> u32 {
 
 /// What tells a run from others of the same posts: with a seed, where a trace has none.
 fn shares(settings: &Settings) -> Vec<u64> {
-    let shares = [(1, settings.pulls_percent)];
+    let shares = [(1, settings.pulls_percent), (2, settings.hides_percent)];
     let shares = shares.into_iter().filter(|(_, percent)| *percent > 0);
     let mut parts: Vec<u64> =
         shares.map(|(kind, percent)| kind << 8 | u64::from(percent)).collect();
@@ -349,7 +349,9 @@ pub(super) mod tests {
         assert_ne!(a.run, synthetic(100, 51).run);
         assert_ne!(a.run, synthetic(101, 50).run);
         let pulls = Settings { pulls_percent: 1, ..synthetic_settings(100, 50) };
-        assert_ne!(a.run, planned(&pulls).run);
+        let hides = Settings { hides_percent: 1, ..synthetic_settings(100, 50) };
+        let others = [pulls, hides].map(|settings| planned(&settings).run);
+        assert!(!others.contains(&a.run) && others[0] != others[1]);
     }
 
     #[test]

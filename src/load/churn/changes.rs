@@ -8,7 +8,7 @@ use std::{
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-use super::{super::graph::UserIndex, Churn};
+use super::{super::graph::UserIndex, Churn, Hide};
 
 /// What the planned changes make of the graph and the posts.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub(crate) struct Changes {
     deleted: RoaringBitmap,
     /// Whether authors whose delivery was changed are pulled in the end.
     pulled: BTreeMap<UserIndex, bool>,
+    /// Whether an account hides another in the end.
+    hides: HashMap<(Hide, UserIndex, UserIndex), bool, foldhash::fast::RandomState>,
 }
 
 impl Changes {
@@ -40,6 +42,18 @@ impl Changes {
         &self.pulled
     }
 
+    /// Everyone who hides another in the end, how, and whom.
+    pub(crate) fn hides(&self) -> impl Iterator<Item = (Hide, UserIndex, UserIndex)> {
+        self.hides.iter().filter(|(_, hides)| **hides).map(|(hide, _)| *hide)
+    }
+
+    /// Whether an account was ever hidden from a reader.
+    pub(crate) fn was_hidden(&self, reader: UserIndex, author: UserIndex) -> bool {
+        [(Hide::Mute, reader, author), (Hide::Block, reader, author), (Hide::Block, author, reader)]
+            .iter()
+            .any(|hide| self.hides.contains_key(hide))
+    }
+
     pub(crate) fn record(&mut self, churn: Churn) {
         let (follower, followee, follows) = match churn {
             Churn::Delete(number) => {
@@ -48,6 +62,10 @@ impl Changes {
             }
             Churn::Deliver { author, pulled } => {
                 self.pulled.insert(author, pulled);
+                return;
+            }
+            Churn::Hide { how, by, other, hides } => {
+                self.hides.insert((how, by, other), hides);
                 return;
             }
             Churn::Follow { follower, followee } => (follower, followee, true),

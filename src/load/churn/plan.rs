@@ -6,6 +6,7 @@ use super::{
     super::{settings::Settings, workload::Workload},
     Changes, Churn,
     follows::FollowPlan,
+    hides::HidePlan,
     pulls::PullPlan,
 };
 
@@ -14,6 +15,7 @@ pub(crate) struct Plan {
     shares: Vec<Share>,
     follows: FollowPlan,
     pulls: PullPlan,
+    hides: HidePlan,
 }
 
 /// What a share of all actions is for.
@@ -22,6 +24,8 @@ enum Kind {
     /// Follows, unfollows and deletions.
     Follows,
     Pulls,
+    /// Mutes and blocks.
+    Hides,
 }
 
 struct Share {
@@ -34,12 +38,16 @@ struct Share {
 impl Plan {
     pub(crate) fn new(settings: &Settings, workload: &Workload) -> Self {
         let (seed, graph) = (workload.seed(), &workload.graph);
-        let shares =
-            [(Kind::Follows, settings.churn_percent), (Kind::Pulls, settings.pulls_percent)];
+        let shares = [
+            (Kind::Follows, settings.churn_percent),
+            (Kind::Pulls, settings.pulls_percent),
+            (Kind::Hides, settings.hides_percent),
+        ];
         Self {
             shares: shares.map(|(kind, percent)| Share { kind, percent, count: 0 }).into(),
             follows: FollowPlan::new(seed, Arc::clone(graph)),
             pulls: PullPlan::new(seed, workload.popular()),
+            hides: HidePlan::new(seed, Arc::clone(graph)),
         }
     }
 
@@ -59,6 +67,7 @@ impl Plan {
         let churn = match share.kind {
             Kind::Follows => self.follows.next(post_count, changes),
             Kind::Pulls => self.pulls.next(changes),
+            Kind::Hides => self.hides.next(),
         };
         changes.record(churn);
         Some(churn)
@@ -72,18 +81,23 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_share_of_all_actions() {
-        let settings =
-            Settings { churn_percent: 20, pulls_percent: 3, ..synthetic_settings(200, 1) };
+        let settings = Settings {
+            churn_percent: 20,
+            pulls_percent: 3,
+            hides_percent: 7,
+            ..synthetic_settings(200, 1)
+        };
         let mut plan = Plan::new(&settings, &planned(&settings));
         let mut changes = Changes::default();
-        let (mut posts, mut pulls, mut others) = (0, 0, 0);
+        let (mut posts, mut pulls, mut hides, mut others) = (0, 0, 0, 0);
         for action in 0..10_000 {
             match plan.next(action, posts, &mut changes) {
                 Some(Churn::Deliver { .. }) => pulls += 1,
+                Some(Churn::Hide { .. }) => hides += 1,
                 Some(_) => others += 1,
                 None => posts += 1,
             }
         }
-        assert_eq!((posts, others, pulls), (7_700, 2_000, 300));
+        assert_eq!((posts, others, pulls, hides), (7_000, 2_000, 300, 700));
     }
 }

@@ -10,16 +10,24 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Response, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{
-    super::{LoadError, board::Board, graph::Graph, retry::retried},
-    Churn,
+    super::{
+        LoadError,
+        board::Board,
+        graph::{Graph, UserIndex},
+        retry::retried,
+    },
+    Churn, Hide,
 };
-use crate::proto::v1::{
-    DeletePostRequest, DeletePostResponse, Delivery, FollowRequest, SetDeliveryRequest,
-    UnfollowRequest, graph_service_client::GraphServiceClient,
-    post_service_client::PostServiceClient,
+use crate::{
+    domain::PostId,
+    proto::v1::{
+        BlockRequest, DeletePostRequest, Delivery, FollowRequest, MuteRequest, SetDeliveryRequest,
+        UnblockRequest, UnfollowRequest, UnmuteRequest, graph_service_client::GraphServiceClient,
+        post_service_client::PostServiceClient,
+    },
 };
 
 /// How many changes have been made.
@@ -29,6 +37,7 @@ pub(crate) struct ChurnCounts {
     pub(crate) unfollows: AtomicU64,
     pub(crate) deletions: AtomicU64,
     pub(crate) switches: AtomicU64,
+    pub(crate) hides: AtomicU64,
 }
 
 /// What all workers of a load share.
@@ -48,67 +57,136 @@ pub(crate) async fn work(
     channel: Channel,
     mut queue: mpsc::Receiver<Churn>,
 ) -> Result<(), LoadError> {
-    let Churning { graph, board, counts, patience, stop } = &*shared;
-    let follows = GraphServiceClient::new(channel.clone());
-    let posts = PostServiceClient::new(channel);
+    let stop = shared.stop.clone();
+    let worker = Worker {
+        graph: GraphServiceClient::new(channel.clone()),
+        posts: PostServiceClient::new(channel),
+        shared,
+    };
     while let Some(Some(churn)) = stop.run_until_cancelled(queue.recv()).await {
-        match churn {
+        let counts = &worker.shared.counts;
+        let count = match churn {
             Churn::Follow { follower, followee } => {
-                let request = FollowRequest {
-                    follower_id: graph.id(follower).0,
-                    followee_id: graph.id(followee).0,
-                };
-                retried(*patience, || {
-                    let mut follows = follows.clone();
-                    async move { follows.follow(request).await }
-                })
-                .await?;
-                counts.follows.fetch_add(1, Ordering::Relaxed);
+                worker.follow(follower, followee).await?;
+                &counts.follows
             }
             Churn::Unfollow { follower, followee } => {
-                let request = UnfollowRequest {
-                    follower_id: graph.id(follower).0,
-                    followee_id: graph.id(followee).0,
-                };
-                retried(*patience, || {
-                    let mut follows = follows.clone();
-                    async move { follows.unfollow(request).await }
-                })
-                .await?;
-                counts.unfollows.fetch_add(1, Ordering::Relaxed);
+                worker.unfollow(follower, followee).await?;
+                &counts.unfollows
             }
             Churn::Deliver { author, pulled } => {
-                let delivery = if pulled { Delivery::Pull } else { Delivery::Push };
-                let request =
-                    SetDeliveryRequest { author_id: graph.id(author).0, delivery: delivery.into() };
-                retried(*patience, || {
-                    let mut follows = follows.clone();
-                    async move { follows.set_delivery(request).await }
-                })
-                .await?;
-                counts.switches.fetch_add(1, Ordering::Relaxed);
+                worker.deliver(author, pulled).await?;
+                &counts.switches
+            }
+            Churn::Hide { how, by, other, hides } => {
+                worker.hide(how, by, other, hides).await?;
+                &counts.hides
             }
             Churn::Delete(number) => {
+                let board = &worker.shared.board;
                 let Some(post) = stop.run_until_cancelled(board.wait(number)).await else { break };
-                let request = DeletePostRequest { post_id: post.0 };
-                retried(*patience, || {
-                    let mut posts = posts.clone();
-                    async move {
-                        match posts.delete_post(request).await {
-                            // An earlier try, or an earlier run, has deleted it.
-                            Err(status) if status.code() == Code::NotFound => {
-                                Ok(Response::new(DeletePostResponse { applied: true }))
-                            }
-                            other => other,
-                        }
-                    }
-                })
-                .await?;
-                counts.deletions.fetch_add(1, Ordering::Relaxed);
+                worker.delete(post).await?;
+                &counts.deletions
             }
-        }
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Makes one change at a time, and tries each until it is made. What was tried before may
+/// have been made as well: each of them may be made twice.
+struct Worker {
+    shared: Arc<Churning>,
+    graph: GraphServiceClient<Channel>,
+    posts: PostServiceClient<Channel>,
+}
+
+impl Worker {
+    async fn follow(&self, follower: UserIndex, followee: UserIndex) -> Result<(), LoadError> {
+        let request =
+            FollowRequest { follower_id: self.id(follower), followee_id: self.id(followee) };
+        retried(self.shared.patience, || {
+            let mut graph = self.graph.clone();
+            async move { Ok(graph.follow(request).await?.map(drop)) }
+        })
+        .await
+    }
+
+    async fn unfollow(&self, follower: UserIndex, followee: UserIndex) -> Result<(), LoadError> {
+        let request =
+            UnfollowRequest { follower_id: self.id(follower), followee_id: self.id(followee) };
+        retried(self.shared.patience, || {
+            let mut graph = self.graph.clone();
+            async move { Ok(graph.unfollow(request).await?.map(drop)) }
+        })
+        .await
+    }
+
+    async fn deliver(&self, author: UserIndex, pulled: bool) -> Result<(), LoadError> {
+        let delivery = if pulled { Delivery::Pull } else { Delivery::Push };
+        let request = SetDeliveryRequest { author_id: self.id(author), delivery: delivery.into() };
+        retried(self.shared.patience, || {
+            let mut graph = self.graph.clone();
+            async move { Ok(graph.set_delivery(request).await?.map(drop)) }
+        })
+        .await
+    }
+
+    async fn hide(
+        &self,
+        how: Hide,
+        by: UserIndex,
+        other: UserIndex,
+        hides: bool,
+    ) -> Result<(), LoadError> {
+        let (by, other) = (self.id(by), self.id(other));
+        retried(self.shared.patience, || {
+            let mut graph = self.graph.clone();
+            async move {
+                Ok(match (how, hides) {
+                    (Hide::Mute, true) => {
+                        let request = MuteRequest { muter_id: by, muted_id: other };
+                        graph.mute(request).await?.map(drop)
+                    }
+                    (Hide::Mute, false) => {
+                        let request = UnmuteRequest { muter_id: by, muted_id: other };
+                        graph.unmute(request).await?.map(drop)
+                    }
+                    (Hide::Block, true) => {
+                        let request = BlockRequest { blocker_id: by, blocked_id: other };
+                        graph.block(request).await?.map(drop)
+                    }
+                    (Hide::Block, false) => {
+                        let request = UnblockRequest { blocker_id: by, blocked_id: other };
+                        graph.unblock(request).await?.map(drop)
+                    }
+                })
+            }
+        })
+        .await
+    }
+
+    async fn delete(&self, post: PostId) -> Result<(), LoadError> {
+        let request = DeletePostRequest { post_id: post.0 };
+        retried(self.shared.patience, || {
+            let mut posts = self.posts.clone();
+            async move { gone(posts.delete_post(request).await.map(|done| done.map(drop))) }
+        })
+        .await
+    }
+
+    fn id(&self, user: UserIndex) -> u64 {
+        self.shared.graph.id(user).0
+    }
+}
+
+/// What is not there to be deleted was deleted by an earlier try, or by an earlier run.
+fn gone(deleted: Result<Response<()>, Status>) -> Result<Response<()>, Status> {
+    match deleted {
+        Err(status) if status.code() == Code::NotFound => Ok(Response::new(())),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,100 @@
+//! Who mutes and blocks whom, and no longer.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::{
+    super::{
+        graph::{Graph, UserIndex},
+        random::{Purpose, below, generator},
+    },
+    Churn, DRAWS_MAX, Hide,
+};
+
+/// How many mutes and blocks are remembered, to be ended.
+const HELD_MAX: usize = 1_000;
+
+/// Decides it, from the seed alone. Mostly it is between an account and one that it
+/// follows, so that something is hidden; a third of the changes end an earlier one, so that
+/// many hold in the end.
+pub(super) struct HidePlan {
+    random: Xoshiro256PlusPlus,
+    graph: Arc<Graph>,
+    held: VecDeque<(Hide, UserIndex, UserIndex)>,
+    followers: Vec<UserIndex>,
+}
+
+impl HidePlan {
+    pub(super) fn new(seed: u64, graph: Arc<Graph>) -> Self {
+        let random = generator(seed, Purpose::Hides, 0);
+        Self { random, graph, held: VecDeque::new(), followers: Vec::new() }
+    }
+
+    pub(super) fn next(&mut self) -> Churn {
+        if below(&mut self.random, 3) == 0
+            && let Some((how, by, other)) = self.held.pop_front()
+        {
+            return Churn::Hide { how, by, other, hides: false };
+        }
+        let (reader, author) = self.pair();
+        let (how, by, other) = match below(&mut self.random, 3) {
+            0 => (Hide::Block, reader, author),
+            1 => (Hide::Block, author, reader),
+            _ => (Hide::Mute, reader, author),
+        };
+        if self.held.len() == HELD_MAX {
+            self.held.pop_front();
+        }
+        self.held.push_back((how, by, other));
+        Churn::Hide { how, by, other, hides: true }
+    }
+
+    /// A reader and an author whom it follows, if one is easily found.
+    fn pair(&mut self) -> (UserIndex, UserIndex) {
+        let user_count = u64::from(self.graph.user_count());
+        for _ in 0..DRAWS_MAX {
+            let author = below(&mut self.random, user_count) as UserIndex;
+            self.graph.followers_into(author, &mut self.followers);
+            if !self.followers.is_empty() {
+                let place = below(&mut self.random, self.followers.len() as u64) as usize;
+                return (self.followers[place], author);
+            }
+        }
+        let author = below(&mut self.random, user_count) as UserIndex;
+        let other = below(&mut self.random, user_count - 1) as UserIndex;
+        (other + UserIndex::from(other >= author), author)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Changes, *};
+    use crate::load::population::Population;
+
+    #[test]
+    fn mutes_and_blocks_begin_and_end_and_the_last_word_on_each_holds() {
+        let graph = Arc::new(Graph::Synthetic(Population::new(1, 300)));
+        let mut plan = HidePlan::new(1, graph);
+        let mut changes = Changes::default();
+        let (mut held, mut ended) = (Vec::new(), 0);
+        for _ in 0..900 {
+            let churn = plan.next();
+            changes.record(churn);
+            let Churn::Hide { how, by, other, hides } = churn else { panic!("{churn:?}") };
+            assert_ne!(by, other);
+            held.retain(|hide| *hide != (how, by, other));
+            if hides {
+                held.push((how, by, other));
+            } else {
+                ended += 1;
+            }
+        }
+        assert!((250..350).contains(&ended), "{ended}");
+        let mutes = held.iter().filter(|(how, ..)| *how == Hide::Mute).count();
+        assert!(mutes > 50 && held.len() - mutes > 100, "{mutes} of {}", held.len());
+        let of_changes: Vec<_> = changes.hides().collect();
+        assert_eq!(of_changes.len(), held.len());
+        assert!(held.iter().all(|hide| of_changes.contains(hide)));
+    }
+}
