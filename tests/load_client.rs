@@ -15,7 +15,7 @@ use std::{
 use roost::{
     app::{self, App},
     client::{ClientError, ImportArgs, Target, progress::Silent},
-    load::{self, LoadError, Report, Settings, Source},
+    load::{self, LoadError, Report, Settings, Source, Verification},
     proto::v1::{
         FollowRequest, GetAccountRequest, GetStatusRequest, ListPulledAuthorsRequest,
         PublishPostRequest, graph_service_client::GraphServiceClient,
@@ -87,6 +87,33 @@ async fn mutes_and_blocks_are_in_the_model() {
     let report = load(settings.clone()).await.expect("a load");
     assert_verified(&report, 200);
     assert!((560..=575).contains(&report.hides), "{} of 2,857 actions", report.hides);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_accounts_are_told_of_is_verified_too() {
+    let roost = InProcess::start_with_cap(100).await;
+    let mut settings = Settings::synthetic(roost.target(), 100);
+    settings.source = Source::Synthetic { users: 100, posts: Some(3_000) };
+    settings.churn_percent = 10;
+    settings.hides_percent = 5;
+    settings.mentions_percent = 50;
+    settings.verify = true;
+    let found = verification(load(settings.clone()).await.expect("a load"));
+    assert_eq!(found.difference_count, 0, "{:?}", found.differences);
+    assert!(found.notifications > 1_000, "{}", found.notifications);
+
+    let channel = roost.target().connect().await.expect("connected");
+    let foreign = PublishPostRequest {
+        author_id: 1_000,
+        text: "by somebody else".to_owned(),
+        mentioned_ids: vec![7],
+        ..PublishPostRequest::default()
+    };
+    PostServiceClient::new(channel).publish_post(foreign).await.expect("published");
+    let found = verification(load(settings).await.expect("the same load"));
+    assert_eq!(found.difference_count, 1, "{:?}", found.differences);
+    assert!(found.differences[0].starts_with("notifications of account 7: extra at position 0"));
     roost.stop().await;
 }
 
@@ -270,6 +297,10 @@ async fn a_load_without_a_server_says_how_to_start_one() {
     let settings = Settings::synthetic(Target::new(format!("http://{}", free_address())), 10);
     let error = load(settings).await.expect_err("nobody there").to_string();
     assert!(error.contains("roost serve"), "{error}");
+}
+
+fn verification(report: Report) -> Verification {
+    report.verification.expect("a comparison")
 }
 
 fn assert_verified(report: &Report, users: u64) {

@@ -68,6 +68,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=90))]
     pub hides: u8,
+    /// This share of the posts mention up to three accounts, often the most followed ones
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "trace",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub mentions: u8,
     /// This share of the readers has a live timeline when publishing begins
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
           value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -166,6 +170,7 @@ impl From<LoadArgs> for Settings {
             churn_percent: args.churn,
             pulls_percent: args.pulls,
             hides_percent: args.hides,
+            mentions_percent: args.mentions,
             active_percent: args.active,
             streams: args.streams,
             window: args.window,
@@ -222,6 +227,7 @@ mod tests {
             "load --users 5 --graph f",
             "load --trace t --graph f",
             "load --trace t --churn 5",
+            "load --trace t --mentions 5",
             "load --speed 2",
             "load --users 1",
             "load --churn 91",

@@ -47,7 +47,7 @@ pub fn compare(expected: &[PostId], got: &[PostId]) -> Option<Difference> {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = |id: Option<PostId>| id.map_or("the end".to_owned(), |id| format!("post {id}"));
+        let id = |id: Option<PostId>| id.map_or("the end".to_owned(), |id| id.to_string());
         let kind = match self.kind {
             DifferenceKind::Missing => "missing",
             DifferenceKind::Extra => "extra",
@@ -89,6 +89,6 @@ mod tests {
     #[test]
     fn a_difference_reads_well() {
         let difference = compare(&ids(&[9, 8]), &ids(&[9])).expect("different");
-        assert_eq!(difference.to_string(), "missing at position 1: expected post 8, got the end");
+        assert_eq!(difference.to_string(), "missing at position 1: expected 8, got the end");
     }
 }

@@ -10,12 +10,16 @@
 mod grouped;
 mod hidden;
 mod home;
+mod inbox;
 
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-pub(super) use self::home::Home;
 use self::{grouped::Grouped, hidden::Hidden};
+pub(super) use self::{
+    home::Home,
+    inbox::{Entry, Inboxes},
+};
 use super::{
     churn::Changes,
     graph::{Graph, UserIndex},
@@ -139,6 +143,11 @@ impl Model {
     /// Whether a home timeline may hold posts that were ever pulled.
     pub(super) fn was_pulled(&self, reader: UserIndex) -> bool {
         self.read_switched.contains(reader)
+    }
+
+    /// What of a list an account reads.
+    pub(super) fn shown(&self, inboxes: &Inboxes, user: UserIndex) -> Vec<u64> {
+        inboxes.shown(user, &self.hidden)
     }
 
     /// How many posts are held ready, at the most.

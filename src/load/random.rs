@@ -16,6 +16,7 @@ pub(super) enum Purpose {
     Sample = 5,
     Pulls = 6,
     Hides = 7,
+    Mentions = 8,
 }
 
 /// The generator of one thing of one purpose.

@@ -224,9 +224,10 @@ impl fmt::Display for Verification {
             return writeln!(
                 f,
                 "verified {timelines} home timelines: no difference ({} entries; {} accounts also \
-                 page by page, with posts, floors and author timelines)",
+                 page by page, with posts, floors and author timelines; {} notifications)",
                 grouped(self.entries),
-                grouped(self.sampled_users)
+                grouped(self.sampled_users),
+                grouped(self.notifications)
             );
         }
         writeln!(f, "verified {timelines} home timelines: {} DIFFERENCES", self.difference_count)?;

@@ -20,12 +20,12 @@ use tonic::transport::Channel;
 use super::{
     LoadError, Report, Settings,
     board::Board,
-    churn::{self, ChurnCounts, Churning, Plan, SharedChanges},
+    churn::{self, Changes, ChurnCounts, Churning, Plan, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
     journal::Journal,
     latency::Latencies,
-    model::Model,
+    model::{Entry, Inboxes, Model},
     probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, channel_of, is_active},
     publish::{self, Publishing},
     report::LatencyReport,
@@ -436,7 +436,7 @@ impl Load {
         reporter: &mut impl Reporter,
     ) -> Result<super::Verification, LoadError> {
         reporter.begin("computing the model", None);
-        let model = task::spawn_blocking({
+        let (model, notifications) = task::spawn_blocking({
             let (workload, board) = (Arc::clone(&self.workload), Arc::clone(&self.board));
             let changes = self.changes.clone();
             move || {
@@ -448,7 +448,8 @@ impl Load {
                     workload.repeats(number)?;
                     Some((board.id(number)?, workload.author(workload.meant(number)?)))
                 });
-                Model::new(&workload.graph, &changes, posts, repeated, cap)
+                let model = Model::new(&workload.graph, &changes, posts, repeated, cap);
+                (model, notifications(&workload, &board, &changes, cap))
             }
         })
         .await?;
@@ -457,6 +458,7 @@ impl Load {
             workload: Arc::clone(&self.workload),
             board: Arc::clone(&self.board),
             model: Arc::new(model),
+            notifications: Arc::new(notifications),
             channels: self.channels.clone(),
             patience: self.settings.retry_for,
         };
@@ -524,6 +526,17 @@ impl Load {
             verification: None,
         }
     }
+}
+
+/// What every account is told of.
+fn notifications(workload: &Workload, board: &Board, changes: &Changes, cap: usize) -> Inboxes {
+    let told = (0..workload.post_count()).filter_map(|number| Some((number, board.id(number)?)));
+    let told = told.flat_map(|(number, id)| {
+        let author = workload.author(number);
+        let entry = Entry { id: id.0, author, is_gone: changes.is_deleted(number) };
+        workload.told(number).into_iter().map(move |user| (user, entry))
+    });
+    Inboxes::new(workload.graph.user_count(), told, cap)
 }
 
 async fn interruptible<T>(

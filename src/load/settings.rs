@@ -35,6 +35,9 @@ pub struct Settings {
     pub pulls_percent: u8,
     /// The share of actions by which an account mutes or blocks another, or no longer.
     pub hides_percent: u8,
+    /// The share of posts that mention up to three accounts, 0 to 100; 0 with a trace, which
+    /// has mentions of its own.
+    pub mentions_percent: u8,
     /// The share of readers with a live timeline when publishing begins, 0 to 100.
     pub active_percent: u8,
     /// Streams to publish over, at least 1.
@@ -98,6 +101,7 @@ impl Settings {
             churn_percent: 0,
             pulls_percent: 0,
             hides_percent: 0,
+            mentions_percent: 0,
             active_percent: 100,
             streams: 4,
             window: 1_024,
@@ -138,6 +142,9 @@ impl Settings {
             if self.churn_percent > 0 {
                 problems.push("--churn does not go with --trace".to_owned());
             }
+            if self.mentions_percent > 0 {
+                problems.push("--mentions does not go with --trace".to_owned());
+            }
         }
         if let Source::Synthetic { users, .. } = &self.source
             && *users < 2
@@ -149,8 +156,8 @@ impl Settings {
                 "--churn, --pulls and --hides together go to {CHANGES_PERCENT_MAX} percent"
             ));
         }
-        if self.active_percent > 100 {
-            problems.push("--active goes to 100 percent".to_owned());
+        if self.active_percent > 100 || self.mentions_percent > 100 {
+            problems.push("--active and --mentions go to 100 percent".to_owned());
         }
         if self.targets.is_empty() {
             problems.push("--target must name a server".to_owned());

@@ -1,6 +1,8 @@
 //! Compares what a server shows with the model: every home timeline by ids, and
 //! for a sample of the accounts everything that a page says.
 
+mod inboxes;
+
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -16,7 +18,7 @@ use super::{
     difference::compare,
     floor::FloorRules,
     graph::UserIndex,
-    model::{Home, Model, Newest},
+    model::{Home, Inboxes, Model, Newest},
     probe::channel_of,
     random::{Purpose, below, generator},
     retry::retried,
@@ -57,6 +59,9 @@ pub struct Verification {
     /// Accounts whose home and author timelines were also compared in small pages,
     /// with the posts, and with what the floor claims.
     pub sampled_users: u64,
+    /// Notifications in the lists that were compared: those of all accounts that should
+    /// have some, and of the sample.
+    pub notifications: u64,
     /// How many problems were found. A timeline that differs from the model counts
     /// once for each way in which it was read.
     pub difference_count: u64,
@@ -69,6 +74,7 @@ pub(super) struct Verifier {
     pub(super) workload: Arc<Workload>,
     pub(super) board: Arc<Board>,
     pub(super) model: Arc<Model>,
+    pub(super) notifications: Arc<Inboxes>,
     pub(super) channels: Vec<Channel>,
     pub(super) patience: Duration,
 }
@@ -77,12 +83,14 @@ pub(super) struct Verifier {
 #[derive(Default)]
 struct Findings {
     entries: u64,
+    notifications: u64,
     problems: Vec<String>,
 }
 
 impl Verification {
     fn add(&mut self, findings: Findings) {
         self.entries += findings.entries;
+        self.notifications += findings.notifications;
         self.difference_count += findings.problems.len() as u64;
         let room = DIFFERENCES_TOLD.saturating_sub(self.differences.len());
         self.differences.extend(findings.problems.into_iter().take(room));
@@ -133,7 +141,7 @@ impl Verifier {
             })
             .await?,
         );
-        let checks = futures::stream::iter(sample)
+        let checks = futures::stream::iter(sample.clone())
             .map(|user| {
                 let (this, by_id) = (Arc::clone(&this), Arc::clone(&by_id));
                 async move { this.check_closely(user, &by_id).await }
@@ -142,6 +150,19 @@ impl Verifier {
         verification.sampled_users = gather(checks, &mut verification, reporter).await?;
         reporter.end();
         verification.add(this.check_pulled().await?);
+
+        let told: Vec<UserIndex> = (0..user_count)
+            .filter(|user| !this.notifications.is_empty(*user) || sample.contains(user))
+            .collect();
+        reporter.begin("comparing notifications", Some(told.len() as u64));
+        let checks = futures::stream::iter(told)
+            .map(|user| {
+                let (this, by_id) = (Arc::clone(&this), Arc::clone(&by_id));
+                async move { this.check_notifications(user, &by_id).await }
+            })
+            .buffer_unordered(READS_AT_ONCE);
+        gather(checks, &mut verification, reporter).await?;
+        reporter.end();
         Ok(verification)
     }
 
@@ -162,6 +183,7 @@ impl Verifier {
                 .map(|difference| format!("home timeline of {}: {difference}", self.name(user)))
                 .into_iter()
                 .collect(),
+            ..Findings::default()
         })
     }
 
@@ -204,7 +226,7 @@ impl Verifier {
         if let Some(difference) = compare(&seen, &hydrated.ids) {
             found("home timeline with posts", difference.to_string());
         }
-        if let Some(problem) = self.post_problem(&hydrated, by_id) {
+        if let Some(problem) = self.post_problem(&hydrated.ids, &hydrated.posts, by_id) {
             found("home timeline with posts", problem);
         }
         for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
@@ -213,11 +235,11 @@ impl Verifier {
             if let Some(difference) = compare(self.model.author(user), &own.ids) {
                 found("author timeline", difference.to_string());
             }
-            if !ids_only && let Some(problem) = self.post_problem(&own, by_id) {
+            if !ids_only && let Some(problem) = self.post_problem(&own.ids, &own.posts, by_id) {
                 found("author timeline", problem);
             }
         }
-        Ok(Findings { entries: 0, problems })
+        Ok(Findings { problems, ..Findings::default() })
     }
 
     /// Who is pulled, of those who were ever switched.
@@ -247,15 +269,20 @@ impl Verifier {
             })
         };
         let problems = self.model.switched().iter().filter_map(problem).collect();
-        Ok(Findings { entries: 0, problems })
+        Ok(Findings { problems, ..Findings::default() })
     }
 
     /// The first post that is not what was sent.
-    fn post_problem(&self, read: &Timeline, by_id: &[(PostId, u32)]) -> Option<String> {
-        if read.posts.len() != read.ids.len() {
-            return Some(format!("has {} ids and {} posts", read.ids.len(), read.posts.len()));
+    fn post_problem(
+        &self,
+        ids: &[PostId],
+        posts: &[Post],
+        by_id: &[(PostId, u32)],
+    ) -> Option<String> {
+        if posts.len() != ids.len() {
+            return Some(format!("has {} ids and {} posts", ids.len(), posts.len()));
         }
-        read.posts.iter().zip(&read.ids).find_map(|(post, id)| {
+        posts.iter().zip(ids).find_map(|(post, id)| {
             let number = number_of(*id, by_id)?;
             let reference = self.workload.meant(number).and_then(|n| self.board.id(n));
             let sent = self.workload.request(number, reference);
@@ -270,6 +297,7 @@ impl Verifier {
                 && post.link == sent.link
                 && post.reply_to_id == sent.reply_to_id
                 && post.repost_of_id == sent.repost_of_id
+                && post.mentioned_ids == sent.mentioned_ids
                 && created_ms == i64::try_from(expected_ms).ok();
             (!is_as_sent).then(|| format!("post {id} is {post:?}, but {sent:?} was sent"))
         })

@@ -3,6 +3,8 @@
 //! Everything here is a pure function of the settings and the input file, so
 //! that a run can be repeated, resumed, and compared with the model.
 
+mod told;
+
 use std::{sync::Arc, time::Duration};
 
 use rand::rngs::Xoshiro256PlusPlus;
@@ -57,6 +59,7 @@ enum Posts {
     Drawn {
         count: u32,
         authors: Authors,
+        mentions_percent: u8,
     },
     Traced {
         posts: Vec<TracePost>,
@@ -111,7 +114,7 @@ fn most_followed_first(graph: &Graph) -> Vec<(u32, UserIndex)> {
 }
 
 fn popular(settings: &Settings, graph: &Graph) -> Vec<UserIndex> {
-    if settings.pulls_percent == 0 {
+    if settings.pulls_percent == 0 && settings.mentions_percent == 0 {
         return Vec::new();
     }
     most_followed_first(graph).into_iter().take(POPULAR_COUNT).map(|(_, user)| user).collect()
@@ -129,13 +132,15 @@ impl Workload {
         text_chars_max: usize,
         on_line: impl FnMut(u64) -> Result<(), FileError>,
     ) -> Result<Self, LoadError> {
+        let mentions_percent = settings.mentions_percent;
         let (graph, posts, skipped_follow_count, fingerprint) = match &settings.source {
             Source::Synthetic { users, posts } => {
                 let graph = Graph::Synthetic(Population::new(settings.seed, *users));
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
                 let fingerprint = fingerprint(&[1, u64::from(*users)]);
                 let authors = Authors::of(settings, &graph);
-                (graph, Posts::Drawn { count, authors }, 0, fingerprint)
+                let posts = Posts::Drawn { count, authors, mentions_percent };
+                (graph, posts, 0, fingerprint)
             }
             Source::EdgeList { file, id_offset, posts } => {
                 let list = edge_list::read(file.clone(), *id_offset, on_line)
@@ -151,7 +156,8 @@ impl Workload {
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
                 let fingerprint = fingerprint(&[2, list.fingerprint, *id_offset]);
                 let authors = Authors::of(settings, &graph);
-                (graph, Posts::Drawn { count, authors }, skipped, fingerprint)
+                let posts = Posts::Drawn { count, authors, mentions_percent };
+                (graph, posts, skipped, fingerprint)
             }
             Source::Trace { file, speed } => {
                 let trace = trace::read(file.clone(), on_line)?;
@@ -258,6 +264,11 @@ impl Workload {
             author_id: self.graph.id(self.author(number)).0,
             origin: Origin::Shared.into(),
             request_id: format!("{}-{number}", self.run),
+            mentioned_ids: self
+                .mentions(number)
+                .iter()
+                .map(|user| self.graph.id(*user).0)
+                .collect(),
             ..PublishPostRequest::default()
         };
         let reference = reference.map_or(0, |post| post.0);
@@ -278,6 +289,15 @@ impl Workload {
         };
         request.text = text.chars().take(self.text_chars_max).collect();
         request
+    }
+
+    /// One of the most followed accounts as often as any other.
+    fn somebody(&self, random: &mut Xoshiro256PlusPlus) -> UserIndex {
+        if below(random, 2) == 0 {
+            self.popular[below(random, self.popular.len() as u64) as usize]
+        } else {
+            below(random, u64::from(self.graph.user_count())) as UserIndex
+        }
     }
 
     /// Some 20 to 140 characters that begin with the post's number.
@@ -301,7 +321,8 @@ fn posts_by_default(graph: &Graph) -> u32 {
 
 /// What tells a run from others of the same posts: with a seed, where a trace has none.
 fn shares(settings: &Settings) -> Vec<u64> {
-    let shares = [(1, settings.pulls_percent), (2, settings.hides_percent)];
+    let shares =
+        [(1, settings.pulls_percent), (2, settings.hides_percent), (3, settings.mentions_percent)];
     let shares = shares.into_iter().filter(|(_, percent)| *percent > 0);
     let mut parts: Vec<u64> =
         shares.map(|(kind, percent)| kind << 8 | u64::from(percent)).collect();
@@ -350,8 +371,12 @@ pub(super) mod tests {
         assert_ne!(a.run, synthetic(101, 50).run);
         let pulls = Settings { pulls_percent: 1, ..synthetic_settings(100, 50) };
         let hides = Settings { hides_percent: 1, ..synthetic_settings(100, 50) };
-        let others = [pulls, hides].map(|settings| planned(&settings).run);
-        assert!(!others.contains(&a.run) && others[0] != others[1]);
+        let mentions = Settings { mentions_percent: 1, ..synthetic_settings(100, 50) };
+        let mut runs = [pulls, hides, mentions].map(|settings| planned(&settings).run).to_vec();
+        runs.extend([a.run, b.run]);
+        runs.sort_unstable();
+        runs.dedup();
+        assert_eq!(runs.len(), 4);
     }
 
     #[test]
@@ -379,7 +404,8 @@ pub(super) mod tests {
             (None, Some(0), Some(0))
         );
         assert_eq!(load.due(2), Some(Duration::from_secs(2)));
-        assert_eq!(load.request(0, None).text, "@20 action 0");
+        let mention = load.request(0, None);
+        assert_eq!((&*mention.text, &*mention.mentioned_ids), ("@20 action 0", &[20][..]));
         let repost = load.request(1, Some(PostId(7)));
         assert_eq!((repost.author_id, repost.text.as_str(), repost.repost_of_id), (30, "", 7));
         assert_eq!(load.request(2, Some(PostId(7))).reply_to_id, 7);

@@ -111,7 +111,8 @@ fn synthetic(settings: &Settings) -> Vec<String> {
     let posts = RATE * SECONDS_PER_FAULT * settings.fault_count as u32;
     let users = (posts / POSTS_PER_USER).max(USERS_MIN);
     let (users, posts) = (users.to_string(), posts.to_string());
-    ["--users", &users, "--posts", &posts, "--churn", "10"].map(str::to_owned).to_vec()
+    let words = ["--users", &users, "--posts", &posts, "--churn", "10", "--mentions", "20"];
+    words.map(str::to_owned).to_vec()
 }
 
 impl Publishing {

@@ -6,8 +6,9 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::{
     super::{
-        graph::{Graph, UserIndex},
+        graph::UserIndex,
         random::{Purpose, below, generator},
+        workload::Workload,
     },
     Churn, DRAWS_MAX, Hide,
 };
@@ -15,29 +16,34 @@ use super::{
 /// How many mutes and blocks are remembered, to be ended.
 const HELD_MAX: usize = 1_000;
 
-/// Decides it, from the seed alone. Mostly it is between an account and one that it
-/// follows, so that something is hidden; a third of the changes end an earlier one, so that
-/// many hold in the end.
+/// Decides it, from the settings alone. Mostly it is between an account and one that it
+/// follows or that has mentioned it, so that something is hidden; a third of the changes end
+/// an earlier one, so that many hold in the end.
 pub(super) struct HidePlan {
     random: Xoshiro256PlusPlus,
-    graph: Arc<Graph>,
+    workload: Arc<Workload>,
     held: VecDeque<(Hide, UserIndex, UserIndex)>,
     followers: Vec<UserIndex>,
 }
 
 impl HidePlan {
-    pub(super) fn new(seed: u64, graph: Arc<Graph>) -> Self {
-        let random = generator(seed, Purpose::Hides, 0);
-        Self { random, graph, held: VecDeque::new(), followers: Vec::new() }
+    pub(super) fn new(workload: Arc<Workload>) -> Self {
+        let random = generator(workload.seed(), Purpose::Hides, 0);
+        Self { random, workload, held: VecDeque::new(), followers: Vec::new() }
     }
 
-    pub(super) fn next(&mut self) -> Churn {
+    /// The next change, after `post_count` posts.
+    pub(super) fn next(&mut self, post_count: u32) -> Churn {
         if below(&mut self.random, 3) == 0
             && let Some((how, by, other)) = self.held.pop_front()
         {
             return Churn::Hide { how, by, other, hides: false };
         }
-        let (reader, author) = self.pair();
+        let mentioned = match below(&mut self.random, 4) {
+            0 => self.mentioned(post_count),
+            _ => None,
+        };
+        let (reader, author) = mentioned.unwrap_or_else(|| self.follow());
         let (how, by, other) = match below(&mut self.random, 3) {
             0 => (Hide::Block, reader, author),
             1 => (Hide::Block, author, reader),
@@ -50,12 +56,22 @@ impl HidePlan {
         Churn::Hide { how, by, other, hides: true }
     }
 
-    /// A reader and an author whom it follows, if one is easily found.
-    fn pair(&mut self) -> (UserIndex, UserIndex) {
-        let user_count = u64::from(self.graph.user_count());
+    /// An account and one that has mentioned it, if that is easily found.
+    fn mentioned(&mut self, post_count: u32) -> Option<(UserIndex, UserIndex)> {
+        (0..DRAWS_MAX).filter(|_| post_count > 0).find_map(|_| {
+            let number = below(&mut self.random, u64::from(post_count)) as u32;
+            let mentioned = self.workload.mentions(number).first().copied()?;
+            Some((mentioned, self.workload.author(number)))
+        })
+    }
+
+    /// An account and one that it follows, if that is easily found.
+    fn follow(&mut self) -> (UserIndex, UserIndex) {
+        let graph = Arc::clone(&self.workload.graph);
+        let user_count = u64::from(graph.user_count());
         for _ in 0..DRAWS_MAX {
             let author = below(&mut self.random, user_count) as UserIndex;
-            self.graph.followers_into(author, &mut self.followers);
+            graph.followers_into(author, &mut self.followers);
             if !self.followers.is_empty() {
                 let place = below(&mut self.random, self.followers.len() as u64) as usize;
                 return (self.followers[place], author);
@@ -70,16 +86,19 @@ impl HidePlan {
 #[cfg(test)]
 mod tests {
     use super::{super::Changes, *};
-    use crate::load::population::Population;
+    use crate::load::{
+        settings::Settings,
+        workload::tests::{planned, synthetic_settings},
+    };
 
     #[test]
     fn mutes_and_blocks_begin_and_end_and_the_last_word_on_each_holds() {
-        let graph = Arc::new(Graph::Synthetic(Population::new(1, 300)));
-        let mut plan = HidePlan::new(1, graph);
+        let settings = Settings { mentions_percent: 20, ..synthetic_settings(300, 900) };
+        let mut plan = HidePlan::new(Arc::new(planned(&settings)));
         let mut changes = Changes::default();
         let (mut held, mut ended) = (Vec::new(), 0);
-        for _ in 0..900 {
-            let churn = plan.next();
+        for post_count in 0..900 {
+            let churn = plan.next(post_count);
             changes.record(churn);
             let Churn::Hide { how, by, other, hides } = churn else { panic!("{churn:?}") };
             assert_ne!(by, other);

@@ -36,7 +36,7 @@ struct Share {
 }
 
 impl Plan {
-    pub(crate) fn new(settings: &Settings, workload: &Workload) -> Self {
+    pub(crate) fn new(settings: &Settings, workload: &Arc<Workload>) -> Self {
         let (seed, graph) = (workload.seed(), &workload.graph);
         let shares = [
             (Kind::Follows, settings.churn_percent),
@@ -47,7 +47,7 @@ impl Plan {
             shares: shares.map(|(kind, percent)| Share { kind, percent, count: 0 }).into(),
             follows: FollowPlan::new(seed, Arc::clone(graph)),
             pulls: PullPlan::new(seed, workload.popular()),
-            hides: HidePlan::new(seed, Arc::clone(graph)),
+            hides: HidePlan::new(Arc::clone(workload)),
         }
     }
 
@@ -67,7 +67,7 @@ impl Plan {
         let churn = match share.kind {
             Kind::Follows => self.follows.next(post_count, changes),
             Kind::Pulls => self.pulls.next(changes),
-            Kind::Hides => self.hides.next(),
+            Kind::Hides => self.hides.next(post_count),
         };
         changes.record(churn);
         Some(churn)
@@ -87,7 +87,7 @@ mod tests {
             hides_percent: 7,
             ..synthetic_settings(200, 1)
         };
-        let mut plan = Plan::new(&settings, &planned(&settings));
+        let mut plan = Plan::new(&settings, &Arc::new(planned(&settings)));
         let mut changes = Changes::default();
         let (mut posts, mut pulls, mut hides, mut others) = (0, 0, 0, 0);
         for action in 0..10_000 {

@@ -1,0 +1,72 @@
+//! What accounts are told of: bounded lists of what concerns them.
+//!
+//! Of each list the newest CAP are kept, those that are gone or of hidden accounts among
+//! them; the others are shown.
+
+use std::cmp::Reverse;
+
+use super::{super::graph::UserIndex, grouped::Grouped, hidden::Hidden};
+
+/// What is told: the post of an author.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) id: u64,
+    pub(crate) author: UserIndex,
+    /// Whether it is deleted in the end.
+    pub(crate) is_gone: bool,
+}
+
+/// One list of every account.
+pub(crate) struct Inboxes {
+    cap: usize,
+    /// Newest first.
+    entries: Grouped<Entry>,
+}
+
+impl Inboxes {
+    /// `entries` are all there ever were, and whom each concerns.
+    pub(crate) fn new(
+        user_count: u32,
+        entries: impl Iterator<Item = (UserIndex, Entry)> + Clone,
+        cap: usize,
+    ) -> Self {
+        let mut entries = Grouped::new(user_count, Entry::default(), entries);
+        for user in 0..user_count {
+            entries.of_mut(user).sort_unstable_by_key(|entry| Reverse(entry.id));
+        }
+        Self { cap, entries }
+    }
+
+    pub(crate) fn is_empty(&self, user: UserIndex) -> bool {
+        self.entries.of(user).is_empty()
+    }
+
+    /// The ids that an account reads, newest first.
+    pub(super) fn shown(&self, user: UserIndex, hidden: &Hidden) -> Vec<u64> {
+        let kept = self.entries.of(user).iter().take(self.cap);
+        let is_shown = |entry: &&Entry| !entry.is_gone && !hidden.contains(user, entry.author);
+        kept.filter(is_shown).map(|entry| entry.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::churn::{Changes, Churn, Hide},
+        *,
+    };
+
+    #[test]
+    fn the_newest_are_kept_and_of_these_the_gone_and_the_hidden_left_out() {
+        let of = |author, id, is_gone| (0, Entry { id, author, is_gone });
+        let entries = [of(1, 5, false), of(2, 9, false), of(1, 7, true), of(3, 8, false)];
+        let inboxes = |cap| Inboxes::new(2, entries.into_iter(), cap);
+        let mut changes = Changes::default();
+        let shown = |cap, changes: &Changes| inboxes(cap).shown(0, &Hidden::new(changes));
+        assert_eq!(shown(4, &changes), [9, 8, 5]);
+        assert_eq!(shown(3, &changes), [9, 8]);
+        changes.record(Churn::Hide { how: Hide::Block, by: 3, other: 0, hides: true });
+        assert_eq!(shown(4, &changes), [9, 5]);
+        assert!(inboxes(4).is_empty(1) && !inboxes(4).is_empty(0));
+    }
+}
