@@ -27,6 +27,7 @@ mod floor;
 mod graph;
 mod journal;
 mod latency;
+mod messages;
 mod model;
 mod population;
 mod probe;

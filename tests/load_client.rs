@@ -18,8 +18,9 @@ use roost::{
     load::{self, LoadError, Report, Settings, Source, Verification},
     proto::v1::{
         FollowRequest, GetAccountRequest, GetStatusRequest, ListPulledAuthorsRequest,
-        PublishPostRequest, graph_service_client::GraphServiceClient,
-        post_service_client::PostServiceClient, status_service_client::StatusServiceClient,
+        PublishPostRequest, SendMessageRequest, graph_service_client::GraphServiceClient,
+        message_service_client::MessageServiceClient, post_service_client::PostServiceClient,
+        status_service_client::StatusServiceClient,
     },
     store::HOME_TIMELINE_CAP_DEFAULT,
 };
@@ -62,6 +63,8 @@ async fn authors_who_are_pulled_and_pushed_again_make_no_difference() {
     settings.source = Source::Synthetic { users: 300, posts: Some(3_000) };
     settings.churn_percent = 10;
     settings.pulls_percent = 2;
+    // As fast as it goes, the last posts would be there before most authors are switched.
+    settings.actions_per_second = Some(1_000.0);
     settings.active_percent = 70;
     settings.verify = true;
     let first = load(settings.clone()).await.expect("a load");
@@ -98,12 +101,23 @@ async fn what_accounts_are_told_of_is_verified_too() {
     settings.churn_percent = 10;
     settings.hides_percent = 5;
     settings.mentions_percent = 50;
+    settings.messages_percent = 25;
     settings.verify = true;
-    let found = verification(load(settings.clone()).await.expect("a load"));
+    let report = load(settings.clone()).await.expect("a load");
+    assert!(report.messages > 800 && report.message_deletions > 200, "{report}");
+    let found = verification(report);
     assert_eq!(found.difference_count, 0, "{:?}", found.differences);
     assert!(found.notifications > 1_000, "{}", found.notifications);
+    assert!(found.messages > 1_000, "{}", found.messages);
 
     let channel = roost.target().connect().await.expect("connected");
+    let foreign = SendMessageRequest {
+        sender_id: 1_000,
+        recipient_ids: vec![7],
+        text: "by somebody else".to_owned(),
+        ..SendMessageRequest::default()
+    };
+    MessageServiceClient::new(channel.clone()).send_message(foreign).await.expect("sent");
     let foreign = PublishPostRequest {
         author_id: 1_000,
         text: "by somebody else".to_owned(),
@@ -112,8 +126,11 @@ async fn what_accounts_are_told_of_is_verified_too() {
     };
     PostServiceClient::new(channel).publish_post(foreign).await.expect("published");
     let found = verification(load(settings).await.expect("the same load"));
-    assert_eq!(found.difference_count, 1, "{:?}", found.differences);
-    assert!(found.differences[0].starts_with("notifications of account 7: extra at position 0"));
+    assert_eq!(found.difference_count, 2, "{:?}", found.differences);
+    for what in ["notifications of account 7", "messages received by account 7"] {
+        let extra = format!("{what}: extra at position 0");
+        assert!(found.differences.iter().any(|it| it.starts_with(&extra)), "{found:?}");
+    }
     roost.stop().await;
 }
 
@@ -200,6 +217,7 @@ async fn a_stopped_load_reports_what_it_did_and_goes_on_later() {
     let mut settings = Settings::synthetic(roost.target(), 300);
     settings.source = Source::Synthetic { users: 300, posts: Some(6_000) };
     settings.churn_percent = 10;
+    settings.messages_percent = 5;
     settings.verify = true;
     let stop = CancellationToken::new();
     let stopping = tokio::spawn({

@@ -68,6 +68,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=90))]
     pub hides: u8,
+    /// This share of all actions send direct messages, and delete some
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=90))]
+    pub messages: u8,
     /// This share of the posts mention up to three accounts, often the most followed ones
     #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "trace",
           value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -170,6 +174,7 @@ impl From<LoadArgs> for Settings {
             churn_percent: args.churn,
             pulls_percent: args.pulls,
             hides_percent: args.hides,
+            messages_percent: args.messages,
             mentions_percent: args.mentions,
             active_percent: args.active,
             streams: args.streams,

@@ -1,5 +1,5 @@
-//! What changes between the posts: follows, unfollows, deletions, how authors are delivered,
-//! and who hides whom.
+//! What goes on between the posts: follows, unfollows, deletions, how authors are delivered,
+//! who hides whom, and direct messages.
 //!
 //! ```text
 //!  seed ──► plan ──► dispatch ──► work × workers ──► Roost
@@ -7,12 +7,13 @@
 //! ```
 //!
 //! What is done is planned ahead from the seed alone; operations on one pair of
-//! accounts, on one author, or on one post, always go to the same worker, which does one
+//! accounts, on one author, post or message, always go to the same worker, which does one
 //! thing at a time, so that they never overtake one another.
 
 mod changes;
 mod follows;
 mod hides;
+mod messages;
 mod plan;
 mod pulls;
 mod work;
@@ -27,7 +28,7 @@ use super::graph::UserIndex;
 /// How often a fit candidate is drawn before something else is done instead.
 const DRAWS_MAX: u32 = 8;
 
-/// One change that is no post.
+/// One action that is no post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Churn {
     Follow {
@@ -52,6 +53,10 @@ pub(super) enum Churn {
         other: UserIndex,
         hides: bool,
     },
+    /// The message of this number.
+    Send(u32),
+    /// It is deleted.
+    Unsend(u32),
 }
 
 /// How an account hides another.
@@ -71,7 +76,7 @@ impl Churn {
                 (u64::from(follower) << 32) | u64::from(followee)
             }
             Self::Hide { by, other, .. } => (u64::from(by) << 32) | u64::from(other),
-            Self::Delete(number) => u64::from(number),
+            Self::Delete(number) | Self::Send(number) | Self::Unsend(number) => u64::from(number),
             Self::Deliver { author, .. } => u64::from(author),
         }
     }

@@ -6,19 +6,21 @@
 
 use std::{fmt::Write, io, path::Path};
 
-use super::{LoadError, board::Board};
-use crate::domain::PostId;
+use super::{LoadError, board::Board, messages::Messages};
+use crate::domain::{MessageId, PostId};
 
 const IMPORTED: &str = "imported";
+const MESSAGE: &str = "message ";
 
-/// A line with the run's name, one that says whether the follows were imported, and
-/// `number id` of every acknowledged post.
+/// A line with the run's name, one that says whether the follows were imported,
+/// `number id` of every acknowledged post, and `message number id` of every message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Journal {
     pub(super) run: String,
     /// Whether all follows were imported.
     pub(super) imported: bool,
     pub(super) acked: Vec<(u32, PostId)>,
+    pub(super) messages: Vec<(u32, MessageId)>,
 }
 
 impl Journal {
@@ -40,9 +42,20 @@ impl Journal {
     }
 
     /// With everything that has been acknowledged by now.
-    pub(super) async fn write(&self, path: &Path, board: &Board) -> Result<(), LoadError> {
+    pub(super) async fn write(
+        &self,
+        path: &Path,
+        board: &Board,
+        messages: &Messages,
+    ) -> Result<(), LoadError> {
         let acked = (0..board.post_count()).filter_map(|number| Some((number, board.id(number)?)));
-        let text = Self { acked: acked.collect(), run: self.run.clone(), ..*self }.to_text();
+        let journal = Self {
+            run: self.run.clone(),
+            imported: self.imported,
+            acked: acked.collect(),
+            messages: messages.all().into_iter().collect(),
+        };
+        let text = journal.to_text();
         let written = tokio::fs::write(path, text).await;
         written.map_err(|error| LoadError::Journal {
             path: path.to_owned(),
@@ -54,11 +67,17 @@ impl Journal {
         let mut lines = text.lines();
         let run = lines.next()?.to_owned();
         let imported = lines.next()? == IMPORTED;
-        let acked = lines.map(|line| {
-            let (number, id) = line.split_once(' ')?;
-            Some((number.parse().ok()?, PostId(id.parse().ok()?)))
-        });
-        Some(Self { run, imported, acked: acked.collect::<Option<_>>()? })
+        let mut journal = Self { run, imported, ..Self::default() };
+        for line in lines {
+            let message = line.strip_prefix(MESSAGE);
+            let (number, id) = message.unwrap_or(line).split_once(' ')?;
+            let (number, id) = (number.parse().ok()?, id.parse().ok()?);
+            match message {
+                Some(_) => journal.messages.push((number, MessageId(id))),
+                None => journal.acked.push((number, PostId(id))),
+            }
+        }
+        Some(journal)
     }
 
     fn to_text(&self) -> String {
@@ -67,6 +86,9 @@ impl Journal {
         for (number, id) in &self.acked {
             // A string takes everything.
             let _ = writeln!(text, "{number} {id}");
+        }
+        for (number, id) in &self.messages {
+            let _ = writeln!(text, "{MESSAGE}{number} {id}");
         }
         text
     }
@@ -80,10 +102,12 @@ mod tests {
     fn a_journal_says_what_was_written() {
         for imported in [true, false] {
             let acked = vec![(0, PostId(7)), (3, PostId(5))];
-            let journal = Journal { run: "r".to_owned(), imported, acked };
+            let messages = vec![(1, MessageId(6))];
+            let journal = Journal { run: "r".to_owned(), imported, acked, messages };
             assert_eq!(Journal::parse(&journal.to_text()), Some(journal));
         }
         assert_eq!(Journal::parse(""), None);
         assert_eq!(Journal::parse("r\nimported\n1 x\n"), None);
+        assert_eq!(Journal::parse("r\nimported\nmessage 1\n"), None);
     }
 }

@@ -11,15 +11,13 @@ mod grouped;
 mod hidden;
 mod home;
 mod inbox;
+mod told;
 
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
 use self::{grouped::Grouped, hidden::Hidden};
-pub(super) use self::{
-    home::Home,
-    inbox::{Entry, Inboxes},
-};
+pub(super) use self::{home::Home, inbox::Inboxes, told::Told};
 use super::{
     churn::Changes,
     graph::{Graph, UserIndex},

@@ -17,6 +17,7 @@ pub(super) enum Purpose {
     Pulls = 6,
     Hides = 7,
     Mentions = 8,
+    Messages = 9,
 }
 
 /// The generator of one thing of one purpose.

@@ -43,6 +43,10 @@ pub struct Report {
     pub switches: u64,
     /// Mutes and blocks that began or ended while publishing.
     pub hides: u64,
+    /// Direct messages sent while publishing.
+    pub messages: u64,
+    /// Direct messages deleted while publishing.
+    pub message_deletions: u64,
     /// From the first post sent to the last one acknowledged.
     pub publish_seconds: f64,
     /// From the first post sent until everything was delivered.
@@ -157,6 +161,16 @@ impl fmt::Display for Report {
         if self.hides > 0 {
             row("hides", format!("{} mutes and blocks begun or ended", grouped(self.hides)))?;
         }
+        if self.messages > 0 {
+            row(
+                "messages",
+                format!(
+                    "{} sent, {} of them deleted",
+                    grouped(self.messages),
+                    grouped(self.message_deletions)
+                ),
+            )?;
+        }
         row("deliveries", self.deliveries_text())?;
         if self.server_restarts > 0 {
             row("", format!("at least: the server restarted {} times", self.server_restarts))?;
@@ -224,10 +238,12 @@ impl fmt::Display for Verification {
             return writeln!(
                 f,
                 "verified {timelines} home timelines: no difference ({} entries; {} accounts also \
-                 page by page, with posts, floors and author timelines; {} notifications)",
+                 page by page, with posts, floors and author timelines; {} notifications, {} \
+                 messages)",
                 grouped(self.entries),
                 grouped(self.sampled_users),
-                grouped(self.notifications)
+                grouped(self.notifications),
+                grouped(self.messages)
             );
         }
         writeln!(f, "verified {timelines} home timelines: {} DIFFERENCES", self.difference_count)?;

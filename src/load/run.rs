@@ -20,12 +20,13 @@ use tonic::transport::Channel;
 use super::{
     LoadError, Report, Settings,
     board::Board,
-    churn::{self, Changes, ChurnCounts, Churning, Plan, SharedChanges},
+    churn::{self, ChurnCounts, Churning, Plan, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
     journal::Journal,
     latency::Latencies,
-    model::{Entry, Inboxes, Model},
+    messages::Messages,
+    model::{Model, Told},
     probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, channel_of, is_active},
     publish::{self, Publishing},
     report::LatencyReport,
@@ -100,17 +101,23 @@ pub async fn run(
     for (number, id) in &journal.acked {
         board.ack(*number, *id);
     }
+    let messages = Arc::new(Messages::default());
+    for (number, id) in &journal.messages {
+        messages.ack(*number, *id);
+    }
     let mut load = Load {
         is_repeated: journal.imported,
         journal,
         churning: Arc::new(Churning {
-            graph: Arc::clone(&workload.graph),
+            workload: Arc::clone(&workload),
             board: Arc::clone(&board),
+            messages: Arc::clone(&messages),
             counts: ChurnCounts::default(),
             patience: settings.retry_for,
             stop: stop.clone(),
         }),
         board,
+        messages,
         workload,
         changes: SharedChanges::default(),
         sightings: Arc::new(Sightings {
@@ -131,7 +138,7 @@ pub async fn run(
     let mut report = load.empty_report(&first);
     let measured = load.measure(&mut report, reporter).await;
     if let Some(path) = &load.settings.journal {
-        load.journal.write(path, &load.board).await?;
+        load.journal.write(path, &load.board, &load.messages).await?;
     }
     match measured {
         Ok(()) => {}
@@ -158,6 +165,7 @@ struct Load {
     is_repeated: bool,
     workload: Arc<Workload>,
     board: Arc<Board>,
+    messages: Arc<Messages>,
     changes: SharedChanges,
     churning: Arc<Churning>,
     sightings: Arc<Sightings>,
@@ -436,7 +444,8 @@ impl Load {
         reporter: &mut impl Reporter,
     ) -> Result<super::Verification, LoadError> {
         reporter.begin("computing the model", None);
-        let (model, notifications) = task::spawn_blocking({
+        let messages = self.messages.all();
+        let (model, told) = task::spawn_blocking({
             let (workload, board) = (Arc::clone(&self.workload), Arc::clone(&self.board));
             let changes = self.changes.clone();
             move || {
@@ -449,7 +458,7 @@ impl Load {
                     Some((board.id(number)?, workload.author(workload.meant(number)?)))
                 });
                 let model = Model::new(&workload.graph, &changes, posts, repeated, cap);
-                (model, notifications(&workload, &board, &changes, cap))
+                (model, Told::new(&workload, &board, &messages, &changes, cap))
             }
         })
         .await?;
@@ -458,7 +467,8 @@ impl Load {
             workload: Arc::clone(&self.workload),
             board: Arc::clone(&self.board),
             model: Arc::new(model),
-            notifications: Arc::new(notifications),
+            told: Arc::new(told),
+            messages: self.messages.all().into_iter().map(|(number, id)| (id, number)).collect(),
             channels: self.channels.clone(),
             patience: self.settings.retry_for,
         };
@@ -481,6 +491,8 @@ impl Load {
         report.churn_deletions = churned.deletions.load(Ordering::Relaxed);
         report.switches = churned.switches.load(Ordering::Relaxed);
         report.hides = churned.hides.load(Ordering::Relaxed);
+        report.messages = churned.sent.load(Ordering::Relaxed);
+        report.message_deletions = churned.unsent.load(Ordering::Relaxed);
         report.deliveries = meter.deliveries();
         report.skipped_deliveries = meter.skipped();
         report.pushes = meter.pushes();
@@ -511,6 +523,8 @@ impl Load {
             churn_deletions: 0,
             switches: 0,
             hides: 0,
+            messages: 0,
+            message_deletions: 0,
             publish_seconds: 0.0,
             delivered_seconds: 0.0,
             deliveries: 0,
@@ -526,17 +540,6 @@ impl Load {
             verification: None,
         }
     }
-}
-
-/// What every account is told of.
-fn notifications(workload: &Workload, board: &Board, changes: &Changes, cap: usize) -> Inboxes {
-    let told = (0..workload.post_count()).filter_map(|number| Some((number, board.id(number)?)));
-    let told = told.flat_map(|(number, id)| {
-        let author = workload.author(number);
-        let entry = Entry { id: id.0, author, is_gone: changes.is_deleted(number) };
-        workload.told(number).into_iter().map(move |user| (user, entry))
-    });
-    Inboxes::new(workload.graph.user_count(), told, cap)
 }
 
 async fn interruptible<T>(

@@ -35,6 +35,8 @@ pub struct Settings {
     pub pulls_percent: u8,
     /// The share of actions by which an account mutes or blocks another, or no longer.
     pub hides_percent: u8,
+    /// The share of actions that send a direct message, or delete one.
+    pub messages_percent: u8,
     /// The share of posts that mention up to three accounts, 0 to 100; 0 with a trace, which
     /// has mentions of its own.
     pub mentions_percent: u8,
@@ -101,6 +103,7 @@ impl Settings {
             churn_percent: 0,
             pulls_percent: 0,
             hides_percent: 0,
+            messages_percent: 0,
             mentions_percent: 0,
             active_percent: 100,
             streams: 4,
@@ -116,7 +119,10 @@ impl Settings {
 
     /// The share of all that is no post among all actions.
     pub(super) fn changes_percent(&self) -> u16 {
-        [self.churn_percent, self.pulls_percent, self.hides_percent].map(u16::from).iter().sum()
+        [self.churn_percent, self.pulls_percent, self.hides_percent, self.messages_percent]
+            .map(u16::from)
+            .iter()
+            .sum()
     }
 
     /// Checks what the types leave open.
@@ -153,7 +159,7 @@ impl Settings {
         }
         if self.changes_percent() > CHANGES_PERCENT_MAX {
             problems.push(format!(
-                "--churn, --pulls and --hides together go to {CHANGES_PERCENT_MAX} percent"
+                "--churn, --pulls, --hides and --messages together go to {CHANGES_PERCENT_MAX} percent"
             ));
         }
         if self.active_percent > 100 || self.mentions_percent > 100 {

@@ -3,7 +3,7 @@
 
 mod inboxes;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use hashbrown::HashSet;
@@ -18,7 +18,7 @@ use super::{
     difference::compare,
     floor::FloorRules,
     graph::UserIndex,
-    model::{Home, Inboxes, Model, Newest},
+    model::{Home, Model, Newest, Told},
     probe::channel_of,
     random::{Purpose, below, generator},
     retry::retried,
@@ -29,7 +29,7 @@ use crate::{
         page::{Page, PageRequest, TimelineKind},
         progress::{REPORT_EVERY, Reporter},
     },
-    domain::PostId,
+    domain::{MessageId, PostId},
     proto::v1::{
         Floor, FloorReason, ListPulledAuthorsRequest, Post,
         graph_service_client::GraphServiceClient, timeline_service_client::TimelineServiceClient,
@@ -62,6 +62,9 @@ pub struct Verification {
     /// Notifications in the lists that were compared: those of all accounts that should
     /// have some, and of the sample.
     pub notifications: u64,
+    /// Messages in the lists of those who have received or sent some, each as often as it
+    /// is listed.
+    pub messages: u64,
     /// How many problems were found. A timeline that differs from the model counts
     /// once for each way in which it was read.
     pub difference_count: u64,
@@ -74,7 +77,9 @@ pub(super) struct Verifier {
     pub(super) workload: Arc<Workload>,
     pub(super) board: Arc<Board>,
     pub(super) model: Arc<Model>,
-    pub(super) notifications: Arc<Inboxes>,
+    pub(super) told: Arc<Told>,
+    /// The numbers of all messages.
+    pub(super) messages: BTreeMap<MessageId, u32>,
     pub(super) channels: Vec<Channel>,
     pub(super) patience: Duration,
 }
@@ -84,6 +89,7 @@ pub(super) struct Verifier {
 struct Findings {
     entries: u64,
     notifications: u64,
+    messages: u64,
     problems: Vec<String>,
 }
 
@@ -91,6 +97,7 @@ impl Verification {
     fn add(&mut self, findings: Findings) {
         self.entries += findings.entries;
         self.notifications += findings.notifications;
+        self.messages += findings.messages;
         self.difference_count += findings.problems.len() as u64;
         let room = DIFFERENCES_TOLD.saturating_sub(self.differences.len());
         self.differences.extend(findings.problems.into_iter().take(room));
@@ -151,14 +158,15 @@ impl Verifier {
         reporter.end();
         verification.add(this.check_pulled().await?);
 
+        verification.add(this.check_messages_are_no_posts().await?);
         let told: Vec<UserIndex> = (0..user_count)
-            .filter(|user| !this.notifications.is_empty(*user) || sample.contains(user))
+            .filter(|user| !this.told.is_nothing(*user) || sample.contains(user))
             .collect();
-        reporter.begin("comparing notifications", Some(told.len() as u64));
+        reporter.begin("comparing notifications and messages", Some(told.len() as u64));
         let checks = futures::stream::iter(told)
             .map(|user| {
                 let (this, by_id) = (Arc::clone(&this), Arc::clone(&by_id));
-                async move { this.check_notifications(user, &by_id).await }
+                async move { this.check_inboxes(user, &by_id).await }
             })
             .buffer_unordered(READS_AT_ONCE);
         gather(checks, &mut verification, reporter).await?;

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of the settings and the input file, so
 //! that a run can be repeated, resumed, and compared with the model.
 
+mod message;
 mod told;
 
 use std::{sync::Arc, time::Duration};
@@ -114,7 +115,8 @@ fn most_followed_first(graph: &Graph) -> Vec<(u32, UserIndex)> {
 }
 
 fn popular(settings: &Settings, graph: &Graph) -> Vec<UserIndex> {
-    if settings.pulls_percent == 0 && settings.mentions_percent == 0 {
+    let shares = [settings.pulls_percent, settings.mentions_percent, settings.messages_percent];
+    if shares.iter().all(|percent| *percent == 0) {
         return Vec::new();
     }
     most_followed_first(graph).into_iter().take(POPULAR_COUNT).map(|(_, user)| user).collect()
@@ -321,8 +323,12 @@ fn posts_by_default(graph: &Graph) -> u32 {
 
 /// What tells a run from others of the same posts: with a seed, where a trace has none.
 fn shares(settings: &Settings) -> Vec<u64> {
-    let shares =
-        [(1, settings.pulls_percent), (2, settings.hides_percent), (3, settings.mentions_percent)];
+    let shares = [
+        (1, settings.pulls_percent),
+        (2, settings.hides_percent),
+        (3, settings.mentions_percent),
+        (4, settings.messages_percent),
+    ];
     let shares = shares.into_iter().filter(|(_, percent)| *percent > 0);
     let mut parts: Vec<u64> =
         shares.map(|(kind, percent)| kind << 8 | u64::from(percent)).collect();
@@ -372,11 +378,13 @@ pub(super) mod tests {
         let pulls = Settings { pulls_percent: 1, ..synthetic_settings(100, 50) };
         let hides = Settings { hides_percent: 1, ..synthetic_settings(100, 50) };
         let mentions = Settings { mentions_percent: 1, ..synthetic_settings(100, 50) };
-        let mut runs = [pulls, hides, mentions].map(|settings| planned(&settings).run).to_vec();
+        let messages = Settings { messages_percent: 1, ..synthetic_settings(100, 50) };
+        let mut runs =
+            [pulls, hides, mentions, messages].map(|settings| planned(&settings).run).to_vec();
         runs.extend([a.run, b.run]);
         runs.sort_unstable();
         runs.dedup();
-        assert_eq!(runs.len(), 4);
+        assert_eq!(runs.len(), 5);
     }
 
     #[test]

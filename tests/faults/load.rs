@@ -1,6 +1,6 @@
 //! The load meanwhile: `roost load`, a process like the others, which publishes,
-//! changes follows, hides accounts, has authors pulled, deletes and reads, and in the end
-//! compares.
+//! changes follows, hides accounts, has authors pulled, sends messages, deletes and reads,
+//! and in the end compares.
 
 use std::{
     fs::{self, File},
@@ -30,7 +30,7 @@ const SECONDS_PER_FAULT: u32 = 8;
 const POSTS_PER_USER: u32 = 8;
 const USERS_MIN: u32 = 300;
 /// What else goes on, with a trace too: in percent of all actions.
-const BESIDE: [&str; 4] = ["--pulls", "1", "--hides", "5"];
+const BESIDE: [&str; 6] = ["--pulls", "1", "--hides", "5", "--messages", "5"];
 /// For how long an API node may fail.
 const PATIENCE_SECONDS: &str = "300";
 /// The longest wait until the load has begun to publish, or has stopped.

@@ -20,6 +20,8 @@ pub(crate) struct Changes {
     pulled: BTreeMap<UserIndex, bool>,
     /// Whether an account hides another in the end.
     hides: HashMap<(Hide, UserIndex, UserIndex), bool, foldhash::fast::RandomState>,
+    sent_count: u32,
+    unsent: RoaringBitmap,
 }
 
 impl Changes {
@@ -54,6 +56,16 @@ impl Changes {
             .any(|hide| self.hides.contains_key(hide))
     }
 
+    /// How many messages are sent, numbered from 0.
+    pub(crate) fn sent_count(&self) -> u32 {
+        self.sent_count
+    }
+
+    /// Whether a message is deleted.
+    pub(crate) fn is_unsent(&self, number: u32) -> bool {
+        self.unsent.contains(number)
+    }
+
     pub(crate) fn record(&mut self, churn: Churn) {
         let (follower, followee, follows) = match churn {
             Churn::Delete(number) => {
@@ -62,6 +74,14 @@ impl Changes {
             }
             Churn::Deliver { author, pulled } => {
                 self.pulled.insert(author, pulled);
+                return;
+            }
+            Churn::Send(number) => {
+                self.sent_count = number + 1;
+                return;
+            }
+            Churn::Unsend(number) => {
+                self.unsent.insert(number);
                 return;
             }
             Churn::Hide { how, by, other, hides } => {

@@ -10,14 +10,14 @@ use super::{
         random::{Purpose, below, generator},
         workload::Workload,
     },
-    Churn, DRAWS_MAX, Hide,
+    Changes, Churn, DRAWS_MAX, Hide,
 };
 
 /// How many mutes and blocks are remembered, to be ended.
 const HELD_MAX: usize = 1_000;
 
 /// Decides it, from the settings alone. Mostly it is between an account and one that it
-/// follows or that has mentioned it, so that something is hidden; a third of the changes end
+/// follows, or that has mentioned it or written to it, so that something is hidden; a third of the changes end
 /// an earlier one, so that many hold in the end.
 pub(super) struct HidePlan {
     random: Xoshiro256PlusPlus,
@@ -32,18 +32,19 @@ impl HidePlan {
         Self { random, workload, held: VecDeque::new(), followers: Vec::new() }
     }
 
-    /// The next change, after `post_count` posts.
-    pub(super) fn next(&mut self, post_count: u32) -> Churn {
+    /// The next change, after `post_count` posts and `changes`.
+    pub(super) fn next(&mut self, post_count: u32, changes: &Changes) -> Churn {
         if below(&mut self.random, 3) == 0
             && let Some((how, by, other)) = self.held.pop_front()
         {
             return Churn::Hide { how, by, other, hides: false };
         }
-        let mentioned = match below(&mut self.random, 4) {
+        let written_to = match below(&mut self.random, 6) {
             0 => self.mentioned(post_count),
+            1 => self.recipient(changes.sent_count()),
             _ => None,
         };
-        let (reader, author) = mentioned.unwrap_or_else(|| self.follow());
+        let (reader, author) = written_to.unwrap_or_else(|| self.follow());
         let (how, by, other) = match below(&mut self.random, 3) {
             0 => (Hide::Block, reader, author),
             1 => (Hide::Block, author, reader),
@@ -63,6 +64,15 @@ impl HidePlan {
             let mentioned = self.workload.mentions(number).first().copied()?;
             Some((mentioned, self.workload.author(number)))
         })
+    }
+
+    /// The recipient and the sender of a message.
+    fn recipient(&mut self, sent_count: u32) -> Option<(UserIndex, UserIndex)> {
+        if sent_count == 0 {
+            return None;
+        }
+        let letter = self.workload.letter(below(&mut self.random, sent_count.into()) as u32);
+        Some((letter.recipients[0], letter.sender))
     }
 
     /// An account and one that it follows, if that is easily found.
@@ -85,7 +95,7 @@ impl HidePlan {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Changes, *};
+    use super::*;
     use crate::load::{
         settings::Settings,
         workload::tests::{planned, synthetic_settings},
@@ -96,9 +106,10 @@ mod tests {
         let settings = Settings { mentions_percent: 20, ..synthetic_settings(300, 900) };
         let mut plan = HidePlan::new(Arc::new(planned(&settings)));
         let mut changes = Changes::default();
+        changes.record(Churn::Send(99));
         let (mut held, mut ended) = (Vec::new(), 0);
         for post_count in 0..900 {
-            let churn = plan.next(post_count);
+            let churn = plan.next(post_count, &changes);
             changes.record(churn);
             let Churn::Hide { how, by, other, hides } = churn else { panic!("{churn:?}") };
             assert_ne!(by, other);

@@ -7,6 +7,7 @@ use super::{
     Changes, Churn,
     follows::FollowPlan,
     hides::HidePlan,
+    messages::MessagePlan,
     pulls::PullPlan,
 };
 
@@ -16,6 +17,7 @@ pub(crate) struct Plan {
     follows: FollowPlan,
     pulls: PullPlan,
     hides: HidePlan,
+    messages: MessagePlan,
 }
 
 /// What a share of all actions is for.
@@ -26,6 +28,8 @@ enum Kind {
     Pulls,
     /// Mutes and blocks.
     Hides,
+    /// Messages, and deletions of them.
+    Messages,
 }
 
 struct Share {
@@ -42,12 +46,14 @@ impl Plan {
             (Kind::Follows, settings.churn_percent),
             (Kind::Pulls, settings.pulls_percent),
             (Kind::Hides, settings.hides_percent),
+            (Kind::Messages, settings.messages_percent),
         ];
         Self {
             shares: shares.map(|(kind, percent)| Share { kind, percent, count: 0 }).into(),
             follows: FollowPlan::new(seed, Arc::clone(graph)),
             pulls: PullPlan::new(seed, workload.popular()),
             hides: HidePlan::new(Arc::clone(workload)),
+            messages: MessagePlan::new(seed),
         }
     }
 
@@ -67,7 +73,8 @@ impl Plan {
         let churn = match share.kind {
             Kind::Follows => self.follows.next(post_count, changes),
             Kind::Pulls => self.pulls.next(changes),
-            Kind::Hides => self.hides.next(post_count),
+            Kind::Hides => self.hides.next(post_count, changes),
+            Kind::Messages => self.messages.next(changes),
         };
         changes.record(churn);
         Some(churn)

@@ -14,18 +14,17 @@ use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{
     super::{
-        LoadError,
-        board::Board,
-        graph::{Graph, UserIndex},
-        retry::retried,
+        LoadError, board::Board, graph::UserIndex, messages::Messages, retry::retried,
+        workload::Workload,
     },
     Churn, Hide,
 };
 use crate::{
-    domain::PostId,
+    domain::{MessageId, PostId},
     proto::v1::{
-        BlockRequest, DeletePostRequest, Delivery, FollowRequest, MuteRequest, SetDeliveryRequest,
-        UnblockRequest, UnfollowRequest, UnmuteRequest, graph_service_client::GraphServiceClient,
+        BlockRequest, DeleteMessageRequest, DeletePostRequest, Delivery, FollowRequest,
+        MuteRequest, SetDeliveryRequest, UnblockRequest, UnfollowRequest, UnmuteRequest,
+        graph_service_client::GraphServiceClient, message_service_client::MessageServiceClient,
         post_service_client::PostServiceClient,
     },
 };
@@ -38,11 +37,14 @@ pub(crate) struct ChurnCounts {
     pub(crate) deletions: AtomicU64,
     pub(crate) switches: AtomicU64,
     pub(crate) hides: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) unsent: AtomicU64,
 }
 
 /// What all workers of a load share.
 pub(crate) struct Churning {
-    pub(crate) graph: Arc<Graph>,
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) messages: Arc<Messages>,
     pub(crate) board: Arc<Board>,
     pub(crate) counts: ChurnCounts,
     pub(crate) patience: Duration,
@@ -60,7 +62,8 @@ pub(crate) async fn work(
     let stop = shared.stop.clone();
     let worker = Worker {
         graph: GraphServiceClient::new(channel.clone()),
-        posts: PostServiceClient::new(channel),
+        posts: PostServiceClient::new(channel.clone()),
+        messages: MessageServiceClient::new(channel),
         shared,
     };
     while let Some(Some(churn)) = stop.run_until_cancelled(queue.recv()).await {
@@ -82,6 +85,14 @@ pub(crate) async fn work(
                 worker.hide(how, by, other, hides).await?;
                 &counts.hides
             }
+            Churn::Send(number) => {
+                worker.send(number).await?;
+                &counts.sent
+            }
+            Churn::Unsend(number) => {
+                worker.unsend(number).await?;
+                &counts.unsent
+            }
             Churn::Delete(number) => {
                 let board = &worker.shared.board;
                 let Some(post) = stop.run_until_cancelled(board.wait(number)).await else { break };
@@ -100,6 +111,7 @@ struct Worker {
     shared: Arc<Churning>,
     graph: GraphServiceClient<Channel>,
     posts: PostServiceClient<Channel>,
+    messages: MessageServiceClient<Channel>,
 }
 
 impl Worker {
@@ -176,8 +188,39 @@ impl Worker {
         .await
     }
 
+    /// Sends a message, unless an earlier run is known to have sent it.
+    async fn send(&self, number: u32) -> Result<(), LoadError> {
+        let Churning { workload, messages, patience, .. } = &*self.shared;
+        if messages.id(number).is_some() {
+            return Ok(());
+        }
+        let request = workload.message(number);
+        let sent = retried(*patience, || {
+            let (mut client, request) = (self.messages.clone(), request.clone());
+            async move { client.send_message(request).await }
+        })
+        .await?;
+        messages.ack(number, MessageId(sent.message_id));
+        Ok(())
+    }
+
+    async fn unsend(&self, number: u32) -> Result<(), LoadError> {
+        let Churning { workload, messages, patience, .. } = &*self.shared;
+        // It is sent before by this worker.
+        let Some(id) = messages.id(number) else { return Ok(()) };
+        let request = DeleteMessageRequest {
+            sender_id: self.id(workload.letter(number).sender),
+            message_id: id.0,
+        };
+        retried(*patience, || {
+            let mut client = self.messages.clone();
+            async move { gone(client.delete_message(request).await.map(|done| done.map(drop))) }
+        })
+        .await
+    }
+
     fn id(&self, user: UserIndex) -> u64 {
-        self.shared.graph.id(user).0
+        self.shared.workload.graph.id(user).0
     }
 }
 
@@ -191,13 +234,17 @@ fn gone(deleted: Result<Response<()>, Status>) -> Result<Response<()>, Status> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::population::Population, *};
-    use crate::client::Target;
+    use super::*;
+    use crate::{
+        client::Target,
+        load::workload::tests::{planned, synthetic_settings},
+    };
 
     #[tokio::test]
     async fn a_stopped_worker_waits_for_no_post() {
         let shared = Churning {
-            graph: Arc::new(Graph::Synthetic(Population::new(1, 2))),
+            workload: Arc::new(planned(&synthetic_settings(2, 1))),
+            messages: Arc::default(),
             board: Arc::new(Board::new(1)),
             counts: ChurnCounts::default(),
             patience: Duration::ZERO,
