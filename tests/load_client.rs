@@ -15,6 +15,7 @@ use std::{
 use roost::{
     app::{self, App},
     client::{ClientError, ImportArgs, Target, progress::Silent},
+    fanout::PullRule,
     load::{self, LoadError, Report, Settings, Source, Verification},
     proto::v1::{
         FollowRequest, GetAccountRequest, GetStatusRequest, ListPulledAuthorsRequest,
@@ -22,7 +23,6 @@ use roost::{
         message_service_client::MessageServiceClient, post_service_client::PostServiceClient,
         status_service_client::StatusServiceClient,
     },
-    store::HOME_TIMELINE_CAP_DEFAULT,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -76,6 +76,23 @@ async fn authors_who_are_pulled_and_pushed_again_make_no_difference() {
     let pulled = pulled.into_inner().author_ids;
     assert!((1..16).contains(&pulled.len()), "{pulled:?}");
     assert_verified(&load(settings).await.expect("the same load"), 300);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_whom_the_server_itself_pulls_make_no_difference() {
+    let rule = PullRule { above: Some(60) };
+    let roost = InProcess::start_with(|settings| {
+        settings.home_timeline_cap = 100;
+        settings.pull_rule = rule;
+    })
+    .await;
+    let mut settings = Settings::synthetic(roost.target(), 200);
+    settings.source = Source::Synthetic { users: 200, posts: Some(2_000) };
+    settings.churn_percent = 10;
+    settings.pulls_percent = 2;
+    settings.verify = true;
+    assert_verified(&load(settings).await.expect("a load"), 200);
     roost.stop().await;
 }
 
@@ -364,14 +381,18 @@ struct InProcess {
 
 impl InProcess {
     async fn start() -> Self {
-        Self::start_with_cap(HOME_TIMELINE_CAP_DEFAULT).await
+        Self::start_with(|_| {}).await
     }
 
-    async fn start_with_cap(home_timeline_cap: usize) -> Self {
+    async fn start_with_cap(cap: usize) -> Self {
+        Self::start_with(|settings| settings.home_timeline_cap = cap).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut app::Settings)) -> Self {
         let data_dir = TempDir::new().expect("a directory");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings = app::Settings::new(data_dir.path().join("data"), listen);
-        let settings = app::Settings { home_timeline_cap, ..settings };
+        let mut settings = app::Settings::new(data_dir.path().join("data"), listen);
+        change(&mut settings);
         Self {
             app: App::start(settings, &CancellationToken::new()).await.expect("started"),
             _data_dir: data_dir,

@@ -42,6 +42,17 @@ impl Graph {
         }
     }
 
+    /// Which account has an id.
+    pub(super) fn index_of(&self, id: UserId) -> Option<UserIndex> {
+        match self {
+            Self::Synthetic(population) => {
+                let index = UserIndex::try_from(id.0.checked_sub(1)?).ok()?;
+                (index < population.user_count()).then_some(index)
+            }
+            Self::Listed(graph) => graph.index_of(id),
+        }
+    }
+
     /// How many follows there are; of a synthetic graph, about how many.
     pub(super) fn follow_count_estimate(&self) -> u64 {
         match self {
@@ -157,6 +168,7 @@ mod tests {
         assert_eq!(listed.index_of(UserId(31)), None);
         let graph = Graph::Listed(listed);
         assert_eq!(graph.user_count(), 4);
+        assert_eq!((graph.index_of(UserId(50)), graph.index_of(UserId(51))), (Some(3), None));
         let followers_of = |user| {
             let mut followers = Vec::new();
             graph.followers_into(user, &mut followers);
@@ -171,6 +183,8 @@ mod tests {
     fn a_synthetic_graph_lists_all_its_followers() {
         let population = Population::new(5, 400);
         let graph = Arc::new(Graph::Synthetic(population.clone()));
+        let index_of = |id| graph.index_of(UserId(id));
+        assert_eq!([0, 1, 400, 401].map(index_of), [None, Some(0), Some(399), None]);
         let mut listed = 0;
         for list in graph.follower_lists() {
             let followers = population.followers_of(UserId(list.followee_id));

@@ -13,6 +13,8 @@ mod home;
 mod inbox;
 mod told;
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
@@ -34,12 +36,8 @@ pub(super) struct Model {
     /// Who wrote what posts repeat.
     repeated: HashMap<PostId, UserIndex, foldhash::fast::RandomState>,
     hidden: Hidden,
-    /// The authors who were ever switched between push and pull.
-    switched: Vec<UserIndex>,
-    /// Those of them who are pulled in the end.
-    pulled: Vec<UserIndex>,
-    /// Who reads, or has read, one who was switched.
-    read_switched: RoaringBitmap,
+    /// Who reads, or has read, an author who is pulled, or was switched.
+    read_pulled: RoaringBitmap,
 }
 
 /// The newest posts of a home timeline.
@@ -53,12 +51,13 @@ pub(super) struct Newest {
 impl Model {
     /// Blocks, and for a large graph takes a while. `posts` are the author and the
     /// id of every post that was acknowledged and not deleted; `repeated` says who wrote
-    /// what posts of them repeat.
+    /// what posts of them repeat; `pulled` are the authors whom the server has pulled.
     pub(super) fn new(
         graph: &Graph,
         changes: &Changes,
         posts: impl Iterator<Item = (UserIndex, PostId)> + Clone,
         repeated: impl Iterator<Item = (PostId, UserIndex)>,
+        pulled: &BTreeSet<UserIndex>,
         cap: usize,
     ) -> Self {
         let user_count = graph.user_count();
@@ -67,16 +66,13 @@ impl Model {
             by_author.of_mut(author).sort_unstable_by(|a, b| b.cmp(a));
         }
         let following = following(graph, changes);
-        let pulled = changes.pulled().iter().filter(|(_, pulled)| **pulled);
         Self {
             cap,
-            read_switched: read_switched(changes, &following, user_count),
+            read_pulled: read_pulled(pulled, changes, &following, user_count),
             following,
             posts: by_author,
             repeated: repeated.collect(),
             hidden: Hidden::new(changes),
-            switched: changes.pulled().keys().copied().collect(),
-            pulled: pulled.map(|(author, _)| *author).collect(),
         }
     }
 
@@ -128,19 +124,9 @@ impl Model {
                     .is_some_and(|original| self.hidden.contains(reader, *original)))
     }
 
-    /// The authors who were ever switched between push and pull.
-    pub(super) fn switched(&self) -> &[UserIndex] {
-        &self.switched
-    }
-
-    /// The authors who are pulled, in the end.
-    pub(super) fn pulled(&self) -> &[UserIndex] {
-        &self.pulled
-    }
-
     /// Whether a home timeline may hold posts that were ever pulled.
     pub(super) fn was_pulled(&self, reader: UserIndex) -> bool {
-        self.read_switched.contains(reader)
+        self.read_pulled.contains(reader)
     }
 
     /// What of a list an account reads.
@@ -168,19 +154,21 @@ fn following(graph: &Graph, changes: &Changes) -> Grouped<UserIndex> {
     grouped
 }
 
-fn read_switched(
+fn read_pulled(
+    pulled: &BTreeSet<UserIndex>,
     changes: &Changes,
     following: &Grouped<UserIndex>,
     user_count: u32,
 ) -> RoaringBitmap {
-    let switched = changes.pulled();
-    if switched.is_empty() {
+    let was_pulled =
+        |author: &UserIndex| pulled.contains(author) || changes.pulled().contains_key(author);
+    if pulled.is_empty() && changes.pulled().is_empty() {
         return RoaringBitmap::new();
     }
     let reads_one = |reader: &UserIndex| {
         let changed = changes.follows_of(*reader).iter().map(|(followee, _)| followee);
         let followees = following.of(*reader).iter().chain(changed);
-        followees.chain([reader]).any(|author| switched.contains_key(author))
+        followees.chain([reader]).any(was_pulled)
     };
     (0..user_count).filter(reads_one).collect()
 }
@@ -229,7 +217,7 @@ mod tests {
 
     fn model(changes: &Changes, posts: &[(UserIndex, u64)], cap: usize) -> Model {
         let posts = posts.iter().map(|(author, id)| (*author, PostId(*id)));
-        Model::new(&graph(), changes, posts, [(PostId(11), 2)].into_iter(), cap)
+        Model::new(&graph(), changes, posts, [(PostId(11), 2)].into_iter(), &BTreeSet::new(), cap)
     }
 
     fn shown(model: &Model, reader: UserIndex) -> Vec<u64> {
@@ -281,5 +269,22 @@ mod tests {
         let model = model(&changes, &posts, 3);
         assert_eq!(shown(&model, 0), [15, 14, 13, 12, 11]);
         assert_eq!(shown(&model, 2), [15, 14, 13, 12]);
+    }
+
+    #[test]
+    fn who_reads_one_who_was_pulled_is_known() {
+        let mut changes = Changes::default();
+        let was_pulled = |changes: &Changes, pulled: &[UserIndex]| {
+            let pulled = pulled.iter().copied().collect();
+            let nothing = (std::iter::empty(), std::iter::empty());
+            let model = Model::new(&graph(), changes, nothing.0, nothing.1, &pulled, 3);
+            [0, 1, 2].map(|reader| model.was_pulled(reader))
+        };
+        assert_eq!(was_pulled(&changes, &[]), [false; 3]);
+        assert_eq!(was_pulled(&changes, &[1]), [true; 3]);
+        assert_eq!(was_pulled(&changes, &[0]), [true, false, false]);
+        changes.record(Churn::Deliver { author: 1, pulled: false });
+        changes.record(Churn::Unfollow { follower: 2, followee: 1 });
+        assert_eq!(was_pulled(&changes, &[]), [true; 3]);
     }
 }

@@ -1,8 +1,9 @@
 //! A load from beginning to end.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ use super::{
     churn::{self, ChurnCounts, Churning, Plan, SharedChanges},
     delivery::{DeliveryMeter, undelivered},
     dispatch::Dispatcher,
+    graph::UserIndex,
     journal::Journal,
     latency::Latencies,
     messages::Messages,
@@ -40,9 +42,11 @@ use crate::{
         progress::{REPORT_EVERY, Reporter},
         text_file::{OnLine, with_progress},
     },
+    domain::UserId,
     proto::v1::{
-        GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest,
-        status_service_client::StatusServiceClient, timeline_service_client::TimelineServiceClient,
+        GetStatusRequest, GetStatusResponse, ListHomeTimelineRequest, ListPulledAuthorsRequest,
+        graph_service_client::GraphServiceClient, status_service_client::StatusServiceClient,
+        timeline_service_client::TimelineServiceClient,
     },
 };
 
@@ -113,6 +117,7 @@ pub async fn run(
             board: Arc::clone(&board),
             messages: Arc::clone(&messages),
             counts: ChurnCounts::default(),
+            kept_pulled: Mutex::default(),
             patience: settings.retry_for,
             stop: stop.clone(),
         }),
@@ -444,10 +449,11 @@ impl Load {
         reporter: &mut impl Reporter,
     ) -> Result<super::Verification, LoadError> {
         reporter.begin("computing the model", None);
+        let pulled = self.pulled().await?;
         let messages = self.messages.all();
         let (model, told) = task::spawn_blocking({
             let (workload, board) = (Arc::clone(&self.workload), Arc::clone(&self.board));
-            let changes = self.changes.clone();
+            let (changes, pulled) = (self.changes.clone(), pulled.clone());
             move || {
                 let changes = changes.lock();
                 let posts = (0..workload.post_count())
@@ -457,22 +463,41 @@ impl Load {
                     workload.repeats(number)?;
                     Some((board.id(number)?, workload.author(workload.meant(number)?)))
                 });
-                let model = Model::new(&workload.graph, &changes, posts, repeated, cap);
+                let model = Model::new(&workload.graph, &changes, posts, repeated, &pulled, cap);
                 (model, Told::new(&workload, &board, &messages, &changes, cap))
             }
         })
         .await?;
         reporter.end();
+        let kept_pulled = &self.churning.kept_pulled;
+        let mut asked_for = self.changes.lock().pulled().clone();
+        for author in kept_pulled.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            asked_for.remove(author);
+        }
         let verifier = Verifier {
             workload: Arc::clone(&self.workload),
             board: Arc::clone(&self.board),
             model: Arc::new(model),
             told: Arc::new(told),
+            pulled,
+            asked_for,
             messages: self.messages.all().into_iter().map(|(number, id)| (id, number)).collect(),
             channels: self.channels.clone(),
             patience: self.settings.retry_for,
         };
         verifier.verify(reporter).await
+    }
+
+    /// The authors of the load who are pulled. Asked where everything is known to be
+    /// delivered, since it is then known there who is pulled, too.
+    async fn pulled(&self) -> Result<BTreeSet<UserIndex>, LoadError> {
+        let client = GraphServiceClient::new(self.channels[0].clone());
+        let listed = retried(self.settings.retry_for, || {
+            let mut client = client.clone();
+            async move { client.list_pulled_authors(ListPulledAuthorsRequest {}).await }
+        });
+        let ids = listed.await?.author_ids.into_iter();
+        Ok(ids.filter_map(|id| self.workload.graph.index_of(UserId(id))).collect())
     }
 
     /// Every so many-th post is watched, so that the samples are spread over the

@@ -3,7 +3,12 @@
 
 mod inboxes;
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use hashbrown::HashSet;
@@ -30,10 +35,7 @@ use crate::{
         progress::{REPORT_EVERY, Reporter},
     },
     domain::{MessageId, PostId},
-    proto::v1::{
-        Floor, FloorReason, ListPulledAuthorsRequest, Post,
-        graph_service_client::GraphServiceClient, timeline_service_client::TimelineServiceClient,
-    },
+    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
 };
 
 /// The largest page that the API gives.
@@ -78,6 +80,10 @@ pub(super) struct Verifier {
     pub(super) board: Arc<Board>,
     pub(super) model: Arc<Model>,
     pub(super) told: Arc<Told>,
+    /// The authors who are pulled.
+    pub(super) pulled: BTreeSet<UserIndex>,
+    /// Whether authors should be pulled, where the server has agreed.
+    pub(super) asked_for: BTreeMap<UserIndex, bool>,
     /// The numbers of all messages.
     pub(super) messages: BTreeMap<MessageId, u32>,
     pub(super) channels: Vec<Channel>,
@@ -156,7 +162,7 @@ impl Verifier {
             .buffer_unordered(READS_AT_ONCE);
         verification.sampled_users = gather(checks, &mut verification, reporter).await?;
         reporter.end();
-        verification.add(this.check_pulled().await?);
+        verification.add(Findings { problems: this.pulled_problems(), ..Findings::default() });
 
         verification.add(this.check_messages_are_no_posts().await?);
         let told: Vec<UserIndex> = (0..user_count)
@@ -250,34 +256,18 @@ impl Verifier {
         Ok(Findings { problems, ..Findings::default() })
     }
 
-    /// Who is pulled, of those who were ever switched.
-    async fn check_pulled(&self) -> Result<Findings, LoadError> {
-        if self.model.switched().is_empty() {
-            return Ok(Findings::default());
-        }
-        // Asked where everything is known to be delivered.
-        let client = GraphServiceClient::new(self.channels[0].clone());
-        let pulled = retried(self.patience, || {
-            let mut client = client.clone();
-            async move { client.list_pulled_authors(ListPulledAuthorsRequest {}).await }
-        })
-        .await?
-        .author_ids;
-        let problem = |author: &UserIndex| {
-            let is_pulled = pulled.contains(&self.workload.graph.id(*author).0);
-            let should_be = self.model.pulled().contains(author);
-            let how = |pulled| if pulled { "pulled" } else { "pushed" };
-            (is_pulled != should_be).then(|| {
-                format!(
-                    "{} is {}, but {} was asked for last",
-                    self.name(*author),
-                    how(is_pulled),
-                    how(should_be)
-                )
+    /// Who is not pulled or pushed as was asked for.
+    fn pulled_problems(&self) -> Vec<String> {
+        let how = |pulled| if pulled { "pulled" } else { "pushed" };
+        self.asked_for
+            .iter()
+            .map(|(author, asked_for)| (author, self.pulled.contains(author), *asked_for))
+            .filter(|(_, is_pulled, asked_for)| is_pulled != asked_for)
+            .map(|(author, is_pulled, asked_for)| {
+                let name = self.name(*author);
+                format!("{name} is {}, but {} was asked for last", how(is_pulled), how(asked_for))
             })
-        };
-        let problems = self.model.switched().iter().filter_map(problem).collect();
-        Ok(Findings { problems, ..Findings::default() })
+            .collect()
     }
 
     /// The first post that is not what was sent.

@@ -1,8 +1,9 @@
 //! Makes the changes.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,6 +48,8 @@ pub(crate) struct Churning {
     pub(crate) messages: Arc<Messages>,
     pub(crate) board: Arc<Board>,
     pub(crate) counts: ChurnCounts,
+    /// Authors whom the server has pulled for their many followers, and does not push.
+    pub(crate) kept_pulled: Mutex<BTreeSet<UserIndex>>,
     pub(crate) patience: Duration,
     pub(crate) stop: CancellationToken,
 }
@@ -138,11 +141,23 @@ impl Worker {
     async fn deliver(&self, author: UserIndex, pulled: bool) -> Result<(), LoadError> {
         let delivery = if pulled { Delivery::Pull } else { Delivery::Push };
         let request = SetDeliveryRequest { author_id: self.id(author), delivery: delivery.into() };
-        retried(self.shared.patience, || {
+        let is_kept = retried(self.shared.patience, || {
             let mut graph = self.graph.clone();
-            async move { Ok(graph.set_delivery(request).await?.map(drop)) }
+            async move {
+                match graph.set_delivery(request).await {
+                    Err(status) if !pulled && status.code() == Code::InvalidArgument => {
+                        Ok(Response::new(true))
+                    }
+                    other => Ok(other?.map(|_| false)),
+                }
+            }
         })
-        .await
+        .await?;
+        if is_kept {
+            let mut kept = self.shared.kept_pulled.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(author);
+        }
+        Ok(())
     }
 
     async fn hide(
@@ -247,6 +262,7 @@ mod tests {
             messages: Arc::default(),
             board: Arc::new(Board::new(1)),
             counts: ChurnCounts::default(),
+            kept_pulled: Mutex::default(),
             patience: Duration::ZERO,
             stop: CancellationToken::new(),
         };
