@@ -7,6 +7,7 @@
 //!                      └────────────── gRPC ◄──────────────────────┘
 //! ```
 
+mod cuttable;
 mod engine;
 mod follow;
 mod lag;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub pull_rule: PullRule,
     /// The longest text of a post, in Unicode scalar values.
     pub text_chars_max: usize,
+    /// Home timeline streams that a process has at once.
+    pub home_streams_max: usize,
     /// Threads that the workers share.
     pub worker_threads: usize,
     /// After so long a post that was made is in the log, or never will be. Less, and a stream
@@ -109,6 +112,7 @@ impl Settings {
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             pull_rule: PullRule { above: Some(PULL_ABOVE_DEFAULT) },
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
+            home_streams_max: HOME_STREAMS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
             settled_after: SETTLED_AFTER_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),
@@ -116,6 +120,9 @@ impl Settings {
         }
     }
 }
+
+/// Home timeline streams of a process unless something else is set: about a gigabyte of memory.
+const HOME_STREAMS_MAX_DEFAULT: usize = 50_000;
 
 /// How often a live timeline is audited unless something else is set.
 const AUDIT_EVERY_DEFAULT: Duration = Duration::from_secs(1);

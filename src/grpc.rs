@@ -11,6 +11,7 @@ mod posts;
 mod publish_stream;
 mod reading;
 mod status;
+mod stream_slots;
 mod timelines;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub use self::{
     calls::Calls,
     gate::{Door, Gate},
+    stream_slots::StreamSlots,
 };
 use crate::{
     event_log::{EventLog, LogError},
@@ -48,6 +50,8 @@ pub struct Api<L, S: Store> {
     pub watch: Arc<Watch<S>>,
     /// Says whether anything may be read, and when streams are to end.
     pub door: Door,
+    /// Says whether there is room for one more stream.
+    pub stream_slots: StreamSlots,
     /// Answers what is looked up.
     pub store: Arc<S>,
     /// Says how far the log has come.
@@ -76,6 +80,7 @@ impl<L, S: Store> Clone for Api<L, S> {
             homes: Arc::clone(&self.homes),
             watch: Arc::clone(&self.watch),
             door: self.door.clone(),
+            stream_slots: self.stream_slots.clone(),
             store: Arc::clone(&self.store),
             log: Arc::clone(&self.log),
             progress: Arc::clone(&self.progress),

@@ -173,6 +173,8 @@ metrics! {
             Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
         /// Calls under way.
         calls_in_progress: Gauge = Gauge::default(),
+        /// Home timeline streams that are open, which are calls under way too.
+        home_streams: Gauge = Gauge::default(),
     }
 }
 

@@ -3,22 +3,29 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::TryStreamExt;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-use super::{AppError, Settings};
+use super::{AppError, Settings, cuttable::Cuttable};
 use crate::{
     grpc::{Calls, Gate},
     telemetry::{self, Metrics},
 };
+
+/// How long a client may take to hear that its stream has ended.
+const TAKE_END_MAX: Duration = Duration::from_secs(1);
 
 /// Both servers.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) metrics_address: Option<SocketAddr>,
     pub(super) gate: Gate,
+    calls: Calls,
     stop: CancellationToken,
+    /// Ends all connections where they stand.
+    cut: CancellationToken,
     /// `None` once `failed` has told how it ended.
     task: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
     /// `None` where it is not asked for, and once `failed` has told how it ended.
@@ -34,20 +41,23 @@ impl Server {
             None => None,
         };
         let (gate, routes) = Gate::new().await;
-        let stop = CancellationToken::new();
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let cuttable = {
+            let cut = cut.clone();
+            incoming.map_ok(move |connection| Cuttable::new(connection, cut.clone()))
+        };
+        let calls = Calls::new(Arc::clone(&metrics.calls));
         let server = transport()
-            .add_routes(Calls::new(Arc::clone(&metrics.calls)).measure(routes))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.clone().cancelled_owned(),
-            );
+            .add_routes(calls.clone().measure(routes))
+            .serve_with_incoming_shutdown(cuttable, stop.clone().cancelled_owned());
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
         let metrics = metrics_listener.map(|(listener, address)| {
             tracing::info!("metrics are at http://{address}/metrics");
             tokio::spawn(telemetry::serve(listener, metrics.registry(), gate.readiness()))
         });
         let task = Some(tokio::spawn(server));
-        Ok(Self { address, metrics_address, gate, stop, task, metrics })
+        Ok(Self { address, metrics_address, gate, calls, stop, cut, task, metrics })
     }
 
     /// Waits until one of them has failed.
@@ -58,15 +68,33 @@ impl Server {
         }
     }
 
-    /// Takes no more calls, and finishes those under way as far as there is time.
+    /// Takes no more calls, and finishes those under way as far as there is time. Calls that
+    /// go on for ever have been told to end; those whose clients do not take that are cut.
     pub(super) async fn drain(&mut self, drain_max: Duration) {
         self.gate.close().await;
         self.stop.cancel();
         let Some(task) = &mut self.task else { return };
-        if tokio::time::timeout(drain_max, &mut *task).await.is_err() {
-            if !drain_max.is_zero() {
+        let all_but_endless = async {
+            self.calls.ended().await;
+            tokio::time::sleep(TAKE_END_MAX).await;
+            self.calls.ended().await;
+        };
+        let drained = async {
+            tokio::select! {
+                _ = &mut *task => true,
+                () = all_but_endless => false,
+            }
+        };
+        match tokio::time::timeout(drain_max, drained).await {
+            Ok(true) => return,
+            Ok(false) => tracing::info!("some clients do not take the end of their streams"),
+            Err(_) if drain_max.is_zero() => {}
+            Err(_) => {
                 tracing::warn!("calls were still under way when the time to drain them was over");
             }
+        }
+        self.cut.cancel();
+        if tokio::time::timeout(TAKE_END_MAX, &mut *task).await.is_err() {
             task.abort();
         }
     }

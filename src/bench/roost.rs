@@ -17,7 +17,7 @@ use crate::{
     domain::{Event, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
     fanout::{self, FanoutError, Progress, WorkerPool},
-    grpc::{Api, Gate, Limits},
+    grpc::{Api, Gate, Limits, StreamSlots},
     home_stream::{SETTLED_AFTER_DEFAULT, Watch},
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
@@ -141,6 +141,7 @@ impl<S: Store> Roost<S> {
         Api {
             watch: Arc::new(Watch::new(Arc::clone(&self.store), SETTLED_AFTER_DEFAULT)),
             door: gate.door(),
+            stream_slots: StreamSlots::new(usize::MAX, Default::default()),
             writes: self.writes(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
             store: Arc::clone(&self.store),

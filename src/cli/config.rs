@@ -73,6 +73,10 @@ pub struct ServeFlags {
     /// The longest text of a post, in characters (Unicode scalar values) [default: 140]
     #[arg(long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT")]
     post_text_limit: Option<String>,
+    /// Home timeline streams that this process has at once; one more is refused
+    /// [default: 50000]
+    #[arg(long, value_name = "COUNT", env = "ROOST_HOME_STREAM_LIMIT")]
+    home_stream_limit: Option<String>,
     /// Partitions of the event log; fixed once it is made [default: 4 on disk, 16 in
     /// Kafka, for a new one]
     #[arg(long, value_name = "COUNT", env = "ROOST_PARTITIONS")]
@@ -140,6 +144,7 @@ impl ServeFlags {
         let audits = text("audits_per_minute", self.audits_per_minute);
         let pull_above = text("pull_above", self.pull_above);
         let text_limit = text("post_text_limit", self.post_text_limit);
+        let stream_limit = text("home_stream_limit", self.home_stream_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
         let topic = text("kafka_topic", self.kafka_topic);
@@ -172,6 +177,7 @@ impl ServeFlags {
         let audits = number("audits_per_minute", audits, 0..=60_000, problems);
         let pull_above = number("pull_above", pull_above, 0..=u32::MAX, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
+        let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let roles = read_roles(roles.as_deref(), problems);
         let backend = match (brokers, redis) {
@@ -245,6 +251,8 @@ impl ServeFlags {
                 None => defaults.pull_rule,
             },
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
+            home_streams_max: stream_limit
+                .map_or(defaults.home_streams_max, |limit| limit as usize),
             ..defaults
         }
     }
@@ -383,10 +391,11 @@ mod tests {
     #[test]
     fn flags_come_before_the_file_and_the_file_before_the_defaults() {
         let flags = ServeFlags { listen: Some("127.0.0.1:7".to_owned()), ..ServeFlags::default() };
-        let file = "listen = '127.0.0.1:8'\nhome_timeline_cap = 100\n";
+        let file = "listen = '127.0.0.1:8'\nhome_timeline_cap = 100\nhome_stream_limit = 9\n";
         let settings = merged(flags, file).expect("good");
         assert_eq!(settings.listen.port(), 7);
         assert_eq!((settings.home_timeline_cap, settings.text_chars_max), (100, 140));
+        assert_eq!(settings.home_streams_max, 9);
         assert!(matches!(
             settings.backend,
             Backend::Embedded { data_dir, partitions: None } if data_dir == Path::new("./roost-data")

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tonic::{Code, codegen::http::HeaderMap, service::Routes};
 
 use crate::{
@@ -29,6 +30,13 @@ use crate::{
 };
 
 const STATUS: &str = "grpc-status";
+/// Calls that go on until somebody ends them.
+const ENDLESS: [&str; 4] = [
+    "/roost.v1.TimelineService/StreamHomeTimeline",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// Measures calls. Clones are handles of the same.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ pub struct Calls {
     /// asked for is counted together, since clients can make up any number of names.
     methods: Arc<HashSet<Arc<str>>>,
     other: Arc<str>,
+    /// Those under way that end by themselves.
+    ending: TaskTracker,
 }
 
 impl Calls {
@@ -51,7 +61,18 @@ impl Calls {
         let methods = services.flat_map(|(package, service, methods)| {
             methods.iter().map(move |it| format!("/{package}.{service}/{}", it.name()).into())
         });
-        Self { metrics, methods: Arc::new(methods.collect()), other: "other".into() }
+        Self {
+            metrics,
+            methods: Arc::new(methods.collect()),
+            other: "other".into(),
+            ending: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until no call is under way but those that go on for ever.
+    pub async fn ended(&self) {
+        self.ending.close();
+        self.ending.wait().await;
     }
 
     /// The same services, measured.
@@ -61,11 +82,14 @@ impl Calls {
 }
 
 async fn measure(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    let method = calls.methods.get(request.uri().path()).unwrap_or(&calls.other);
+    let path = request.uri().path();
+    let ending = (!ENDLESS.contains(&path)).then(|| calls.ending.token());
+    let method = calls.methods.get(path).unwrap_or(&calls.other);
     let mut call = UnderWay {
         method: Arc::clone(method),
         code: None,
         begun: Instant::now(),
+        _ending: ending,
         _held: Held::new(&calls.metrics.calls_in_progress, 1),
         metrics: Arc::clone(&calls.metrics),
     };
@@ -81,6 +105,7 @@ struct UnderWay {
     code: Option<Code>,
     begun: Instant,
     metrics: Arc<CallMetrics>,
+    _ending: Option<TaskTrackerToken>,
     _held: Held,
 }
 
@@ -156,6 +181,15 @@ fn name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_without_an_end_have_names_that_there_are() {
+        let calls = Calls::new(Arc::default());
+        let of_roost: Vec<&str> =
+            ENDLESS.into_iter().filter(|path| path.starts_with("/roost.")).collect();
+        assert!(!of_roost.is_empty());
+        assert!(of_roost.iter().all(|path| calls.methods.contains(*path)), "{of_roost:?}");
+    }
 
     #[test]
     fn the_methods_of_the_api_are_known_and_nothing_else() {

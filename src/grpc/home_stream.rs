@@ -13,6 +13,7 @@ use tonic::Status;
 use super::{
     Api,
     page::{self, List},
+    stream_slots::StreamSlot,
     unavailable,
 };
 use crate::{
@@ -63,8 +64,9 @@ pub(super) fn messages<L: EventLog, S: Store>(
     home: HomeStream<S>,
     user: UserId,
     ids_only: bool,
+    slot: StreamSlot,
 ) -> impl Stream<Item = Result<v1::StreamHomeTimelineResponse, Status>> + Send {
-    let streaming = Streaming { api, home, user, ids_only, last: None };
+    let streaming = Streaming { api, home, user, ids_only, last: None, _slot: slot };
     stream::unfold(Some(streaming), |streaming| async {
         let mut streaming = streaming?;
         match streaming.next().await {
@@ -81,6 +83,7 @@ struct Streaming<L, S: Store> {
     ids_only: bool,
     /// When the last message went out.
     last: Option<Instant>,
+    _slot: StreamSlot,
 }
 
 impl<L: EventLog, S: Store> Streaming<L, S> {

@@ -78,10 +78,11 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let filter = parse_filter(&origins, followed_replies_only, all_reposts)?;
         let position =
             home_stream::position(&self.writes, user, &resume_token, PostId(resume_after_id))?;
+        let slot = self.stream_slots.take()?;
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
         let together_max = STREAMED_TOGETHER_MAX.min(self.posts_max());
         let home = HomeStream::open(homes, watch, user, filter, position, together_max).await?;
-        let messages = home_stream::messages(self.clone(), home, user, ids_only);
+        let messages = home_stream::messages(self.clone(), home, user, ids_only, slot);
         Ok(Response::new(Box::pin(messages)))
     }
 

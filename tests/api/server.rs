@@ -90,7 +90,8 @@ impl Roost {
         Self::start_with(|settings| settings.pull_rule.above = Some(followers)).await
     }
 
-    async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
+    /// One whose settings are not the defaults.
+    pub async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
         let (place, backend) = empty_place().await;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = Settings { backend, ..Settings::new(PathBuf::new(), listen) };
@@ -246,6 +247,11 @@ impl Roost {
         let Self { app, channel, .. } = self;
         drop(channel);
         app.stop().await.expect("stopped");
+    }
+
+    /// The address of its API.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.app.address())
     }
 
     pub fn channel(&self) -> Channel {

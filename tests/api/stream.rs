@@ -1,13 +1,16 @@
 //! Home timelines as streams: what comes, once, also over many of them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use roost::proto::v1::{
     BatchPublishPostsRequest, MuteRequest, Origin, PublishPostRequest, StreamHomeTimelineRequest,
-    StreamHomeTimelineResponse,
+    StreamHomeTimelineResponse, timeline_service_client::TimelineServiceClient,
 };
 use tokio::time::timeout;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 use crate::server::{Roost, assert_bad_field, post};
 
@@ -186,6 +189,58 @@ async fn a_stream_ends_when_the_server_stops() {
     roost.stop().await;
     let status = ended.await.expect("ended");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_does_not_hold_up_a_stop() {
+    let drain_max = 2 * DEADLINE;
+    let roost = Roost::start_with(|settings| settings.drain_max = drain_max).await;
+    roost.follow(1, 7).await;
+    let narrow = Endpoint::from_shared(roost.url()).expect("an address");
+    let narrow = narrow.initial_stream_window_size(1 << 10).connect().await.expect("connected");
+    let mut stalled = TimelineServiceClient::new(narrow);
+    let stalled = stalled.stream_home_timeline(of(1)).await.expect("a stream").into_inner();
+    let mut stream = Stream::open(&roost, of(1)).await;
+    stream.message().await;
+    // One that is made and not taken, and one that is not made.
+    for _ in 0..2 {
+        let requests = vec![post(7, &"x".repeat(140)); 100];
+        let batch = roost.posts().batch_publish_posts(BatchPublishPostsRequest { requests }).await;
+        batch.expect("published");
+        let mut received = 0;
+        while received < 100 {
+            received += stream.message().await.post_ids.len();
+        }
+    }
+    drop(stream);
+    let begun = Instant::now();
+    // Another one has the same place: nothing of the first one is left.
+    let roost = roost.restart().await;
+    assert!(begun.elapsed() < DEADLINE, "after {:?}", begun.elapsed());
+    drop(stalled);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stream_too_many_is_refused_until_another_has_ended() {
+    let roost = Roost::start_with(|settings| settings.home_streams_max = 2).await;
+    let mut streams = [Stream::open(&roost, of(1)).await, Stream::open(&roost, of(2)).await];
+    for stream in &mut streams {
+        stream.message().await;
+    }
+    let refused = roost.timelines().stream_home_timeline(of(3)).await.expect_err("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("--home-stream-limit"), "{refused:?}");
+    // What is wrong with a request is said first, and takes no room.
+    assert_bad_field(roost.timelines().stream_home_timeline(of(0)).await, "user_id");
+    drop(streams);
+    let begun = Instant::now();
+    while let Err(refused) = roost.timelines().stream_home_timeline(of(3)).await {
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(begun.elapsed() < DEADLINE, "no room is given back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    roost.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

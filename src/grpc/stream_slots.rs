@@ -1,0 +1,44 @@
+//! How many streams of home timelines a process has room for.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use crate::telemetry::Held;
+
+/// Room for streams. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct StreamSlots {
+    free: Arc<Semaphore>,
+    max: usize,
+    open: Gauge,
+}
+
+/// What a stream holds for as long as it is open.
+pub(super) struct StreamSlot {
+    _permit: OwnedSemaphorePermit,
+    _open: Held,
+}
+
+impl StreamSlots {
+    /// Room for so many; `open` says how many there are.
+    pub fn new(max: usize, open: Gauge) -> Self {
+        Self { free: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), max, open }
+    }
+
+    /// Takes room for one, if there is some.
+    pub(super) fn take(&self) -> Result<StreamSlot, Status> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| self.full())?;
+        Ok(StreamSlot { _permit: permit, _open: Held::new(&self.open, 1) })
+    }
+
+    fn full(&self) -> Status {
+        Status::resource_exhausted(format!(
+            "this process has as many home timeline streams as it may, {}: open it on another \
+             process with an API, or later; its operator sets --home-stream-limit",
+            self.max
+        ))
+    }
+}
