@@ -22,8 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
+pub(crate) use self::{cuttable::Cuttable, engine::WorkerThreads, server::transport};
 use self::{engine::Engine, server::Server};
-pub(crate) use self::{engine::WorkerThreads, server::transport};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},

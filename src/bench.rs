@@ -10,6 +10,7 @@
 //!                ├─► sustain   posts at a rate ─► writes ─► log ─► workers ─► store: seen?
 //!                ├─► celebrity, sleepers, scale
 //!                ├─► read, mixed: callers ─► gRPC ─► store, beside a bare service
+//!                ├─► streams   posts ─► streams over gRPC ─► readers, who check what comes
 //!                ├─► publish   streams ─► gRPC ─► Kafka, beside a bare producer
 //!                ▼
 //!          report: JSON, page (html, plot)
@@ -45,6 +46,7 @@ mod scale;
 mod scenarios;
 mod serving;
 mod sleepers;
+mod streams;
 mod sustain;
 mod town;
 

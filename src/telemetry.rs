@@ -27,6 +27,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub(crate) use self::process::resident_bytes;
 pub use self::{histogram::Histogram, http::serve, readiness::Readiness};
 
 /// From a tenth of a millisecond to ten seconds.

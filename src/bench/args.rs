@@ -75,7 +75,7 @@ pub struct BenchArgs {
     /// Partitions of each event log [default: 4 embedded, 16 in Kafka]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub partitions: Option<u32>,
-    /// sustain, celebrity: for how many seconds a rate is held [default: 20]
+    /// sustain, celebrity, streams: for how many seconds a rate is held [default: 20]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub window: Option<Duration>,
     /// sustain: how many seconds 99 of 100 posts may take until all readers see them
@@ -97,6 +97,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',',
           value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
     pub scale_users: Vec<u32>,
+    /// streams: how many readers follow their timelines [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    pub streams: Option<u32>,
     /// Measure everything small, on the embedded log unless another is given: to see that
     /// it works
     #[arg(long, conflicts_with_all = ["users", "graph", "trace", "posts"])]
@@ -216,6 +219,7 @@ impl From<BenchArgs> for Settings {
             celebrity_followers: args.celebrity_followers.unwrap_or(size.celebrity_followers),
             awake_percent: args.awake,
             scale_users,
+            streams: args.streams.unwrap_or(size.streams),
             turn: size.turn,
             turn_posts: size.turn_posts,
         }
@@ -231,6 +235,7 @@ struct Size {
     rates_max: usize,
     celebrity_followers: u32,
     scale_users: [u32; 2],
+    streams: u32,
     turn: Duration,
     turn_posts: usize,
 }
@@ -244,6 +249,7 @@ const FULL: Size = Size {
     rates_max: 12,
     celebrity_followers: 1_000_000,
     scale_users: [100_000, 1_000_000],
+    streams: 10_000,
     turn: Duration::from_secs(1),
     turn_posts: 400_000,
 };
@@ -257,6 +263,7 @@ const SMOKE: Size = Size {
     rates_max: 2,
     celebrity_followers: 1_000,
     scale_users: [1_000, 2_000],
+    streams: 50,
     turn: Duration::from_millis(10),
     turn_posts: 1_000,
 };

@@ -76,6 +76,19 @@ pub enum BenchError {
     /// The bare producer failed.
     #[error("the bare producer failed: {0}; see the log of Kafka")]
     Producer(rdkafka::error::KafkaError),
+    /// Not all streams could be opened.
+    #[error(
+        "only {connected} of {streams} streams were open after {seconds} s; ask for fewer with \
+         --streams"
+    )]
+    NotConnected {
+        /// Open ones.
+        connected: u64,
+        /// Those that were asked for.
+        streams: u32,
+        /// How long it was waited.
+        seconds: u64,
+    },
     /// A post was refused.
     #[error("a post was refused: {0}")]
     Refused(String),

@@ -84,7 +84,7 @@ impl Seen {
         self.lock().extend(posts.iter().map(|post| (*post, now)));
     }
 
-    fn take(&self) -> Vec<(PostId, Instant)> {
+    pub(super) fn take(&self) -> Vec<(PostId, Instant)> {
         std::mem::take(&mut self.lock())
     }
 
@@ -169,24 +169,24 @@ fn steady_rate(samples: &[Sample], window: Duration) -> Option<f64> {
 
 /// A post that is to be published.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Due {
+pub(super) struct Due {
     /// After the window's beginning.
-    at: Duration,
-    stream: usize,
+    pub(super) at: Duration,
+    pub(super) stream: usize,
     /// Which of the stream's posts.
-    place: usize,
+    pub(super) place: usize,
     is_counted: bool,
 }
 
 impl Stream<'_> {
-    fn draft(&self, place: usize) -> crate::writes::Draft {
+    pub(super) fn draft(&self, place: usize) -> crate::writes::Draft {
         let posts = self.town.posts();
         self.town.draft(posts[place % posts.len()])
     }
 }
 
 /// Each stream's posts at even distances, in the order in which they are due.
-fn schedule(streams: &[Stream<'_>], window: Duration) -> Vec<Due> {
+pub(super) fn schedule(streams: &[Stream<'_>], window: Duration) -> Vec<Due> {
     let mut schedule = Vec::new();
     for (stream, Stream { posts_per_second, is_counted, .. }) in streams.iter().enumerate() {
         let count = (window.as_secs_f64() * posts_per_second).ceil() as usize;

@@ -78,6 +78,8 @@ pub enum Goal {
     AtLeast(f64),
     /// This or less.
     AtMost(f64),
+    /// Nothing at all, of what is counted.
+    Zero,
 }
 
 /// Lines over a pair of axes.
@@ -162,11 +164,11 @@ impl Goal {
     /// Whether a ratio is what it is to be. One of nothing, or by nothing, is not.
     pub fn is_met(self, value: f64) -> bool {
         let is_number = value.is_finite() && value > 0.0;
-        is_number
-            && match self {
-                Self::AtLeast(least) => value >= least,
-                Self::AtMost(most) => value <= most,
-            }
+        match self {
+            Self::AtLeast(least) => is_number && value >= least,
+            Self::AtMost(most) => is_number && value <= most,
+            Self::Zero => value == 0.0,
+        }
     }
 
     /// The same, where the figure is measured as the goal was set for.
@@ -180,6 +182,7 @@ impl fmt::Display for Goal {
         match self {
             Self::AtLeast(least) => write!(f, "at least {least}"),
             Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::Zero => write!(f, "none"),
         }
     }
 }
@@ -252,6 +255,7 @@ mod tests {
         assert!(text.contains("4.000 (at least 4)\n"), "{text}");
         assert!(text.contains("3.900 (NOT at least 4)\n"), "{text}");
         assert!(Goal::AtMost(2.0).is_met(2.0) && !Goal::AtMost(2.0).is_met(2.1));
+        assert!(Goal::Zero.is_met(0.0) && !Goal::Zero.is_met(1.0) && !Goal::Zero.is_met(f64::NAN));
         for nothing in [0.0, f64::NAN, f64::INFINITY] {
             assert!(!Goal::AtMost(2.0).is_met(nothing), "{nothing}");
             assert!(!Goal::AtLeast(2.0).is_met(nothing), "{nothing}");

@@ -84,20 +84,24 @@ pub(super) struct Moment {
 impl Roost<EmbeddedStore> {
     /// One with an embedded log and store, both empty, in `dir`.
     pub(super) fn embedded(dir: &TempDir, partitions: Option<u32>) -> Result<Self, BenchError> {
+        Self::embedded_watched(dir, partitions, |_| {})
+    }
+
+    /// The same, and tells of posts that have reached every reader.
+    pub(super) fn embedded_watched(
+        dir: &TempDir,
+        partitions: Option<u32>,
+        on_delivered: impl Fn(&[PostId]) + Send + Sync + 'static,
+    ) -> Result<Self, BenchError> {
         let settings = embedded_store::Settings::default();
-        let store = EmbeddedStore::open(&dir.path().join("store"), settings)?;
-        Self::start(Arc::new(BenchLog::embedded(partitions)?), Arc::new(store))
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("store"), settings)?);
+        Self::start_watched(Arc::new(BenchLog::embedded(partitions)?), store, on_delivered)
     }
 }
 
 impl<S: Store> Roost<S> {
-    /// Starts the workers, on as many threads of their own as `roost serve` has. The log
-    /// and the store must be empty.
-    pub(super) fn start(log: Arc<BenchLog>, store: Arc<S>) -> Result<Self, BenchError> {
-        Self::start_watched(log, store, |_| {})
-    }
-
-    /// The same, and tells of posts that have reached every reader.
+    /// Starts the workers, on as many threads of their own as `roost serve` has, and tells of
+    /// posts that have reached every reader. The log and the store must be empty.
     pub(super) fn start_watched(
         log: Arc<BenchLog>,
         store: Arc<S>,

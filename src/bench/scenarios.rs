@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground, mixed, naive,
-    publish, read, scale, sleepers, sustain,
+    publish, read, scale, sleepers, streams, sustain,
 };
 use crate::{client::progress::Reporter, load};
 
@@ -36,6 +36,8 @@ pub enum Scenario {
     Read,
     /// Reads of home timelines and of authors, and posts, as DeathStarBench mixes them
     Mixed,
+    /// Very many readers who follow their home timelines over streams, leave, and go on
+    Streams,
     /// Posts by streams into Kafka, beside a bare producer
     Publish,
 }
@@ -57,6 +59,7 @@ impl Scenario {
             Self::Scale => scale::measure(ground).await,
             Self::Read => read::measure(ground).await,
             Self::Mixed => mixed::measure(ground).await,
+            Self::Streams => streams::measure(ground).await,
             Self::Publish => publish::measure(ground).await,
         }
     }
@@ -92,6 +95,8 @@ pub struct Settings {
     /// *read* and *mixed*: for how long those who are called in turns are called at a
     /// stretch.
     pub turn: Duration,
+    /// *streams*: how many readers follow, at least 10.
+    pub streams: u32,
     /// *publish*: posts that are published at a stretch.
     pub turn_posts: usize,
 }

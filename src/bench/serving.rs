@@ -68,6 +68,10 @@ impl Serving {
         Ok(Self { address, stop, task: tokio::spawn(server) })
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Connections to it, those of Roost's own clients.
     pub(super) async fn connect(&self) -> Result<Vec<Channel>, BenchError> {
         let target = Target::new(format!("http://{}", self.address));

@@ -73,7 +73,8 @@ impl Target {
         Ok(self.endpoint()?.connect_lazy())
     }
 
-    fn endpoint(&self) -> Result<Endpoint, ClientError> {
+    /// How it is connected to.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, ClientError> {
         let bad = |reason: String| ClientError::BadTarget { target: self.url.clone(), reason };
         let endpoint =
             Endpoint::from_shared(self.url.clone()).map_err(|error| bad(root_cause(&error)))?;

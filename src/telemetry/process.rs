@@ -16,6 +16,13 @@ pub(super) fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(Process { started_at }));
 }
 
+/// Memory that the process has in RAM.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kb| kb * 1_024)
+}
+
 #[derive(Debug)]
 struct Process {
     /// Seconds since 1970.
@@ -24,16 +31,12 @@ struct Process {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let resident_kb = fs::read_to_string("/proc/self/status").ok().and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-        });
         let open_files = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
         let gauges = [
             (
                 "process_resident_memory_bytes",
                 "Bytes of memory that the process has in RAM.",
-                resident_kb.map(|kb| (kb * 1_024) as f64),
+                resident_bytes().map(|bytes| bytes as f64),
             ),
             (
                 "process_open_fds",
