@@ -13,7 +13,7 @@
 mod position;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use tokio::{sync::watch::Receiver, time::timeout};
 
@@ -28,8 +28,10 @@ use crate::{
 };
 
 /// A timeline is read so often though nothing seems to have changed: whom its reader hides
-/// may have.
+/// may have. Now sooner, now later, so that those who have connected together do not read
+/// together for ever.
 const READ_EVERY: Duration = Duration::from_secs(10);
+const READ_EVERY_FACTORS: Range<f64> = 0.5..1.5;
 /// How soon an account is looked for again that no event has named.
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 /// Posts that are read of a timeline, at the most, to find those that are new.
@@ -102,7 +104,10 @@ impl<S: Homes + Lookups> HomeStream<S> {
         }
         match &mut self.changed {
             // The sender lives as long as the watch.
-            Some(changed) => drop(timeout(READ_EVERY, changed.changed()).await),
+            Some(changed) => {
+                let factor = rand::random_range(READ_EVERY_FACTORS);
+                drop(timeout(READ_EVERY.mul_f64(factor), changed.changed()).await);
+            }
             None => {
                 tokio::time::sleep(NAMED_AFTER).await;
                 self.changed = self.watch.subscribe(self.user).await?;
@@ -138,6 +143,8 @@ impl<S: Homes + Lookups> HomeStream<S> {
     /// What is newer than what is settled, newest first; and down to where, if not all of it.
     async fn read(&self) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
         let settled = self.position.settled();
-        self.homes.newer_than(self.user, &self.filter, settled, None, READ_MAX).await
+        // What was sent is there still.
+        let sent = self.position.sent_count();
+        self.homes.newer_than(self.user, &self.filter, settled, None, sent, READ_MAX).await
     }
 }

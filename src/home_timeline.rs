@@ -49,7 +49,8 @@ const LOOKED_AT_MAX: usize = 2_000;
 /// Reads in which posts that are newer than another are looked for, each of which looks at
 /// [`LOOKED_AT_MAX`] posts or a few more.
 const NEWER_READS_MAX: usize = 5;
-/// Posts that are read first, where only those are wanted that are newer than another.
+/// Posts that are read first beyond those that are expected, where only those are wanted that
+/// are newer than another.
 const NEWER_FIRST: usize = 20;
 /// Posts that are looked at together, once the first page was not enough.
 const LOOKED_AT_MIN: usize = 100;
@@ -148,17 +149,19 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     /// `count_max` of them at the most.
     ///
     /// Where there are more, or so many that are not shown that the search is given up, it
-    /// comes with the id down to which all of them are there.
+    /// comes with the id down to which all of them are there. As many as are expected are read
+    /// at once.
     pub async fn newer_than(
         &self,
         user: UserId,
         filter: &Filter,
         after: PostId,
         mut before: Option<PostId>,
+        expected: usize,
         count_max: usize,
     ) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
         // One more tells whether there are more.
-        let (mut ids, mut count) = (Vec::new(), NEWER_FIRST.min(count_max + 1));
+        let (mut ids, mut count) = (Vec::new(), (expected + NEWER_FIRST).min(count_max + 1));
         for _ in 0..NEWER_READS_MAX {
             let page = self.read(user, filter, before, count).await?;
             let end = page.ids.iter().position(|id| *id <= after);

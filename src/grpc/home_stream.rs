@@ -25,7 +25,9 @@ use crate::{
     writes::{FieldError, Writes},
 };
 
-/// After so long without a post an empty message says that the stream is still there.
+/// After so long without a post an empty message says that the stream is still there: the
+/// next time that the timeline is read, or at the latest.
+const QUIET_MIN: Duration = Duration::from_secs(20);
 const QUIET_MAX: Duration = Duration::from_secs(30);
 
 /// Where a stream goes on, as a request says; `None`: from now on.
@@ -105,7 +107,7 @@ impl<L: EventLog, S: Store> Streaming<L, S> {
             }
             let batch = self.home.take_new().await?;
             // The first one says at once where to go on.
-            let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET_MAX);
+            let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET_MIN);
             if batch != Batch::default() || is_due {
                 self.last = Some(Instant::now());
                 return self.message(batch).await;

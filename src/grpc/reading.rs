@@ -41,7 +41,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
         check_user("user_id", user)?;
         let after = self.read_marker(user).await?;
         let everything = Filter::default();
-        let (new, cut) = self.homes.newer_than(user, &everything, after, None, NEW_MAX).await?;
+        let (new, cut) = self.homes.newer_than(user, &everything, after, None, 0, NEW_MAX).await?;
         let mut own = self.store.author_page(user, None, NEW_MAX).await?;
         own.retain(|id| *id > after);
         let is_others =
@@ -83,7 +83,8 @@ impl<L: EventLog, S: Store> Api<L, S> {
         // What has come since the first page is none of it.
         let before = go_on.map(|go_on| PostId(go_on.until.0.saturating_add(1)));
         let everything = Filter::default();
-        let (new, cut) = self.homes.newer_than(user, &everything, after, before, NEW_MAX).await?;
+        let (new, cut) =
+            self.homes.newer_than(user, &everything, after, before, 0, NEW_MAX).await?;
         let until = go_on.map_or_else(|| new.first().copied(), |go_on| Some(go_on.until));
         let posts = self.store.posts(&new).await?;
         let mut places = catch_up(user, posts.iter().flatten().map(|post| &**post), per_author_max);

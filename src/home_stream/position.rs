@@ -30,6 +30,11 @@ impl Position {
         self.settled
     }
 
+    /// How many above what is settled were sent.
+    pub(super) fn sent_count(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Those of `ids` that were not sent, ascending.
     pub(super) fn unsent(&self, ids: &[PostId]) -> Vec<PostId> {
         let is_unsent = |id: &&PostId| **id > self.settled && !self.sent.contains(id);

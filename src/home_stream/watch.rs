@@ -9,26 +9,35 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch::{Receiver, Sender};
+use futures::{StreamExt, future, stream};
+use tokio::{
+    sync::watch::{Receiver, Sender},
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{PostId, UserId},
     event_log::{EventLog, LogError},
     fanout::Progress,
-    store::{HomeEnd, Homes, Lookups, StoreError},
+    store::{Accounts, HomeEnd, Homes, Lookups, StoreError},
 };
 
 /// How often the ends of timelines are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Timelines that are looked at together.
 const LOOKED_AT_MAX: usize = 1_000;
+/// Readers of whom it is asked at once whether they follow somebody.
+const ASKED_AT_ONCE: usize = 256;
 /// After so long a post has come into the log, or never will: longer than a publish may wait
 /// for room, for the posts that it refers to, for what its request made before and for Kafka,
 /// 45 s together, and than the clocks of two servers should differ.
 pub const SETTLED_AFTER_DEFAULT: Duration = Duration::from_secs(75);
 /// How often it is found out what is settled.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The newest post of each author.
+type Newest<S> = HashMap<<S as Accounts>::Account, Vec<PostId>>;
 
 /// Watches the timelines that are followed in this process.
 pub struct Watch<S: Homes> {
@@ -74,12 +83,14 @@ impl<S: Homes + Lookups> Watch<S> {
         stop: CancellationToken,
     ) {
         let look = async {
-            let mut pulled = Vec::new();
+            let mut pulled = HashMap::new();
+            let mut looks = interval(LOOK_EVERY);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
+                looks.tick().await;
                 // What fails here fails in the streams too, which tell of it.
                 let _ = self.look().await;
                 let _ = self.look_at_pulled(&mut pulled).await;
-                tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let settle = async {
@@ -124,18 +135,40 @@ impl<S: Homes + Lookups> Watch<S> {
         failed
     }
 
-    /// Tells everybody when an author has posted who is pulled, and so changes no end.
-    async fn look_at_pulled(&self, last: &mut Vec<Vec<PostId>>) -> Result<(), StoreError> {
+    /// Tells those who read an author who is pulled, and so changes no end, that it has posted.
+    async fn look_at_pulled(&self, last: &mut Newest<S>) -> Result<(), StoreError> {
         let authors = self.store.pulled();
         if authors.is_empty() || self.lock().is_empty() {
             return Ok(());
         }
         let newest = self.store.older_of(&authors, PostId(u64::MAX), 1).await?;
-        if newest != *last {
-            *last = newest;
-            self.lock().values().for_each(|watched| watched.changed.send_replace(()));
+        let newest: Newest<S> = authors.iter().copied().zip(newest).collect();
+        let has_posted = |author: &S::Account| last.get(author) != newest.get(author);
+        let posted: Vec<S::Account> = authors.iter().copied().filter(has_posted).collect();
+        *last = newest;
+        if posted.is_empty() {
+            return Ok(());
         }
+        let watched: Vec<S::Account> = self.lock().keys().copied().collect();
+        stream::iter(watched)
+            .map(|reader| self.reads_any(reader, &posted))
+            .buffer_unordered(ASKED_AT_ONCE)
+            .filter_map(future::ready)
+            .for_each(|reader| {
+                if let Some(watched) = self.lock().get(&reader) {
+                    watched.changed.send_replace(());
+                }
+                future::ready(())
+            })
+            .await;
         Ok(())
+    }
+
+    /// The reader, if it reads any of these, or that cannot be found out.
+    async fn reads_any(&self, reader: S::Account, authors: &[S::Account]) -> Option<S::Account> {
+        let followed = self.store.followed_among(reader, authors).await;
+        let reads = authors.contains(&reader) || followed.map_or(true, |some| !some.is_empty());
+        reads.then_some(reader)
     }
 
     /// Waits until all that is in the log now is delivered: then what was made long enough
@@ -158,5 +191,59 @@ impl<S: Homes + Lookups> Watch<S> {
     /// The map is whole even after a panic: it is changed by single calls only.
     fn lock(&self) -> MutexGuard<'_, HashMap<S::Account, Watched>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Event, Post},
+        store::{
+            Ledger,
+            embedded::{EmbeddedStore, Settings},
+        },
+    };
+
+    #[tokio::test]
+    async fn a_post_that_is_pulled_is_told_to_those_who_read_its_author() {
+        const AUTHOR: UserId = UserId(7);
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(dir.path(), Settings::default()).unwrap());
+        let follow = |followee, follower| Event::Followed { followee, followers: vec![follower] };
+        let post = |id, author| Event::PostPublished {
+            post: Post::plain(PostId(id), author),
+            request_id: None,
+        };
+        let events = vec![
+            follow(AUTHOR, UserId(1)),
+            follow(UserId(8), UserId(2)),
+            Event::PullChanged { author: AUTHOR, pulled: true },
+            post(1, AUTHOR),
+        ];
+        store.apply(0, 0, events.into()).await.unwrap();
+        let watch = Watch::new(Arc::clone(&store), Duration::ZERO);
+        let mut streams = Vec::new();
+        for user in [UserId(1), AUTHOR, UserId(2)] {
+            streams.push(watch.subscribe(user).await.unwrap().expect("it is known"));
+        }
+        let mut last = HashMap::new();
+        let mut told = async || {
+            watch.look_at_pulled(&mut last).await.unwrap();
+            streams
+                .iter_mut()
+                .map(|changed| {
+                    let has_changed = changed.has_changed().unwrap();
+                    changed.mark_unchanged();
+                    has_changed
+                })
+                .collect::<Vec<bool>>()
+        };
+        assert_eq!(told().await, [true, true, false]);
+        assert_eq!(told().await, [false, false, false]);
+        store.apply(0, 4, vec![post(2, UserId(8))].into()).await.unwrap();
+        assert_eq!(told().await, [false, false, false]);
+        store.apply(0, 5, vec![post(3, AUTHOR)].into()).await.unwrap();
+        assert_eq!(told().await, [true, true, false]);
     }
 }
