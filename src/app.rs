@@ -59,6 +59,9 @@ pub struct Settings {
     /// After so long a post that was made is in the log, or never will be. Less, and a stream
     /// may miss one that took longer.
     pub settled_after: Duration,
+    /// A home timeline that nobody has read for so long leaves memory, and is made anew at the
+    /// next read.
+    pub idle_max: Duration,
     /// How often a live timeline is audited, where there are workers; never, if `None`.
     pub audit_every: Option<Duration>,
     /// How long a stop waits for calls under way.
@@ -115,6 +118,7 @@ impl Settings {
             home_streams_max: HOME_STREAMS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
             settled_after: SETTLED_AFTER_DEFAULT,
+            idle_max: store::IDLE_MAX_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),
             drain_max: Duration::from_secs(10),
         }

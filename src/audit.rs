@@ -184,8 +184,9 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         let Some(should) = self.homes.pulled(reader).await? else { return Ok(None) };
         let floor = floor.max(should.floor.unwrap_or(PostId(0)));
         let mut should: BTreeSet<PostId> = should.ids.into_iter().collect();
-        // Posts of authors who are pulled may be there, and need not.
-        for posts in self.store.newest_of(&self.store.pulled()).await? {
+        // Posts of authors who are pulled may be there, and need not, if the reader reads them.
+        let pulled = self.homes.read_among(reader, &self.store.pulled()).await?;
+        for posts in self.store.newest_of(&pulled).await? {
             for id in posts.ids {
                 is.remove(&id);
                 should.remove(&id);

@@ -246,6 +246,17 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     }
 }
 
+impl<S: Homes + Lookups> HomeTimelines<S> {
+    /// Those of some authors whose posts a reader reads: whom it follows, and itself.
+    pub(crate) async fn read_among(
+        &self,
+        reader: S::Account,
+        authors: &[S::Account],
+    ) -> Result<Vec<S::Account>, StoreError> {
+        self.inner.read_among(reader, authors).await
+    }
+}
+
 impl<S: Homes + Lookups> Inner<S> {
     /// Those of some authors whose posts a reader reads.
     async fn read_among(

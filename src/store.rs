@@ -27,7 +27,7 @@ mod pushes;
 pub mod redis;
 mod referrers;
 
-use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
+use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc, time::Duration};
 
 pub use self::{
     cursor::{Cursor, Work},
@@ -42,6 +42,9 @@ use crate::domain::{Event, Post, PostId, UserId};
 
 /// CAP unless something else is set: how many posts a home timeline shows.
 pub const HOME_TIMELINE_CAP_DEFAULT: usize = 800;
+
+/// After so long a home timeline that nobody reads leaves memory, unless something else is set.
+pub const IDLE_MAX_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Authors who are pulled, at the most: every read looks for those whom its reader follows.
 pub const PULLED_MAX: usize = 256;

@@ -100,6 +100,11 @@ impl Engine {
                 let memory = Memory::perfect();
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 parts._data_dir = Some(lock);
+                let sleeping = EmbeddedStore::clone(&parts.store).let_idle_sleep(settings.idle_max);
+                let stop_sleeping = parts.stop.clone();
+                parts.beside.push(tokio::spawn(async move {
+                    stop_sleeping.run_until_cancelled_owned(sleeping).await;
+                }));
                 Ok(Self::Embedded(parts.caught_up(settings, gate, stop).await?))
             }
             Backend::Shared { kafka, redis } => {
@@ -438,6 +443,7 @@ fn store_settings(
     let mut store = redis_store::Settings::new(redis, topic, log.partitions());
     store.group.clone_from(&kafka.group);
     store.home_timeline_cap = settings.home_timeline_cap;
+    store.idle_max = settings.idle_max;
     store.metrics = Arc::clone(&metrics.redis);
     store
 }

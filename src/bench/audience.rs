@@ -12,7 +12,7 @@ use crate::{
 /// So many have a live timeline; the others sleep.
 const READERS_MAX: usize = 10_000;
 /// Those whom all of them follow, and who fill the timelines.
-const FILLERS: usize = 16;
+pub(super) const FILLERS: usize = 16;
 /// A tenth more than the cap: as many as a timeline has when it was trimmed.
 const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 /// The exponent of Zipf's law, as YCSB has it.
@@ -63,6 +63,12 @@ impl Audience {
         roost.append(town.follows()).await?;
         roost.settle().await?;
         roost.wake(&readers).await
+    }
+
+    /// Those whom all of them follow, once they are seated.
+    pub(super) fn fillers(&self) -> impl Iterator<Item = UserId> {
+        let last = self.readers.iter().max().map_or(0, |last| last.0);
+        (last + 1..).take(FILLERS).map(UserId)
     }
 
     /// Who reads next.

@@ -1,5 +1,5 @@
 //! *celebrity*: how long a small author's posts take, alone and while an author with
-//! very many followers posts once a second.
+//! more and more followers posts once a second, until that one is pulled by reads.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use super::{
 const SMALL_AUTHORS: usize = 200;
 const SMALL_FOLLOWERS: u32 = 100;
 const SMALL_POSTS_PER_SECOND: f64 = 200.0;
+/// Authors with a part of the celebrity's followers: one in so many.
+const PARTS: [u32; 3] = [100, 10, 3];
 const CELEBRITY_POSTS_PER_SECOND: f64 = 1.0;
 /// The goal is for an author with so many.
 const GOAL_FOLLOWERS: u32 = 1_000_000;
@@ -30,23 +32,30 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     // As many posts as come before an author's turn is again.
     let small = Town::drawn(1, users, small, SMALL_AUTHORS);
     let first_id = first_id + SMALL_AUTHORS as u64;
-    let celebrity = Town::drawn(2, users, Drawn { authors: 1, first_id, followers: users }, 1);
+    let of = |place: u64, followers| {
+        let drawn = Drawn { authors: 1, first_id: first_id + place, followers };
+        Town::drawn(2 + place, users, drawn, 1)
+    };
+    let celebrity = of(0, users);
+    let lesser: Vec<(u32, Town)> =
+        (1..).zip(PARTS).map(|(place, part)| (users / part, of(place, users / part))).collect();
 
     ground.say("waking the readers of small authors");
     let (mut roost, seen) = ground.watched_roost().await?;
     roost.prepare(&small).await?;
     roost.append(celebrity.follows()).await?;
+    for (_, town) in &lesser {
+        roost.append(town.follows()).await?;
+    }
     roost.settle().await?;
     let readers = celebrity.readers();
     roost.wake(&share_of(&readers, awake_percent)).await?;
     let writes = roost.writes();
     let small_posts =
         Stream { town: &small, posts_per_second: SMALL_POSTS_PER_SECOND, is_counted: true };
-    let celebrity_posts = Stream {
-        town: &celebrity,
-        posts_per_second: CELEBRITY_POSTS_PER_SECOND,
-        is_counted: false,
-    };
+    let posts_of =
+        |town| Stream { town, posts_per_second: CELEBRITY_POSTS_PER_SECOND, is_counted: false };
+    let celebrity_posts = posts_of(&celebrity);
 
     // What is done for the first time is done before anything is measured.
     let warm_up = [small_posts, celebrity_posts];
@@ -60,57 +69,91 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     roost.settle().await?;
     ground.say("waking the celebrity's followers");
     roost.wake(&readers).await?;
+    let mut besides = vec![Beside::pushed(users, awake_percent, few)];
+    for (followers, town) in &lesser {
+        ground.say(&format!("small authors beside one with {followers} followers"));
+        let beside = [small_posts, posts_of(town)];
+        let held = hold(ground, &roost, &writes, &seen, &beside, window, patience).await?;
+        roost.settle().await?;
+        besides.push(Beside::pushed(*followers, 100, held));
+    }
     ground.say("small authors beside a celebrity, all of whose followers are awake");
     let all = hold(ground, &roost, &writes, &seen, &beside, window, patience).await?;
+    besides.push(Beside::pushed(users, 100, all));
+    roost.settle().await?;
+    ground.say("small authors beside a celebrity who is pulled");
+    writes.pull(celebrity.author(celebrity.posts()[0]), true).await?;
+    let pulled = hold(ground, &roost, &writes, &seen, &beside, window, patience).await?;
+    besides.push(Beside { name: format!("{users} followers, pulled"), due: 0.0, held: pulled });
     roost.settle().await?;
     drop(writes);
     roost.stop().await?;
-
-    let named = [
-        ("alone".to_owned(), alone),
-        (format!("celebrity, {awake_percent} % awake"), few),
-        ("celebrity, all awake".to_owned(), all),
-    ];
-    Ok(vec![section(ground, users, &named)])
+    Ok(vec![section(ground, users, &alone, &besides)])
 }
 
-fn section(ground: &Ground<'_>, users: u32, named: &[(String, Held); 3]) -> Section {
-    let rows = named.iter().map(|(name, held)| {
-        held.latencies.figures(Row::new(name.clone()).with(RATE, held.rate, "/s"))
-    });
+/// What small authors' posts came to beside another's.
+struct Beside {
+    name: String,
+    /// Deliveries that the other asked for, a second.
+    due: f64,
+    held: Held,
+}
+
+impl Beside {
+    fn pushed(followers: u32, awake_percent: u8, held: Held) -> Self {
+        Self {
+            name: format!("{followers} followers, {awake_percent} % awake"),
+            due: CELEBRITY_POSTS_PER_SECOND * f64::from(followers) * f64::from(awake_percent)
+                / 100.0,
+            held,
+        }
+    }
+}
+
+fn section(ground: &Ground<'_>, users: u32, alone: &Held, besides: &[Beside]) -> Section {
+    let window = ground.settings.window.as_secs_f64();
+    let row = |name: &str, held: &Held| {
+        let row = Row::new(name).with(RATE, held.rate, "/s").with(
+            "Redis CPU a second",
+            held.redis_cpu.as_secs_f64() / window,
+            "s",
+        );
+        held.latencies.figures(row)
+    };
+    let mut rows = vec![row("alone", alone)];
+    rows.extend(besides.iter().map(|beside| row(&beside.name, &beside.held)));
     let p99 = |held: &Held| held.latencies.quantile(0.99).as_secs_f64();
-    let [(_, alone), beside @ ..] = named;
     let small = SMALL_POSTS_PER_SECOND * f64::from(SMALL_FOLLOWERS + 1);
-    let awake = [ground.settings.awake_percent, 100].map(|percent| f64::from(percent) / 100.0);
-    let ratios = beside.iter().zip(awake).flat_map(|((name, held), awake)| {
-        let due = small + CELEBRITY_POSTS_PER_SECOND * f64::from(users) * awake;
+    let ratios = besides.iter().flat_map(|Beside { name, due, held }| {
         [
             Ratio {
-                name: format!("p99 of small authors, {name} ÷ alone"),
+                name: format!("p99 of small authors, beside {name} ÷ alone"),
                 value: p99(held) / p99(alone),
                 goal: Goal::AtMost(2.0).only_if(users >= GOAL_FOLLOWERS),
             },
-            // Whether the celebrity keeps up, or small authors have what it lacks.
+            // Whether the other keeps up, or small authors have what it lacks.
             Ratio {
-                name: format!("deliveries ÷ those that were due, {name}"),
-                value: held.rate / due,
+                name: format!("deliveries ÷ those that were due, beside {name}"),
+                value: held.rate / (small + due),
                 goal: None,
             },
         ]
     });
-    let curves = named.iter().map(|(name, held)| Series::new(name.clone(), held.latencies.curve()));
+    let curves = besides.iter().map(|beside| (beside.name.as_str(), &beside.held));
+    let curves = [("alone", alone)].into_iter().chain(curves);
+    let curves = curves.map(|(name, held)| Series::new(name, held.latencies.curve()));
     Section {
         name: "celebrity".to_owned(),
         about: format!(
             "{SMALL_AUTHORS} authors with {SMALL_FOLLOWERS} followers each, all of them awake, \
              post {SMALL_POSTS_PER_SECOND:.0} times a second together, for {} s, into {} and \
-             Redis; alone, and while an author with {users} followers posts once a second. The \
-             latencies are those of the small authors' posts, from the moment one is due to the \
+             Redis; alone, and while an author with more and more followers posts once a second, \
+             who is pulled in the end. The latencies are those of the small authors' posts, from the moment one is due to the \
              moment it has reached all its readers.",
             ground.settings.window.as_secs_f64(),
             ground.logs.name(),
         ),
-        rows: rows.collect(),
+        rows,
         ratios: ratios.collect(),
         plots: vec![latency_plot(curves.collect())],
     }

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use super::{
     BenchError, Goal, Ratio, Section,
-    audience::Audience,
+    audience::{Audience, FILLERS},
     closed_loop::{self, Answered, Calls, Turn},
     ground::Ground,
     redis::BenchRedis,
@@ -37,6 +37,8 @@ const CALLERS: usize = 64;
 const ROUNDS: usize = 7;
 /// Posts that are fanned out at once while reads are measured beside them.
 const FANOUT_POSTS: usize = 1_000;
+/// So many of those whom everybody follows are pulled.
+const PULLED: [usize; 3] = [1, 4, FILLERS];
 /// Pages that are looked at to find one of the usual size.
 const SAMPLE_PAGES: usize = 100;
 
@@ -106,6 +108,7 @@ async fn of_store<S: Store>(
         ),
         ..Section::default()
     };
+    let mut ratio_of_none = None;
     for beside_fanout in [false, true] {
         for page in PAGES {
             let pair = Pair::of(page, &audience, &channels).await?;
@@ -120,13 +123,38 @@ async fn of_store<S: Store>(
             };
             let cpu = usage(redis).await?.saturating_sub(before);
             pair.stop().await?;
-            measured.add_to(&mut section, page, beside_fanout, redis.map(|_| cpu));
+            let name = match beside_fanout {
+                true => format!("{}, beside a fan-out", page.name()),
+                false => page.name(),
+            };
+            let is_goal = page.ids_only && !beside_fanout;
+            let cpu = redis.filter(|_| !beside_fanout).map(|_| cpu);
+            let ratio = measured.add_to(&mut section, &name, is_goal, cpu);
+            ratio_of_none.get_or_insert(ratio);
             if beside_fanout {
                 roost.settle().await?;
             }
         }
     }
-    drop(channels);
+    let (page, writes) = (PAGES[0], roost.writes());
+    for count in PULLED {
+        for author in audience.fillers().take(count) {
+            writes.pull(author, true).await?;
+        }
+        let pair = Pair::of(page, &audience, &channels).await?;
+        let before = usage(redis).await?;
+        let measured = pair.measure(turn).await?;
+        let cpu = usage(redis).await?.saturating_sub(before);
+        pair.stop().await?;
+        let name = format!("{}, {count} followees pulled", page.name());
+        let ratio = measured.add_to(&mut section, &name, false, redis.map(|_| cpu));
+        section.ratios.push(Ratio {
+            name: format!("reads/s, {count} followees pulled ÷ none"),
+            value: ratio / ratio_of_none.unwrap_or(ratio),
+            goal: None,
+        });
+    }
+    drop((channels, writes));
     serving.stop().await?;
     roost.stop().await?;
     Ok(section)
@@ -228,28 +256,26 @@ impl Pair {
 }
 
 impl Measured {
+    /// Returns the reads by the bare calls.
     fn add_to(
         self,
         section: &mut Section,
-        page: Page,
-        beside_fanout: bool,
+        name: &str,
+        is_goal: bool,
         redis_cpu: Option<Duration>,
-    ) {
-        let name = match beside_fanout {
-            true => format!("{}, beside a fan-out", page.name()),
-            false => page.name(),
-        };
-        let mut row = self.roost.row(&name);
-        if let (Some(cpu), false) = (redis_cpu, beside_fanout) {
+    ) -> f64 {
+        let mut row = self.roost.row(name);
+        if let Some(cpu) = redis_cpu {
             let each = cpu.as_secs_f64() * 1e6 / self.roost.count().max(1) as f64;
             row = row.with("Redis CPU a call", each, "µs");
         }
         section.rows.extend([row, self.bare.row(format!("{name}: bare"))]);
-        let is_goal = page.ids_only && !beside_fanout;
+        let ratio = median(&self.ratios);
         section.ratios.push(Ratio {
             name: format!("reads/s ÷ bare calls/s, {name}"),
-            value: median(&self.ratios),
+            value: ratio,
             goal: is_goal.then_some(Goal::AtLeast(0.7)),
         });
+        ratio
     }
 }

@@ -33,6 +33,7 @@ use crate::{
 };
 
 const DEFAULT_DATA_DIR: &str = "./roost-data";
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Holds properties of Kafka, one a line.
 const PROPERTIES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY";
 
@@ -65,6 +66,10 @@ pub struct ServeFlags {
     /// and makes anew where they are not, a minute; 0 is none [default: 60]
     #[arg(long, value_name = "COUNT", env = "ROOST_AUDITS_PER_MINUTE")]
     audits_per_minute: Option<String>,
+    /// A home timeline that nobody has read for so many days leaves memory; the next read
+    /// makes it anew [default: 30]
+    #[arg(long, value_name = "DAYS", env = "ROOST_SLEEP_AFTER_DAYS")]
+    sleep_after_days: Option<String>,
     /// Authors with more followers than this are pulled by reads once they post, and pushed
     /// again when a fifth of them has gone; 0 is never. The same for all processes
     /// [default: 250000]
@@ -142,6 +147,7 @@ impl ServeFlags {
         let metrics_listen = text("metrics_listen", self.metrics_listen);
         let cap = text("home_timeline_cap", self.home_timeline_cap);
         let audits = text("audits_per_minute", self.audits_per_minute);
+        let idle_days = text("sleep_after_days", self.sleep_after_days);
         let pull_above = text("pull_above", self.pull_above);
         let text_limit = text("post_text_limit", self.post_text_limit);
         let stream_limit = text("home_stream_limit", self.home_stream_limit);
@@ -175,6 +181,7 @@ impl ServeFlags {
             metrics_listen.and_then(|text| read_address("metrics_listen", &text, problems));
         let cap = number("home_timeline_cap", cap, 1..=100_000, problems);
         let audits = number("audits_per_minute", audits, 0..=60_000, problems);
+        let idle_days = number("sleep_after_days", idle_days, 1..=36_500, problems);
         let pull_above = number("pull_above", pull_above, 0..=u32::MAX, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
@@ -245,6 +252,7 @@ impl ServeFlags {
                 Some(audits) => Duration::from_secs(60).checked_div(audits),
                 None => defaults.audit_every,
             },
+            idle_max: idle_days.map_or(defaults.idle_max, |days| DAY * days),
             pull_rule: match pull_above {
                 Some(0) => PullRule { above: None },
                 Some(above) => PullRule { above: Some(above.into()) },

@@ -78,13 +78,15 @@ impl ThreadArgs {
     }
 }
 
-fn in_words(PostCounts { replies, reposts, .. }: PostCounts) -> String {
-    let times = |count, one: &str, many: &str| match count {
+fn in_words(counts: PostCounts) -> String {
+    let PostCounts { replies, reposts, home_timelines, .. } = counts;
+    let times = |count: u64, one: &str, many: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{count} {many}"),
     };
-    let replies = times(replies, "answer", "answers");
-    format!("{replies}, {}", times(reposts, "repost", "reposts"))
+    let replies = times(replies.into(), "answer", "answers");
+    let reposts = times(reposts.into(), "repost", "reposts");
+    format!("{replies}, {reposts}, in {}", times(home_timelines, "timeline", "timelines"))
 }
 
 #[cfg(test)]
@@ -93,8 +95,10 @@ mod tests {
 
     #[test]
     fn counts_are_told_in_words() {
-        let counts = |replies, reposts| in_words(PostCounts { post_id: 7, replies, reposts });
-        assert_eq!(counts(1, 0), "1 answer, 0 reposts");
-        assert_eq!(counts(2, 1), "2 answers, 1 repost");
+        let counts = |replies, reposts, home_timelines| {
+            in_words(PostCounts { post_id: 7, replies, reposts, home_timelines })
+        };
+        assert_eq!(counts(1, 0, 2), "1 answer, 0 reposts, in 2 timelines");
+        assert_eq!(counts(2, 1, 1), "2 answers, 1 repost, in 1 timeline");
     }
 }

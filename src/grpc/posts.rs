@@ -1,8 +1,12 @@
 //! `roost.v1.PostService`.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    pin::Pin,
+    sync::Arc,
+};
 
-use futures::Stream;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -15,13 +19,15 @@ use crate::{
     domain::{Origin, Post, PostId, UserId},
     event_log::EventLog,
     proto::v1,
-    store::{ReferrerKind, Store},
+    store::{ReferrerKind, Store, StoreError},
     thread,
     writes::{Draft, FieldError, check_post},
 };
 
 /// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
+/// Authors whose followers are counted at once.
+const COUNTS_AT_ONCE: usize = 64;
 const REPLIES_DEFAULT: usize = 20;
 const REPLIES_MAX: usize = 800;
 
@@ -125,21 +131,44 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         let ids = request.into_inner().post_ids;
         check_count("post_ids", ids.len())?;
         let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
-        let (replies, reposts) = tokio::try_join!(
+        let (replies, reposts, timelines) = tokio::try_join!(
             self.store.count_referrers(&ids, ReferrerKind::Reply),
             self.store.count_referrers(&ids, ReferrerKind::Repost),
+            self.count_timelines(&ids),
         )?;
-        let counts = ids.iter().zip(replies.into_iter().zip(reposts));
-        let counts = counts.map(|(id, (replies, reposts))| v1::PostCounts {
+        let counts = ids.iter().zip(replies).zip(reposts).zip(timelines);
+        let counts = counts.map(|(((id, replies), reposts), home_timelines)| v1::PostCounts {
             post_id: id.0,
             replies: replies as u32,
             reposts: reposts as u32,
+            home_timelines,
         });
         Ok(Response::new(v1::BatchGetCountsResponse { counts: counts.collect() }))
     }
 }
 
 impl<L: EventLog, S: Store> Api<L, S> {
+    /// In how many home timelines each of some posts stands: in its author's, and in those
+    /// of all who follow the author now.
+    async fn count_timelines(&self, ids: &[PostId]) -> Result<Vec<u64>, StoreError> {
+        let posts = self.store.posts(ids).await?;
+        let authors: BTreeSet<UserId> = posts.iter().flatten().map(|post| post.author).collect();
+        let authors: Vec<UserId> = authors.into_iter().collect();
+        let accounts = self.store.accounts(&authors).await?;
+        let counts =
+            stream::iter(authors.into_iter().zip(accounts)).map(|(author, account)| async move {
+                let followers = match account {
+                    Some(account) => self.store.count_follows(account).await?.followers,
+                    None => 0,
+                };
+                Ok::<_, StoreError>((author, 1 + followers))
+            });
+        let counts: HashMap<UserId, u64> =
+            counts.buffer_unordered(COUNTS_AT_ONCE).try_collect().await?;
+        let count = |post: &Option<Arc<Post>>| counts.get(&post.as_ref()?.author).copied();
+        Ok(posts.iter().map(|post| count(post).unwrap_or_default()).collect())
+    }
+
     async fn thread(&self, request: v1::GetThreadRequest) -> Result<v1::Thread, Status> {
         let v1::GetThreadRequest { post_id, reader_id, page_size, page_token } = request;
         let id = PostId(post_id);

@@ -139,7 +139,7 @@ impl GoOn {
         let numbers: Vec<u64> = numbers.iter().map(|bytes| u64::from_be_bytes(*bytes)).collect();
         let go_on = || {
             let [after, until, reason, round, post] = numbers[..] else { return None };
-            let reason = [Reason::Answer, Reason::Exclusive, Reason::Voice]
+            let reason = [Reason::Conversation, Reason::Exclusive, Reason::Voice]
                 .get(usize::try_from(reason).ok()?)?;
             let (round, post) = (u32::try_from(round).ok()?, Reverse(PostId(post)));
             let last = Place { reason: *reason, round, post };

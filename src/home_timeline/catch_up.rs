@@ -3,13 +3,14 @@
 //! Who follows 500 accounts sees only those who post most. So of each author a few posts at
 //! most are shown, in this order, which depends on nothing but the posts:
 //!
-//! 1. answers to the reader's own posts, newest first, all of them;
+//! 1. what is said to the reader: answers to its posts and posts that mention it, newest
+//!    first, all of them;
 //! 2. exclusive posts: the newest of every author, newest first, then the second of every
 //!    author, and so on;
 //! 3. all others, in the same way.
 //!
-//! An author's few posts are its newest, exclusive ones before others; answers to the reader
-//! do not count among them.
+//! An author's few posts are its newest, exclusive ones before others; what is said to the
+//! reader does not count among them.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -18,8 +19,8 @@ use crate::domain::{Origin, Post, PostId, UserId};
 /// Why a post is shown; the first are shown first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// It answers one of the reader's.
-    Answer,
+    /// It answers one of the reader's, or mentions the reader.
+    Conversation,
     /// It is found nowhere else.
     Exclusive,
     /// It is one of the newest of its author.
@@ -53,7 +54,7 @@ pub fn catch_up<'a>(
     let mut places = Vec::new();
     for (reason, post, author) in posts {
         let mut round = 0;
-        if reason != Reason::Answer {
+        if reason != Reason::Conversation {
             let count = of_author.entry(author).or_insert(0);
             if *count == per_author_max {
                 continue;
@@ -70,8 +71,9 @@ pub fn catch_up<'a>(
 }
 
 fn reason(reader: UserId, post: &Post) -> Reason {
-    if post.reply_to.is_some_and(|answered| answered.author == reader) {
-        Reason::Answer
+    let answers = post.reply_to.is_some_and(|answered| answered.author == reader);
+    if answers || post.mentions.contains(&reader) {
+        Reason::Conversation
     } else if post.origin == Origin::Exclusive {
         Reason::Exclusive
     } else {
@@ -119,9 +121,11 @@ mod tests {
             post(21, 2, Origin::Shared),
             post(15, 3, Origin::Exclusive),
             post(30, 1, Origin::Exclusive),
+            Post { mentions: vec![READER], ..post(9, 3, Origin::Shared) },
+            Post { mentions: vec![UserId(4)], ..post(8, 3, Origin::Shared) },
         ];
         // Of account 2 all answers, the exclusive one, and one of the others.
-        assert_eq!(ids(&catch_up(READER, &posts, 2)), [12, 11, 10, 15, 13, 21]);
+        assert_eq!(ids(&catch_up(READER, &posts, 2)), [12, 11, 10, 9, 15, 13, 21, 8]);
     }
 
     proptest! {

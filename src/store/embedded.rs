@@ -36,6 +36,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use self::{
@@ -153,6 +154,19 @@ impl EmbeddedStore {
         };
         inner.load()?;
         Ok(Self { inner: Arc::new(inner), blocking: settings.blocking })
+    }
+
+    /// Lets timelines sleep that their readers have not read for `idle_max`, or an eighth of
+    /// it longer, until it is dropped.
+    pub async fn let_idle_sleep(self, idle_max: Duration) {
+        let mut turns = tokio::time::interval(idle_max / u32::from(homes::IDLE_TURNS));
+        loop {
+            turns.tick().await;
+            let passed = self.run_blocking(|inner| Ok(inner.homes.pass_turn())).await;
+            if let Err(error) = passed {
+                tracing::warn!(%error, "timelines that nobody reads stay in memory");
+            }
+        }
     }
 
     /// One past the last event of `partition` that the store holds.
@@ -343,6 +357,16 @@ impl Homes for EmbeddedStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<HomeRead, StoreError> {
+        self.inner.homes.keep_awake(reader);
+        self.look_at_page(reader, before, count_max).await
+    }
+
+    async fn look_at_page(
+        &self,
+        reader: u32,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<HomeRead, StoreError> {
         let hides = self.inner.hides.of(reader);
         let hidden = self.inner.posts.hidden();
         let is_hidden = |post| hidden.contains(post);
@@ -467,10 +491,29 @@ impl Lookups for EmbeddedStore {
         before: PostId,
         count_max: usize,
     ) -> Result<Vec<Vec<PostId>>, StoreError> {
-        let users = self.inner.accounts.users(authors);
+        let in_memory = |author: &u32| self.inner.authors.older(*author, before, count_max);
+        let found: Vec<Option<Vec<PostId>>> = authors.iter().map(in_memory).collect();
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        let authors = authors.to_vec();
         self.run_blocking(move |inner| {
-            let older = |user| inner.disk.author_page(user, Some(before), count_max);
-            users.into_iter().map(older).collect()
+            let users = inner.accounts.users(&authors);
+            let pulled = inner.pulled.authors();
+            let older = |(found, (author, user)): (Option<Vec<PostId>>, (u32, UserId))| {
+                if let Some(found) = found {
+                    return Ok(found);
+                }
+                // Many reads ask for them.
+                if pulled.contains(&author) {
+                    inner.authors.load(&inner.disk, author, user)?;
+                }
+                match inner.authors.older(author, before, count_max) {
+                    Some(older) => Ok(older),
+                    None => inner.disk.author_page(user, Some(before), count_max),
+                }
+            };
+            found.into_iter().zip(authors.into_iter().zip(users)).map(older).collect()
         })
         .await
     }

@@ -24,6 +24,7 @@ mod fold;
 mod followers;
 mod followers_cache;
 mod homes;
+mod hot_authors;
 mod inboxes;
 mod info;
 mod keys;
@@ -65,6 +66,7 @@ use self::{
     control::{Call, Control, bytes, elements, integer},
     error::NodeError,
     followers_cache::{FollowersCache, followers_cache},
+    hot_authors::HotAuthors,
     lists::Lists,
     node::ConnectionName,
     pulled::Pulled,
@@ -74,7 +76,7 @@ use self::{
 };
 use crate::{
     domain::UserId,
-    store::{Accounts, HOME_TIMELINE_CAP_DEFAULT, StoreError},
+    store::{Accounts, HOME_TIMELINE_CAP_DEFAULT, IDLE_MAX_DEFAULT, StoreError},
     telemetry::RedisMetrics,
 };
 
@@ -124,7 +126,7 @@ impl Settings {
             followers_cache_bytes: 512 << 20,
             sleepers_bytes_max: 64 << 20,
             lists_cache_bytes: 64 << 20,
-            idle_max: Duration::from_secs(30 * 24 * 3600),
+            idle_max: IDLE_MAX_DEFAULT,
             metrics: Arc::default(),
         }
     }
@@ -146,6 +148,7 @@ struct Inner {
     sleepers: tokio::sync::Mutex<Sleepers>,
     lists: Lists,
     pulled: Pulled,
+    hot_authors: HotAuthors,
     /// What was seen last of which Redis this is.
     incarnation: AtomicU64,
     /// How many there were: each time one of its nodes is another.
@@ -259,6 +262,7 @@ impl Inner {
             sleepers,
             lists,
             pulled: Pulled::default(),
+            hot_authors: HotAuthors::default(),
             incarnation: AtomicU64::new(0),
             incarnations: AtomicU64::new(0),
             resumed: AtomicU64::new(0),

@@ -51,31 +51,33 @@ async fn a_reader_of_many_hears_each_voice() {
     let loud = roost.publish_many(7, 50).await;
     let answer = PublishPostRequest { reply_to_id: mine, ..post(9, "an answer") };
     let answer = roost.publish(answer).await;
+    let mention = PublishPostRequest { mentioned_ids: vec![1], ..post(7, "a mention") };
+    let mention = roost.publish(mention).await;
     let gone = roost.publish(exclusive(8)).await;
     roost.delivered().await;
     roost.delete(gone).await;
     move_marker(&roost, 1, read).await;
 
-    let whole = vec![answer, only_here, loud[0], quiet, loud[1], loud[2]];
+    let whole = vec![mention, answer, only_here, loud[0], quiet, loud[1], loud[2]];
     let first = catch_up(&roost, ask(1)).await.expect("a page");
     assert_eq!((&first.post_ids, first.looked_down_to_id), (&whole, 0));
     assert!(first.posts.iter().map(|post| post.id).eq(whole.iter().copied()));
     assert_eq!(first.next_page_token, "");
     let one_each = ListCatchUpRequest { posts_per_author: 1, ids_only: true, ..ask(1) };
     let one_each = catch_up(&roost, one_each).await.expect("a page");
-    assert_eq!(one_each.post_ids, [answer, only_here, loud[0], quiet]);
+    assert_eq!(one_each.post_ids, [mention, answer, only_here, loud[0], quiet]);
     assert!(one_each.posts.is_empty());
 
     // In pages, while more comes, and over a restart: what was new at first.
     let (mut paged, mut page_token, mut roost) = (Vec::new(), String::new(), roost);
-    for page_size in [1, 2, 2, 9] {
+    for page_size in [2, 2, 2, 9] {
         let request = ListCatchUpRequest { page_size, page_token, ..ask(1) };
         let page = catch_up(&roost, request).await.expect("a page");
         paged.extend(page.post_ids);
         page_token = page.next_page_token;
         roost.publish(post(9, "newer")).await;
         roost.delivered().await;
-        if paged.len() == 3 {
+        if paged.len() == 4 {
             roost = roost.restart().await;
         }
     }

@@ -90,6 +90,11 @@ impl Roost {
         Self::start_with(|settings| settings.pull_rule.above = Some(followers)).await
     }
 
+    /// One in which timelines that nobody reads for so long sleep.
+    pub async fn start_sleeping_after(idle_max: Duration) -> Self {
+        Self::start_with(|settings| settings.idle_max = idle_max).await
+    }
+
     /// One whose settings are not the defaults.
     pub async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
         let (place, backend) = empty_place().await;
@@ -366,7 +371,7 @@ impl Roost {
         self.status().await.partitions.iter().map(|partition| partition.end_offset).sum()
     }
 
-    async fn status(&self) -> GetStatusResponse {
+    pub async fn status(&self) -> GetStatusResponse {
         let mut status = StatusServiceClient::new(self.channel());
         status.get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }

@@ -33,6 +33,12 @@ async fn counts(roost: &Roost, post_ids: &[u64]) -> Vec<(u32, u32)> {
     counts.counts.iter().map(|counts| (counts.replies, counts.reposts)).collect()
 }
 
+async fn timelines(roost: &Roost, post_ids: &[u64]) -> Vec<u64> {
+    let request = BatchGetCountsRequest { post_ids: post_ids.to_vec() };
+    let counts = roost.posts().batch_get_counts(request).await.expect("counts").into_inner();
+    counts.counts.iter().map(|counts| counts.home_timelines).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thread_leads_to_its_beginning_and_to_the_answers_which_are_counted() {
     let roost = Roost::start().await;
@@ -58,6 +64,31 @@ async fn a_thread_leads_to_its_beginning_and_to_the_answers_which_are_counted() 
     assert_eq!(ids(&thread(&roost, of(root)).await), (vec![], root, vec![second]));
     assert_eq!(ids(&thread(&roost, of(deep)).await), (vec![], deep, vec![deeper]));
     assert_eq!(counts(&roost, &all).await, [(1, 0), (1, 0), (0, 0), (1, 0), (0, 0)]);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_is_counted_where_it_stands_as_follows_begin_and_end() {
+    let roost = Roost::start().await;
+    let first = roost.publish(post(1, "hello")).await;
+    let second = roost.publish(post(2, "hello")).await;
+    roost.follow(5, 1).await;
+    roost.follow(6, 1).await;
+    roost.follow(6, 2).await;
+    assert_eq!(timelines(&roost, &[first, second, 77]).await, [3, 2, 0]);
+    // As many as have it, which a pulled author changes nothing about.
+    let delivery = roost::proto::v1::Delivery::Pull.into();
+    let request = roost::proto::v1::SetDeliveryRequest { author_id: 1, delivery };
+    roost.graph().set_delivery(request).await.expect("pulled");
+    roost.unfollow(5, 1).await;
+    let mut standing = 0;
+    for reader in [1, 2, 5, 6] {
+        standing += u64::from(roost.home(reader).await.post_ids.contains(&first));
+    }
+    assert_eq!(timelines(&roost, &[first]).await, [standing]);
+    assert_eq!(standing, 2);
+    roost.delete(first).await;
+    assert_eq!(timelines(&roost, &[first, second]).await, [0, 2]);
     roost.stop().await;
 }
 

@@ -1,12 +1,16 @@
 //! What timelines show, and that it holds.
 
+use std::time::{Duration, Instant};
+
 use roost::proto::v1::{
     Account, FloorReason, GetAccountRequest, GetPostRequest, ListAuthorTimelineRequest,
     ListAuthorTimelineResponse as AuthorPage, ListHomeTimelineRequest,
     ListHomeTimelineResponse as HomePage, Origin, PublishPostRequest,
 };
 
-use crate::server::{Roost, assert_bad_field, assert_not_found, author_of, home_of, post};
+use crate::server::{
+    DEADLINE, Roost, assert_bad_field, assert_not_found, author_of, home_of, post,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_account_has_an_empty_home_and_no_author_timeline() {
@@ -166,6 +170,39 @@ async fn paging_goes_on_below_the_cap_to_the_end_of_the_author_timelines() {
             assert_eq!((floor.reason(), floor.complete_down_to_id), (reason, down_to));
         }
     }
+    roost.stop().await;
+}
+
+/// How many deliveries of one post find a reader asleep.
+async fn asleep_for(roost: &Roost, author: u64, posts: &mut Vec<u64>) -> u64 {
+    let skipped = async || roost.status().await.fanout.expect("counters").skipped_deliveries;
+    let before = skipped().await;
+    posts.insert(0, roost.publish(post(author, "hello")).await);
+    roost.delivered().await;
+    skipped().await - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_that_nobody_reads_sleeps_and_the_next_read_makes_it_anew() {
+    let roost = Roost::start_sleeping_after(Duration::from_secs(2)).await;
+    for reader in [1, 2] {
+        roost.follow(reader, 7).await;
+        roost.home(reader).await;
+    }
+    let mut posts = Vec::new();
+    // The author has never read its own.
+    assert_eq!(asleep_for(&roost, 7, &mut posts).await, 1);
+    let begun = Instant::now();
+    while asleep_for(&roost, 7, &mut posts).await < 2 {
+        assert!(posts.starts_with(&roost.home(2).await.post_ids));
+        assert!(begun.elapsed() < DEADLINE, "nobody sleeps");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(1), "it slept at once");
+    assert_eq!(asleep_for(&roost, 7, &mut posts).await, 2, "the one who reads is awake");
+    let pages = roost.home_pages(home_of(1)).await;
+    assert!(pages.iter().flat_map(|page| &page.post_ids).eq(&posts), "it has everything");
+    assert_eq!(asleep_for(&roost, 7, &mut posts).await, 1);
     roost.stop().await;
 }
 

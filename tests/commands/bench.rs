@@ -18,12 +18,12 @@ const SECTIONS: [(&str, usize); 16] = [
     ("naive", 5),
     // The highest rate, half of it, and those that were tried.
     ("sustain", 4),
-    ("celebrity", 3),
+    ("celebrity", 7),
     ("sleepers", 2),
     ("scale", 2),
     ("followers", 3),
-    ("read, embedded", 16),
-    ("read, Redis", 16),
+    ("read, embedded", 22),
+    ("read, Redis", 22),
     ("mixed, embedded", 4),
     ("mixed, Redis", 4),
     // All of them connected, readers, slow ones.

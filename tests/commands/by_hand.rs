@@ -39,7 +39,7 @@ fn the_tour_goes_as_the_readme_tells_it() {
     let thread = by_hand.run(&["thread", &snowing]);
     let thread: Vec<&str> = thread.lines().collect();
     assert!(thread[0].starts_with(&snowing) && thread[0].ends_with(snow), "{thread:?}");
-    assert_eq!(thread[1], "-- 1 answer, 1 repost");
+    assert_eq!(thread[1], "-- 1 answer, 1 repost, in 2 timelines");
     assert!(thread[2].starts_with(&answer) && thread.len() == 3, "{thread:?}");
     by_hand.run(&["follow", "1", "3"]);
     assert_shows(&by_hand.run(&["timeline", "1"]), &all);

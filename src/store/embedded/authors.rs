@@ -57,6 +57,17 @@ impl AuthorTimelines {
             .with(author, |author| author.loaded.as_ref().map(|list| list.to_newest_posts()))
     }
 
+    /// Up to `count_max` posts of an author older than `before`, newest first, if they are in
+    /// memory.
+    pub(super) fn older(
+        &self,
+        author: u32,
+        before: PostId,
+        count_max: usize,
+    ) -> Option<Vec<PostId>> {
+        self.authors.with(author, |author| author.loaded.as_ref()?.older(before.0, count_max))
+    }
+
     /// The newest posts of an author, from the disk if need be, which it waits
     /// for without holding a lock.
     pub(super) fn load(

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// A timeline that was not read for so many turns of time, or one more, sleeps.
+pub(super) const IDLE_TURNS: u8 = 8;
+
 /// Ids taken away that one rebuild remembers, at the most.
 const TAKEN_MAX: usize = 65_536;
 
@@ -50,6 +53,8 @@ pub(super) struct Totals {
 struct Home {
     list: NewestIds,
     state: State,
+    /// Turns of time since its reader has read it.
+    idle_turns: u8,
     /// Counts the rebuilds begun: one whose ticket is no longer this is not the
     /// last one.
     version: u32,
@@ -130,6 +135,26 @@ impl HomeTable {
         self.totals.add(change);
     }
 
+    /// A turn of time has passed.
+    pub(super) fn pass_turn(&self) {
+        let mut change = Change::default();
+        self.homes.each_used(|home| {
+            home.idle_turns = home.idle_turns.saturating_add(1);
+            if home.state == State::Live && home.idle_turns > IDLE_TURNS {
+                change.of(home, |home| {
+                    home.list.clear();
+                    home.state = State::Asleep;
+                });
+            }
+        });
+        self.totals.add(change);
+    }
+
+    /// Its reader has read it.
+    pub(super) fn keep_awake(&self, reader: u32) {
+        self.homes.with(reader, |home| home.idle_turns = 0);
+    }
+
     /// `hidden` says which ids are deleted and may still be in lists; `hides`, whom the
     /// reader hides, comes with the page.
     pub(super) fn page(
@@ -200,6 +225,7 @@ impl HomeTable {
             }
             home.list.merge(&posts, self.limits.entries_max);
             home.state = State::Live;
+            home.idle_turns = 0;
             true
         })
     }

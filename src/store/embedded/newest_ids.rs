@@ -123,6 +123,15 @@ impl NewestIds {
         self.ids.iter().rev().copied()
     }
 
+    /// Up to `count_max` ids less than `before`, the greatest first; none if some of them may
+    /// lie below the floor.
+    pub(super) fn older(&self, before: u64, count_max: usize) -> Option<Vec<PostId>> {
+        let end = self.ids.partition_point(|id| *id < before);
+        let is_all = end >= count_max || self.floor == 0;
+        let older = self.ids.range(end.saturating_sub(count_max)..end);
+        is_all.then(|| older.rev().copied().map(PostId).collect())
+    }
+
     /// How many ids are at or above `id`.
     pub(super) fn rank_of(&self, id: u64) -> usize {
         self.ids.len() - self.ids.partition_point(|other| *other < id)
@@ -211,6 +220,12 @@ mod tests {
                 let expected: Vec<u64> =
                     model.iter().rev().copied().filter(|id| *id > list.floor()).collect();
                 prop_assert_eq!(list.newest_first().collect::<Vec<_>>(), expected);
+                for (before, count_max) in [(u64::MAX, 2), (30, 3), (5, 1)] {
+                    let older = model.range(..before).rev().take(count_max);
+                    let older: Vec<PostId> = older.copied().map(PostId).collect();
+                    let found = list.older(before, count_max);
+                    prop_assert!(found.is_none() && list.floor() > 0 || found == Some(older));
+                }
             }
         }
     }

@@ -51,6 +51,14 @@ impl<T: Default> Slots<T> {
         }
     }
 
+    /// Works on the values of all accounts near which any was used.
+    pub(super) fn each_used(&self, mut work: impl FnMut(&mut T)) {
+        for chunk in self.levels.iter().filter_map(OnceLock::get).flatten() {
+            let mut values = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+            values.iter_mut().for_each(&mut work);
+        }
+    }
+
     /// A panic while the lock was held leaves values that are each still whole.
     fn lock(&self, number: u32) -> MutexGuard<'_, Vec<T>> {
         // Counted from 1, the chunks of level n are those with n as logarithm.
@@ -87,5 +95,8 @@ mod tests {
             assert_eq!(slots.with(account, |value| *value), account + 1);
         }
         assert_eq!(slots.with(2, |value| *value), 0);
+        let mut seen = Vec::new();
+        slots.each_used(|value| seen.extend((*value > 0).then_some(*value - 1)));
+        assert_eq!(seen, accounts);
     }
 }

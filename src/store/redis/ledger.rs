@@ -53,7 +53,10 @@ impl Ledger for RedisStore {
         let mut absent = inner.find_deleted(known).await?;
         if !new.is_empty() {
             let next_offset = first_offset + events.len() as u64;
-            absent.extend(inner.apply(partition, &claim, next_offset, new).await?);
+            let applied = inner.apply(partition, &claim, next_offset, new).await;
+            // Some of it may hold though it has failed.
+            inner.hot_authors.applied();
+            absent.extend(applied?);
         }
         absent.sort_unstable();
         Ok(absent)

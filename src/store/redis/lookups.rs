@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use futures::future;
 use redis::Value;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     control::{Call, bytes, elements, integer},
     damaged,
     followers::{self, Followers},
-    keys,
+    hot_authors, keys,
     ledger::{COUNT, Made, post_id, resume_of},
     number, scripts,
 };
@@ -110,9 +111,26 @@ impl Lookups for RedisStore {
         before: PostId,
         count_max: usize,
     ) -> Result<Vec<Vec<PostId>>, StoreError> {
-        let calls = authors.iter().map(|author| older(*author, Some(before), count_max));
-        let lists = self.inner.control.run(calls.collect()).await?;
-        lists.into_iter().map(ids_newest_first).collect()
+        let pulled = self.pulled();
+        let mut lists = Vec::new();
+        if !pulled.is_empty() {
+            let hot = authors.iter().map(|author| async {
+                match pulled.contains(author) {
+                    true => self.inner.older_of_hot(*author, before, count_max).await,
+                    false => Ok(None),
+                }
+            });
+            lists = future::try_join_all(hot).await?;
+        }
+        lists.resize(authors.len(), None);
+        let unknown = authors.iter().zip(&lists).filter(|(_, list)| list.is_none());
+        let calls = unknown.map(|(author, _)| older(*author, Some(before), count_max)).collect();
+        let mut others = self.inner.control.run(calls).await?.into_iter();
+        let list = |list: Option<Vec<PostId>>| match list {
+            Some(list) => Ok(list),
+            None => ids_newest_first(others.next().unwrap_or(Value::Nil)),
+        };
+        lists.into_iter().map(list).collect()
     }
 
     async fn newest_of(&self, authors: &[UserId]) -> Result<Vec<NewestPosts>, StoreError> {
@@ -225,9 +243,11 @@ impl Lookups for RedisStore {
     }
 
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
-        let marks = self.inner.partition_marks(MARKS).await?.iter().map(resume_of).collect();
+        let marks = self.inner.partition_marks(MARKS).await?;
+        let marks: Vec<Resume> = marks.iter().map(resume_of).collect();
         // After the marks: what they say is delivered counts on it.
         self.inner.hear_pulled().await?;
+        self.inner.hot_authors.come(&marks);
         Ok(marks)
     }
 
@@ -244,6 +264,20 @@ impl Lookups for RedisStore {
 }
 
 impl Inner {
+    /// The posts of an author who is pulled, from memory if they can be.
+    async fn older_of_hot(
+        &self,
+        author: UserId,
+        before: PostId,
+        count_max: usize,
+    ) -> Result<Option<Vec<PostId>>, StoreError> {
+        let newest = async {
+            let call = older(author, None, hot_authors::KEPT);
+            ids_newest_first(self.control.one(call).await?)
+        };
+        self.hot_authors.older(author, before, count_max, newest).await
+    }
+
     pub(super) async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
         let call =
             |id: &PostId| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]);
