@@ -162,9 +162,11 @@ impl EmbeddedStore {
         let mut turns = tokio::time::interval(idle_max / u32::from(homes::IDLE_TURNS));
         loop {
             turns.tick().await;
-            let passed = self.run_blocking(|inner| Ok(inner.homes.pass_turn())).await;
-            if let Err(error) = passed {
-                tracing::warn!(%error, "timelines that nobody reads stay in memory");
+            match self.run_blocking(|inner| Ok(inner.homes.pass_turn())).await {
+                Ok(slept) => tracing::debug!(slept, "timelines that nobody reads sleep"),
+                Err(error) => {
+                    tracing::warn!(%error, "timelines that nobody reads stay in memory");
+                }
             }
         }
     }

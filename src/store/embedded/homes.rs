@@ -135,8 +135,8 @@ impl HomeTable {
         self.totals.add(change);
     }
 
-    /// A turn of time has passed.
-    pub(super) fn pass_turn(&self) {
+    /// A turn of time has passed. Returns how many timelines sleep since.
+    pub(super) fn pass_turn(&self) -> u64 {
         let mut change = Change::default();
         self.homes.each_used(|home| {
             home.idle_turns = home.idle_turns.saturating_add(1);
@@ -147,7 +147,9 @@ impl HomeTable {
                 });
             }
         });
+        let slept = -change.live;
         self.totals.add(change);
+        slept.unsigned_abs()
     }
 
     /// Its reader has read it.
