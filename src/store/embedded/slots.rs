@@ -96,7 +96,7 @@ mod tests {
         }
         assert_eq!(slots.with(2, |value| *value), 0);
         let mut seen = Vec::new();
-        slots.each_used(|value| seen.extend((*value > 0).then_some(*value - 1)));
+        slots.each_used(|value| seen.extend(value.checked_sub(1)));
         assert_eq!(seen, accounts);
     }
 }
