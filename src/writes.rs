@@ -27,7 +27,7 @@ use bytes::Bytes;
 use futures::future;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 pub use self::draft::{
@@ -432,8 +432,24 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         if posts.iter().all(Option::is_some) {
             return Ok(Found { posts, caught_up: true });
         }
+        let (posts, caught_up) = self.look_again(self.store.posts(ids)).await?;
+        Ok(Found { posts, caught_up })
+    }
+
+    /// Looks for what was not found once more, when all that is in the log is applied. Says
+    /// whether what is still not found is nowhere: it may be, where the workers are behind, or
+    /// where the store has lost something, though nobody knew of that yet.
+    async fn look_again<T>(
+        &self,
+        look: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<(T, bool), StoreError> {
+        let wait_max = self.settings.apply_wait_max;
+        let whole = timeout(wait_max, self.memory.wait_whole(Instant::now())).await;
         let caught_up = self.catch_up().await;
-        Ok(Found { posts: self.store.posts(ids).await?, caught_up })
+        let said = look.await?;
+        let Ok(lost) = whole else { return Ok((said, false)) };
+        let holds = timeout(wait_max, self.memory.is_as_whole(lost, Instant::now())).await;
+        Ok((said, caught_up && holds.unwrap_or(false)))
     }
 
     /// Why an author cannot be pulled, or be pushed again.
@@ -606,6 +622,10 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tokio::time::sleep;
+
     use super::*;
     use crate::{
         domain::{Origin, UserId},
@@ -613,16 +633,24 @@ mod tests {
         store::embedded::EmbeddedStore,
     };
 
+    fn writes(
+        dir: &Path,
+        memory: Memory,
+        settings: Settings,
+    ) -> Writes<EmbeddedLog, EmbeddedStore> {
+        let log = EmbeddedLog::open(&dir.join("log"), Default::default()).unwrap();
+        let store = EmbeddedStore::open(&dir.join("store"), Default::default()).unwrap();
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let (ids, clock) = (Arc::new(PostIds::new(0, None)), Arc::new(|| 1_000));
+        let (log, store) = (Arc::new(log), Arc::new(store));
+        Writes::new(log, store, progress, memory, ids, clock, settings)
+    }
+
     #[tokio::test]
     async fn a_write_that_finds_no_room_in_time_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let log = EmbeddedLog::open(&dir.path().join("log"), Default::default()).unwrap();
-        let store = EmbeddedStore::open(&dir.path().join("store"), Default::default()).unwrap();
-        let progress = Arc::new(Progress::new(log.partitions()));
-        let (ids, clock) = (Arc::new(PostIds::new(0, None)), Arc::new(|| 1_000));
         let settings = Settings { in_flight_wait_max: Duration::ZERO, ..Settings::default() };
-        let (log, store) = (Arc::new(log), Arc::new(store));
-        let writes = Writes::new(log, store, progress, Memory::perfect(), ids, clock, settings);
+        let writes = writes(dir.path(), Memory::perfect(), settings);
         let publish = async || {
             let draft = Draft {
                 author: UserId(1),
@@ -641,5 +669,37 @@ mod tests {
         assert!(matches!(publish().await, Err(WriteError::Busy)));
         drop(all_room);
         assert!(publish().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_found_is_nowhere_only_if_nothing_was_lost_meanwhile() {
+        let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
+        let settings =
+            Settings { apply_wait_max: Duration::from_millis(200), ..Settings::default() };
+        let writes = writes(dir.path(), memory.clone(), settings);
+        let looking = tokio::spawn({
+            let memory = memory.clone();
+            async move {
+                loop {
+                    memory.found_whole(Instant::now());
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        let delete = async || writes.delete(PostId(7)).await;
+        assert!(matches!(delete().await, Err(WriteError::UnknownPost { .. })));
+        looking.abort();
+        let noticing = tokio::spawn({
+            let memory = memory.clone();
+            async move {
+                sleep(Duration::from_millis(20)).await;
+                memory.found_whole(Instant::now());
+                sleep(Duration::from_millis(20)).await;
+                memory.found_loss();
+            }
+        });
+        assert!(matches!(delete().await, Err(WriteError::Behind)));
+        noticing.await.unwrap();
+        assert!(matches!(delete().await, Err(WriteError::Behind)));
     }
 }

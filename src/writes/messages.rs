@@ -112,8 +112,9 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
         let mut found = inner.store.messages(&[message]).await?.pop().flatten();
         if found.is_none() {
             // It may be on its way through the log.
-            let caught_up = inner.catch_up().await;
-            found = inner.store.messages(&[message]).await?.pop().flatten();
+            let ids = [message];
+            let (messages, caught_up) = inner.look_again(inner.store.messages(&ids)).await?;
+            found = messages.into_iter().next().flatten();
             if found.is_none() && !caught_up {
                 return Err(WriteError::Behind);
             }

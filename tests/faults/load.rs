@@ -29,8 +29,10 @@ const SECONDS_PER_FAULT: u32 = 8;
 /// So few posts an account that most timelines show all of theirs at the end.
 const POSTS_PER_USER: u32 = 8;
 const USERS_MIN: u32 = 300;
-/// What else goes on, with a trace too: in percent of all actions.
+/// What else goes on, in percent of all actions.
 const BESIDE: [&str; 6] = ["--pulls", "1", "--hides", "5", "--messages", "5"];
+/// The same beside a trace, whose actions are so many that more would hold them up.
+const BESIDE_TRACE: [&str; 6] = ["--pulls", "1", "--hides", "1", "--messages", "1"];
 /// For how long an API node may fail.
 const PATIENCE_SECONDS: &str = "300";
 /// The longest wait until the load has begun to publish, or has stopped.
@@ -55,13 +57,16 @@ impl Load {
     pub fn new(settings: &Settings, services: &Services) -> Self {
         let targets: Vec<String> =
             (0..API_NODES).map(|node| format!("http://{}", services.api_node(node))).collect();
-        let (rate, source) = match &settings.trace {
-            Some(file) => (TRACE_RATE, vec!["--trace".to_owned(), file.display().to_string()]),
-            None => (RATE, synthetic(settings)),
+        let (rate, source, beside) = match &settings.trace {
+            Some(file) => {
+                let source = vec!["--trace".to_owned(), file.display().to_string()];
+                (TRACE_RATE, source, BESIDE_TRACE)
+            }
+            None => (RATE, synthetic(settings), BESIDE),
         };
         let mut words = vec!["load".to_owned(), "--target".to_owned(), targets.join(",")];
         words.extend(source);
-        words.extend(BESIDE.map(str::to_owned));
+        words.extend(beside.map(str::to_owned));
         words.extend(["--seed".to_owned(), settings.seed.to_string()]);
         words.extend(["--retry-for", PATIENCE_SECONDS].map(str::to_owned));
         // What was acknowledged under faults is never sent again: a server that has
