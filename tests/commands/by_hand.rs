@@ -32,15 +32,15 @@ fn the_tour_goes_as_the_readme_tells_it() {
     let answered = format!("[answers {snowing}] where?");
     let all: [&[&str]; 3] = [&[&answer, "1", &answered], &[&snowing], &[&morning]];
     by_hand.timeline_shows("1", &all);
-    assert_eq!(by_hand.run(&["unfollow", "1", "3"]), "1 does not follow 3\n");
-    // What is repeated is gone, so the repost is seen.
-    let repeated: [&[&str]; 3] = [&[&repost, "2", &reposted, snow], &[&answer], &[&morning]];
-    by_hand.timeline_shows("1", &repeated);
     let thread = by_hand.run(&["thread", &snowing]);
     let thread: Vec<&str> = thread.lines().collect();
     assert!(thread[0].starts_with(&snowing) && thread[0].ends_with(snow), "{thread:?}");
     assert_eq!(thread[1], "-- 1 answer, 1 repost, in 2 timelines");
     assert!(thread[2].starts_with(&answer) && thread.len() == 3, "{thread:?}");
+    assert_eq!(by_hand.run(&["unfollow", "1", "3"]), "1 does not follow 3\n");
+    // What is repeated is gone, so the repost is seen.
+    let repeated: [&[&str]; 3] = [&[&repost, "2", &reposted, snow], &[&answer], &[&morning]];
+    by_hand.timeline_shows("1", &repeated);
     by_hand.run(&["follow", "1", "3"]);
     assert_shows(&by_hand.run(&["timeline", "1"]), &all);
     let with_repost: [&[&str]; 4] = [&[&repost], &[&answer], &[&snowing], &[&morning]];
