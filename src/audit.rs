@@ -185,7 +185,7 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         let floor = floor.max(should.floor.unwrap_or(PostId(0)));
         let mut should: BTreeSet<PostId> = should.ids.into_iter().collect();
         // Posts of authors who are pulled may be there, and need not, if the reader reads them.
-        let pulled = self.homes.read_among(reader, &self.store.pulled()).await?;
+        let pulled = self.store.read_among(reader, &self.store.pulled()).await?;
         for posts in self.store.newest_of(&pulled).await? {
             for id in posts.ids {
                 is.remove(&id);

@@ -189,7 +189,8 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             // First: who is no longer among them is in the timeline.
             let pulled = self.inner.store.pulled();
             let page = self.inner.store.page(reader, before, count_max);
-            let (page, pulled) = tokio::try_join!(page, self.inner.read_among(reader, &pulled))?;
+            let (page, pulled) =
+                tokio::try_join!(page, self.inner.store.read_among(reader, &pulled))?;
             match page {
                 HomeRead::Page(page) => {
                     let page = self.inner.with_pulled(page, &pulled, before, count_max).await?;
@@ -246,34 +247,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     }
 }
 
-impl<S: Homes + Lookups> HomeTimelines<S> {
-    /// Those of some authors whose posts a reader reads: whom it follows, and itself.
-    pub(crate) async fn read_among(
-        &self,
-        reader: S::Account,
-        authors: &[S::Account],
-    ) -> Result<Vec<S::Account>, StoreError> {
-        self.inner.read_among(reader, authors).await
-    }
-}
-
 impl<S: Homes + Lookups> Inner<S> {
-    /// Those of some authors whose posts a reader reads.
-    async fn read_among(
-        &self,
-        reader: S::Account,
-        authors: &[S::Account],
-    ) -> Result<Vec<S::Account>, StoreError> {
-        if authors.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut read = self.store.followed_among(reader, authors).await?;
-        if authors.contains(&reader) && !read.contains(&reader) {
-            read.push(reader);
-        }
-        Ok(read)
-    }
-
     /// A page of what is held ready together with the posts of authors who are pulled.
     async fn with_pulled(
         &self,

@@ -365,6 +365,24 @@ pub trait Lookups: Accounts {
         accounts: &[Self::Account],
     ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send;
 
+    /// Those of `accounts` whose posts a reader reads: whom it follows, and itself.
+    fn read_among(
+        &self,
+        reader: Self::Account,
+        accounts: &[Self::Account],
+    ) -> impl Future<Output = Result<Vec<Self::Account>, StoreError>> + Send {
+        async move {
+            if accounts.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut read = self.followed_among(reader, accounts).await?;
+            if accounts.contains(&reader) && !read.contains(&reader) {
+                read.push(reader);
+            }
+            Ok(read)
+        }
+    }
+
     /// Whom a reader hides.
     fn hides(
         &self,

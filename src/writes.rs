@@ -10,6 +10,7 @@
 //! reaches the event. Once begun, a write goes on to its end even if the client
 //! has gone, so that what its request id stands for is always known.
 
+mod clock;
 mod draft;
 mod memory;
 mod messages;
@@ -30,6 +31,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use self::clock::{Clock, system_clock};
 pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, MENTIONS_MAX, REQUEST_ID_BYTES_MAX, check_follow,
     check_post, check_user,
@@ -107,9 +109,6 @@ pub struct Room {
 fn size_bytes(drafts: &[Draft]) -> usize {
     drafts.iter().map(Draft::size_bytes).sum()
 }
-
-/// Milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Writes into a log. Clones are handles of the same.
 pub struct Writes<L, S> {

@@ -2,11 +2,7 @@
 
 mod rebuild;
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future;
 use tokio::{
@@ -42,7 +38,7 @@ use crate::{
         redis::{self as redis_store, RedisStore, config::RedisConfig},
     },
     telemetry::Metrics,
-    writes::{self, Clock, Memory, Writes},
+    writes::{self, Memory, Writes, system_clock},
 };
 
 /// How often a start says how far it has come.
@@ -500,11 +496,4 @@ async fn greatest_post(
         }
     }
     Ok(greatest)
-}
-
-fn system_clock() -> Clock {
-    Arc::new(|| {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since_1970.as_millis() as u64
-    })
 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, TryStreamExt, future};
@@ -26,7 +26,7 @@ use crate::{
         embedded::{self as embedded_store, EmbeddedStore},
     },
     telemetry::FanoutMetrics,
-    writes::{self, Memory, TEXT_CHARS_MAX_DEFAULT, Writes},
+    writes::{self, Memory, TEXT_CHARS_MAX_DEFAULT, Writes, system_clock},
 };
 
 /// First reads under way at once.
@@ -128,17 +128,13 @@ impl<S: Store> Roost<S> {
 
     /// The write path of its API, whose ids go on from now.
     pub(super) fn writes(&self) -> Writes<BenchLog, S> {
-        let clock = || {
-            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            since_1970.as_millis() as u64
-        };
         Writes::new(
             Arc::clone(&self.log),
             Arc::clone(&self.store),
             Arc::clone(&self.progress),
             Memory::perfect(),
             Arc::new(PostIds::new(0, None)),
-            Arc::new(clock),
+            system_clock(),
             writes::Settings::default(),
         )
     }

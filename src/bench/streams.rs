@@ -16,11 +16,7 @@ mod posts;
 mod reader;
 mod section;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio::{
@@ -45,7 +41,9 @@ use super::{
     roost::Roost,
     serving::Serving,
 };
-use crate::{domain::PostId, grpc::Api, store::Store, telemetry::resident_bytes};
+use crate::{
+    domain::PostId, grpc::Api, store::Store, telemetry::resident_bytes, writes::system_clock,
+};
 
 /// Readers who take nothing for most of the window, and their share at the most.
 const SLOW_READERS: u32 = 8;
@@ -215,15 +213,13 @@ struct Watching {
 impl Watching {
     /// Streams begin with what is new only once it is known what is settled.
     async fn start<S: Store>(api: &Api<BenchLog, S>) -> Result<Self, BenchError> {
-        let unix_ms = || {
-            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            since_1970.as_millis() as u64
-        };
-        api.watch.settle(&*api.log, &api.progress, unix_ms()).await?;
+        let clock = system_clock();
+        api.watch.settle(&*api.log, &api.progress, clock()).await?;
         let (watch, log) = (Arc::clone(&api.watch), Arc::clone(&api.log));
         let (progress, stop) = (Arc::clone(&api.progress), CancellationToken::new());
         let stopped = stop.clone();
-        let task = tokio::spawn(async move { watch.run(log, progress, unix_ms, stopped).await });
+        let task =
+            tokio::spawn(async move { watch.run(log, progress, move || clock(), stopped).await });
         Ok(Self { stop, task })
     }
 

@@ -166,9 +166,8 @@ impl<S: Homes + Lookups> Watch<S> {
 
     /// The reader, if it reads any of these, or that cannot be found out.
     async fn reads_any(&self, reader: S::Account, authors: &[S::Account]) -> Option<S::Account> {
-        let followed = self.store.followed_among(reader, authors).await;
-        let reads = authors.contains(&reader) || followed.map_or(true, |some| !some.is_empty());
-        reads.then_some(reader)
+        let read = self.store.read_among(reader, authors).await;
+        read.map_or(true, |some| !some.is_empty()).then_some(reader)
     }
 
     /// Waits until all that is in the log now is delivered: then what was made long enough

@@ -3,7 +3,7 @@
 //! The worker appends to its own partition what an operator would have set, and goes by it
 //! when it reads it there: so it stands in the log before which post it holds.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Worker;
 use crate::{
@@ -29,34 +29,32 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         events: &[Event],
     ) -> Result<Vec<Switch>, StoreError> {
         let rule = self.settings.pull_rule;
-        let mut switches = Vec::new();
         if rule.above.is_none() {
-            return Ok(switches);
+            return Ok(Vec::new());
         }
-        let posted: Vec<UserId> = effects.posted.keys().copied().collect();
-        let lost = self.lost(events);
-        let left: Vec<UserId> = lost.keys().copied().collect();
-        for (author, account) in posted.iter().zip(self.store.accounts(&posted).await?) {
+        let posted = effects.posted.keys().map(|author| (*author, None));
+        let left = self.lost(events).into_iter().map(|(author, lost)| (author, Some(lost)));
+        let (authors, lost): (Vec<UserId>, Vec<Option<u64>>) =
+            posted.chain(left).filter(|(author, _)| !self.switching.contains(author)).unzip();
+        let accounts = self.store.accounts(&authors).await?;
+        let mut switches = Vec::new();
+        for ((author, lost), account) in authors.into_iter().zip(lost).zip(accounts) {
             let Some(account) = account else { continue };
             let followers = self.store.count_followers(account).await?;
-            if rule.pulls(followers) {
-                switches.push(Switch { author: *author, pulled: true, followers });
+            let (pulled, is_due) = match lost {
+                None => (true, rule.pulls(followers)),
+                Some(lost) => (false, rule.returns(followers, lost)),
+            };
+            if is_due {
+                switches.push(Switch { author, pulled, followers });
             }
         }
-        for (author, account) in left.iter().zip(self.store.accounts(&left).await?) {
-            let Some(account) = account else { continue };
-            let followers = self.store.count_followers(account).await?;
-            if rule.returns(followers, lost[author]) {
-                switches.push(Switch { author: *author, pulled: false, followers });
-            }
-        }
-        switches.retain(|switch| !self.switching.contains(&switch.author));
         Ok(switches)
     }
 
     /// How many followers those who are pulled have lost.
-    fn lost(&self, events: &[Event]) -> HashMap<UserId, u64> {
-        let mut lost = HashMap::new();
+    fn lost(&self, events: &[Event]) -> BTreeMap<UserId, u64> {
+        let mut lost = BTreeMap::new();
         for event in events {
             if let Event::Unfollowed { followee, .. } = event
                 && self.pulled.contains(followee)
