@@ -14,7 +14,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     RssError,
     run::{Clock, Settings, run},
-    state::Shares,
 };
 use crate::client::{ClientError, Interrupt, Target};
 
@@ -48,8 +47,8 @@ pub struct RssArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = value_parser!(u16).range(0..=1_000))]
     pub first: u16,
-    /// Of what is new in a feed, take N entries at a poll, the oldest, and leave the others
-    /// for the next one
+    /// Of the entries of a feed that wait, post N at a poll, the oldest; the others wait for
+    /// the next one
     #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = value_parser!(u16).range(1..=1_000))]
     pub entries_max: u16,
@@ -99,10 +98,8 @@ impl From<RssArgs> for Settings {
             once: args.once,
             interval_seconds: args.interval,
             fetch_timeout: Duration::from_secs(args.fetch_timeout),
-            shares: Shares {
-                first_entries: args.first.into(),
-                poll_entries_max: args.entries_max.into(),
-            },
+            first_entries: args.first.into(),
+            turn_entries_max: args.entries_max.into(),
         }
     }
 }

@@ -101,14 +101,16 @@ impl<'a> Follower<'a> {
             let publish_wait = (self.waiting() > 0).then(|| self.publish_at.saturating_sub(now));
             match poll_wait.into_iter().chain(publish_wait).min() {
                 None => return,
-                Some(0) => self.turn(poll_wait == Some(0)).await,
+                Some(0) => {
+                    self.turn(poll_wait == Some(0)).await;
+                }
                 Some(wait) => sleep(Duration::from_secs(wait)).await,
             }
         }
     }
 
-    /// Polls the feed once, unless it has failed lately. Whether it was read, and all that
-    /// is new was posted.
+    /// Polls the feed once, unless it has failed lately. Whether it was read, and Roost took
+    /// all that it was given.
     pub(super) async fn once(&mut self) -> bool {
         let failed_before = self.counts.failed_polls;
         let wait = self.state.wait_seconds(self.now(), self.interval());
@@ -122,18 +124,18 @@ impl<'a> Follower<'a> {
                 self.feed
             );
         }
-        self.turn(!self.state.is_gone && !is_backing_off && self.has_room()).await;
-        let is_read = self.counts.failed_polls == failed_before;
-        is_read && !is_backing_off && !self.state.is_gone && self.waiting() == 0
+        let is_polled = !self.state.is_gone && !is_backing_off && self.has_room();
+        let are_taken = self.turn(is_polled).await;
+        is_polled && self.counts.failed_polls == failed_before && are_taken
     }
 
-    /// Polls, or not, and posts what waits.
-    async fn turn(&mut self, poll: bool) {
+    /// Polls, or not, and posts what waits. Whether Roost took all that it was given.
+    async fn turn(&mut self, poll: bool) -> bool {
         if !self.has_room() {
             tracing::warn!("{}: not polled while {} entries wait", self.feed, self.waiting());
         }
         let said = if poll { self.poll().await } else { None };
-        let posted = self.publish().await;
+        let (posted, are_taken) = self.publish().await;
         let waiting = self.waiting();
         match said {
             Some(said) => tracing::info!("{}: {said}; {posted} posted, {waiting} wait", self.feed),
@@ -142,6 +144,7 @@ impl<'a> Follower<'a> {
             }
             None => {}
         }
+        are_taken
     }
 
     /// Takes what is new into the outbox, and says what there was.
@@ -205,12 +208,17 @@ impl<'a> Follower<'a> {
         }
         next.moved_to = answer.moved_to;
         let count = entries.len();
-        let taken = next.take(entries, answer.validators, self.shared.settings.shares);
-        let left = match taken.left {
-            0 => String::new(),
-            left => format!(", {left} of them left for the next poll"),
-        };
-        format!("{count} entries, {} new{left}", taken.new)
+        let taken = next.take(entries, answer.validators, self.shared.settings.first_entries);
+        if taken.left > 0 {
+            tracing::warn!(
+                "{}: {} new entries find no room beside {OUTBOX_ENTRIES_MAX} that wait, and are lost \
+                 if they leave the feed before the next poll; see that Roost takes posts, or raise \
+                 --entries-max",
+                self.feed,
+                taken.left
+            );
+        }
+        format!("{count} entries, {} new", taken.new)
     }
 
     async fn poll_failed(&mut self, error: &PollError) {
@@ -245,18 +253,19 @@ impl<'a> Follower<'a> {
         );
     }
 
-    /// Posts what waits. How many Roost has taken.
-    async fn publish(&mut self) -> usize {
+    /// Posts what waits. How many Roost has taken, and whether it was all that it was given.
+    async fn publish(&mut self) -> (usize, bool) {
         if self.waiting() == 0 {
-            return 0;
+            return (0, true);
         }
         let mut next = self.state.clone();
         let published = self.publish_until(&mut next).await;
         let posted = self.waiting() - next.outbox.len();
         self.publish_errors = if posted > 0 { 0 } else { self.publish_errors };
+        let are_taken = matches!(published, Ok(0));
         let wait = match published {
-            // What was refused.
-            Ok(()) => self.interval(),
+            // What was refused, or too much for this turn.
+            Ok(_) => self.interval(),
             Err(error) => {
                 tracing::warn!("{}: {error}", self.feed);
                 let doubled = 1_u64.checked_shl(self.publish_errors).unwrap_or(u64::MAX);
@@ -273,21 +282,30 @@ impl<'a> Follower<'a> {
             }
             self.state = next;
         }
-        posted
+        (posted, are_taken)
     }
 
-    /// Posts what waits, oldest first, until Roost takes no more.
-    async fn publish_until(&self, next: &mut FeedState) -> Result<(), PublishError> {
+    /// Posts what waits, oldest first, until Roost takes no more or has taken enough for a
+    /// turn. How many it has refused.
+    async fn publish_until(&self, next: &mut FeedState) -> Result<usize, PublishError> {
         let mut roost = self.shared.roost.clone();
         let text_chars_max = roost.text_chars_max().await?;
+        let left = self.waiting().saturating_sub(self.shared.settings.turn_entries_max);
+        let mut refused = 0;
         for entry in &self.state.outbox {
+            if next.outbox.len() <= left {
+                break;
+            }
             match roost.publish(self.feed.author, entry, text_chars_max).await {
                 Ok(()) => next.posted(entry.id),
-                Err(error @ PublishError::Refused(_)) => tracing::warn!("{}: {error}", self.feed),
+                Err(error @ PublishError::Refused(_)) => {
+                    tracing::warn!("{}: {error}", self.feed);
+                    refused += 1;
+                }
                 Err(error @ PublishError::Away(_)) => return Err(error),
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     async fn keep(&self, state: &FeedState) -> Result<(), RssError> {

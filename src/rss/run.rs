@@ -14,7 +14,7 @@ use super::{
     list::{self, Feed},
     poll::{Counts, Follower, Shared},
     publish::Roost,
-    state::{FeedState, Shares},
+    state::FeedState,
     state_dir::StateDir,
 };
 use crate::client::ClientError;
@@ -34,14 +34,17 @@ pub(super) struct Settings {
     pub(super) once: bool,
     pub(super) interval_seconds: u64,
     pub(super) fetch_timeout: Duration,
-    pub(super) shares: Shares,
+    /// Of a feed that was never read, so many of the newest are posted.
+    pub(super) first_entries: usize,
+    /// Of what waits of a feed, so many of the oldest are posted at a time.
+    pub(super) turn_entries_max: usize,
 }
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
     pub(super) feeds: usize,
-    /// With `once`, feeds that could not be read, or of which something waits.
+    /// With `once`, feeds that could not be read or posted.
     pub(super) failed_feeds: usize,
     counts: Counts,
     waiting: usize,

@@ -52,20 +52,11 @@ pub(super) struct Validators {
     pub(super) last_modified: Option<String>,
 }
 
-/// How much is taken of a feed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shares {
-    /// Of a feed that was never read, so many of the newest.
-    pub(super) first_entries: usize,
-    /// At a poll, so many of the oldest that are new.
-    pub(super) poll_entries_max: usize,
-}
-
 /// What came of a look at a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) new: usize,
-    /// New ones that are left for the next poll.
+    /// New ones that found no room, and are left for the next poll.
     pub(super) left: usize,
 }
 
@@ -87,23 +78,25 @@ impl FeedState {
         }
     }
 
-    /// Takes what is new of what is in the feed, oldest first, into the outbox. What is
-    /// left behind is not seen, and the answer does not count as known.
+    /// Takes what is new of what is in the feed, oldest first, into the outbox: all of it,
+    /// since it may have left the feed by the next poll; of a feed that was never read the
+    /// newest `first_entries`. What finds no room is not seen, and the answer does not
+    /// count as known.
     pub(super) fn take(
         &mut self,
         window: Vec<Entry>,
         validators: Option<Validators>,
-        shares: Shares,
+        first_entries: usize,
     ) -> Taken {
         let seen: HashSet<EntryId> = self.seen.iter().copied().collect();
         let window_ids: Vec<EntryId> = window.iter().map(|entry| entry.id).collect();
         let mut new: Vec<Entry> =
             window.into_iter().filter(|entry| !seen.contains(&entry.id)).collect();
         if !self.is_known {
-            new.drain(..new.len().saturating_sub(shares.first_entries));
+            new.drain(..new.len().saturating_sub(first_entries));
         }
         let room = OUTBOX_ENTRIES_MAX.saturating_sub(self.outbox.len());
-        let left = new.split_off(new.len().min(room).min(shares.poll_entries_max));
+        let left = new.split_off(new.len().min(room));
         let taken = Taken { new: new.len() + left.len(), left: left.len() };
         self.outbox.extend(new);
         self.see(&window_ids, left.iter().map(|entry| entry.id).collect());
@@ -160,13 +153,13 @@ impl FeedState {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use url::Url;
 
     use super::*;
     use crate::domain::UserId;
-
-    const SHARES: Shares = Shares { first_entries: 1, poll_entries_max: 50 };
 
     fn state() -> FeedState {
         let url = Url::parse("https://example.org/").expect("a URL");
@@ -197,54 +190,43 @@ mod tests {
     #[test]
     fn of_a_new_feed_the_newest_are_taken_then_what_is_new() {
         let mut state = state();
-        assert_eq!(state.take(window(0..5), validators(), SHARES), Taken { new: 1, left: 0 });
+        assert_eq!(state.take(window(0..5), validators(), 1), Taken { new: 1, left: 0 });
         assert_eq!(titles(&state.outbox), ["4"]);
         state.posted(entry(4).id);
-        assert_eq!(state.take(window(2..7), validators(), SHARES), Taken { new: 2, left: 0 });
+        assert_eq!(state.take(window(2..7), validators(), 1), Taken { new: 2, left: 0 });
         assert_eq!(titles(&state.outbox), ["5", "6"]);
-        assert_eq!(state.take(window(2..7), validators(), SHARES), Taken { new: 0, left: 0 });
+        assert_eq!(state.take(window(2..7), validators(), 1), Taken { new: 0, left: 0 });
         assert_eq!(state.validators, validators());
 
         let mut none = self::state();
-        none.take(window(0..5), None, Shares { first_entries: 0, ..SHARES });
-        none.take(window(0..6), None, Shares { first_entries: 0, ..SHARES });
+        none.take(window(0..5), None, 0);
+        none.take(window(0..6), None, 0);
         assert_eq!(titles(&none.outbox), ["5"]);
     }
 
     #[test]
-    fn what_is_too_much_for_a_poll_is_left_for_the_next() {
+    fn a_full_outbox_takes_no_more_and_leaves_the_newest_for_the_next_poll() {
         let mut state = state();
-        let shares = Shares { first_entries: 3, poll_entries_max: 2 };
-        assert_eq!(state.take(window(0..9), validators(), shares), Taken { new: 3, left: 1 });
-        assert_eq!((titles(&state.outbox), &state.validators), (vec!["6", "7"], &None));
-        assert_eq!(state.take(window(0..9), validators(), shares), Taken { new: 1, left: 0 });
-        assert_eq!(titles(&state.outbox), ["6", "7", "8"]);
-        assert_eq!(state.validators, validators());
-    }
-
-    #[test]
-    fn a_full_outbox_takes_no_more() {
-        let mut state = state();
-        let shares = Shares { first_entries: 2_000, poll_entries_max: 2_000 };
-        let taken = state.take(window(0..1_500), validators(), shares);
-        assert_eq!((taken.left, state.outbox.len()), (500, OUTBOX_ENTRIES_MAX));
-        assert_eq!(state.take(window(0..1_500), None, shares), Taken { new: 500, left: 500 });
+        let taken = state.take(window(0..1_500), validators(), 2_000);
+        assert_eq!((taken, state.outbox.len()), (Taken { new: 1_500, left: 500 }, 1_000));
+        assert_eq!((titles(&state.outbox)[999], &state.validators), ("999", &None));
+        let taken = state.take(window(0..1_500), validators(), 2_000);
+        assert_eq!((taken, &state.validators), (Taken { new: 500, left: 500 }, &None));
         state.outbox.clear();
-        state.take(window(0..1_500), None, shares);
-        assert_eq!(titles(&state.outbox)[0], "1000");
+        state.take(window(0..1_500), validators(), 2_000);
+        assert_eq!((titles(&state.outbox)[0], &state.validators), ("1000", &validators()));
     }
 
     #[test]
     fn no_more_is_remembered_than_the_feed_holds_and_some() {
         let mut state = state();
-        let shares = Shares { first_entries: 1, poll_entries_max: 100 };
         for begin in (0..20_000).step_by(100) {
-            state.take(window(begin..begin + 200), None, shares);
+            state.take(window(begin..begin + 200), None, 1);
             state.outbox.clear();
         }
         assert!(state.seen.len() <= GONE_ENTRIES_MAX + 200, "{}", state.seen.len());
         // Not so long ago that it is forgotten.
-        assert_eq!(state.take(window(19_200..19_300), None, shares).new, 0);
+        assert_eq!(state.take(window(19_200..19_300), None, 1).new, 0);
     }
 
     #[test]
@@ -268,7 +250,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// So many more entries are in the feed.
+        /// So many more entries are in the feed, and as many of the oldest leave it.
         Grow(u64),
         Poll,
         /// Roost takes so many of the outbox.
@@ -287,14 +269,14 @@ mod tests {
     }
 
     proptest! {
-        /// Roost is a list of those posts whose request it has not seen.
+        /// Roost is a list of those posts whose request it has not seen. Due is what a poll
+        /// has come across, unless what it wrote was lost: that may have left the feed.
         #[test]
         fn whatever_is_lost_everything_is_posted_once(
-            steps in proptest::collection::vec(step(), 1..40), poll_entries_max in 1..8_usize,
+            steps in proptest::collection::vec(step(), 1..40), window_len in 2..10_u64,
         ) {
-            let shares = Shares { first_entries: 2, poll_entries_max };
             let mut feed_end = 5_u64;
-            let mut written = vec![state()];
+            let mut written = vec![(state(), BTreeSet::new())];
             let mut roost: Vec<String> = Vec::new();
             let publish = |roost: &mut Vec<String>, state: &mut FeedState, count: usize| {
                 for entry in state.outbox.clone().into_iter().take(count) {
@@ -304,14 +286,16 @@ mod tests {
                     state.posted(entry.id);
                 }
             };
-            // Until nothing is left, however little is taken at a time.
-            let settle = (0..5 + 40 * 5).flat_map(|_| [Step::Poll, Step::Publish(50)]);
+            let settle = [Step::Poll, Step::Publish(usize::MAX)];
             for step in [Step::Poll, Step::Publish(2)].into_iter().chain(steps).chain(settle) {
-                let mut state = written.last().expect("written").clone();
+                let (mut state, mut due) = written.last().expect("written").clone();
                 match step {
                     Step::Grow(count) => feed_end += count,
                     Step::Poll => {
-                        state.take(window(0..feed_end), None, shares);
+                        let in_feed = feed_end.saturating_sub(window_len)..feed_end;
+                        // Before that it was read for the first time.
+                        due.extend(in_feed.clone().filter(|number| *number >= 3));
+                        state.take(window(in_feed), None, 2);
                     }
                     Step::Publish(count) => publish(&mut roost, &mut state, count),
                     Step::Restore(writes) => {
@@ -321,10 +305,12 @@ mod tests {
                         continue;
                     }
                 }
-                written.push(state);
+                written.push((state, due));
             }
-            let expected: Vec<String> = (3..feed_end).map(|number| number.to_string()).collect();
-            prop_assert_eq!(roost, expected);
+            let posted: Vec<u64> = roost.iter().map(|title| title.parse().expect("a number")).collect();
+            prop_assert!(posted.is_sorted_by(|one, next| one < next), "{posted:?}");
+            let (_, due) = written.last().expect("written");
+            prop_assert!(due.iter().all(|number| posted.contains(number)), "{due:?}, {posted:?}");
         }
     }
 }
