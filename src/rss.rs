@@ -14,7 +14,7 @@
 //!
 //! Decisions have no I/O: `exchange`, `body`, `parse`, `guard`, `entry`, `text`, `state`,
 //! `schedule`.
-//! Only `fetch` sees hyper, only `parse` feed-rs, and only `publish` tonic.
+//! Only `fetch` sees hyper, only `parse` and `entry` feed-rs, and only `publish` tonic.
 
 mod args;
 mod body;
@@ -29,6 +29,7 @@ mod poll;
 mod publish;
 mod run;
 mod schedule;
+mod settings;
 mod state;
 mod state_dir;
 mod text;

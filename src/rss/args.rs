@@ -13,7 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     RssError,
-    run::{Clock, Settings, run},
+    publish::Roost,
+    run::run,
+    settings::{Settings, UnixSeconds},
 };
 use crate::client::{ClientError, Interrupt, Target};
 
@@ -69,7 +71,7 @@ impl RssArgs {
     /// If the list or the state cannot be used; with --once, if any feed failed.
     pub async fn run(self) -> Result<(), RssError> {
         // It need not be there: what is new waits for it.
-        let channel = self.target.connect_lazily()?;
+        let roost = Roost::new(self.target.connect_lazily()?);
         let interrupt = Interrupt::listen();
         let stop = interrupt.stop.clone();
         // Without a handler SIGTERM goes on killing the process, which loses nothing.
@@ -81,7 +83,7 @@ impl RssArgs {
             });
         }
         let random = StdRng::from_rng(&mut rand::rng());
-        let summary = run(self.into(), channel, system_clock(), random, stop).await?;
+        let summary = run(self.into(), roost, system_clock(), random, stop).await?;
         writeln!(std::io::stdout().lock(), "{summary}").map_err(ClientError::from)?;
         match summary.failed_feeds {
             0 => Ok(()),
@@ -104,7 +106,7 @@ impl From<RssArgs> for Settings {
     }
 }
 
-fn system_clock() -> Clock {
+fn system_clock() -> UnixSeconds {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Arc::new(now)
 }

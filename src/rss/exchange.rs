@@ -22,7 +22,7 @@ const USER_AGENT: &str = concat!("roost-rss/", env!("CARGO_PKG_VERSION"));
 const ACCEPT: &str = "application/atom+xml, application/rss+xml, application/feed+json, \
                       application/xml;q=0.9, application/json;q=0.9, */*;q=0.5";
 
-/// Why there is none, and what to do.
+/// Why a feed could not be fetched, and what its operator can do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("it was not there within {} s; see whether it opens in a browser", .0.as_secs())]
@@ -51,6 +51,10 @@ impl FetchError {
     }
 }
 
+/// Asks for a feed, unless it is as it was when `known` was told.
+///
+/// # Errors
+/// If HTTP does not know such a URL.
 pub(super) fn request(
     url: &Url,
     known: Option<&Validators>,
@@ -83,6 +87,10 @@ pub(super) fn is_permanent(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 308)
 }
 
+/// Where a redirect leads. HTTPS may lead to HTTP: a list trusts its feeds.
+///
+/// # Errors
+/// If that is not on the web.
 pub(super) fn next_hop(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let to = headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()));
     let to = to.unwrap_or_default();
@@ -98,6 +106,11 @@ pub(super) fn next_hop(from: &Url, headers: &HeaderMap) -> Result<Url, FetchErro
     Ok(url)
 }
 
+/// Whether a feed comes with the answer, which is no redirect. `now` is in seconds since
+/// 1970.
+///
+/// # Errors
+/// If none does.
 pub(super) fn check_status(
     status: StatusCode,
     headers: &HeaderMap,
@@ -117,6 +130,7 @@ pub(super) fn check_status(
     }
 }
 
+/// What to ask `url` with the next time; `None` if it says nothing short enough to keep.
 pub(super) fn validators(url: &Url, headers: &HeaderMap) -> Option<Validators> {
     let kept = |name| {
         text(headers, &name).filter(|text| text.len() <= VALIDATOR_BYTES_MAX).map(str::to_owned)
@@ -126,6 +140,7 @@ pub(super) fn validators(url: &Url, headers: &HeaderMap) -> Option<Validators> {
     is_known.then(|| Validators { url: url.to_string(), etag, last_modified })
 }
 
+/// A header, if it is there and is ASCII.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

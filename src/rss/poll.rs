@@ -21,7 +21,7 @@ use super::{
     list::Feed,
     parse::parse,
     publish::{PublishError, Roost},
-    run::{Clock, Settings},
+    settings::{Settings, UnixSeconds},
     state::{FeedState, OUTBOX_ENTRIES_MAX},
     state_dir::StateDir,
 };
@@ -38,13 +38,13 @@ pub(super) struct Shared {
     pub(super) fetcher: Fetcher,
     pub(super) roost: Roost,
     pub(super) state_dir: Arc<StateDir>,
-    pub(super) clock: Clock,
+    pub(super) unix_seconds: UnixSeconds,
     /// One for each feed that is fetched or parsed at once.
     pub(super) slots: Semaphore,
 }
 
-/// A feed that is followed.
-pub(super) struct Follower<'a> {
+/// A feed, and how far it has come.
+pub(super) struct FeedTask<'a> {
     shared: &'a Shared,
     feed: Feed,
     state: FeedState,
@@ -74,7 +74,7 @@ enum PollError {
     State(#[from] RssError),
 }
 
-impl<'a> Follower<'a> {
+impl<'a> FeedTask<'a> {
     pub(super) fn new(shared: &'a Shared, feed: Feed, state: FeedState, random: StdRng) -> Self {
         let counts = Counts::default();
         Self { shared, feed, state, random, publish_at: 0, publish_errors: 0, counts }
@@ -315,7 +315,7 @@ impl<'a> Follower<'a> {
     }
 
     fn now(&self) -> u64 {
-        (self.shared.clock)()
+        (self.shared.unix_seconds)()
     }
 
     fn interval(&self) -> u64 {

@@ -1,19 +1,19 @@
 //! Following all feeds of a list at once.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use futures::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{sync::Semaphore, task};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::{
     RssError,
     fetch::Fetcher,
     list::{self, Feed},
-    poll::{Counts, Follower, Shared},
+    poll::{Counts, FeedTask, Shared},
     publish::Roost,
+    settings::{Settings, UnixSeconds},
     state::FeedState,
     state_dir::StateDir,
 };
@@ -21,24 +21,6 @@ use crate::client::ClientError;
 
 /// Feeds that are fetched at once; the others wait for their turn.
 const FETCHES_MAX: usize = 8;
-
-/// Tells the seconds since 1970.
-pub(super) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// How feeds are followed.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) list: PathBuf,
-    pub(super) state_dir: PathBuf,
-    /// Each feed is polled once.
-    pub(super) once: bool,
-    pub(super) interval_seconds: u64,
-    pub(super) fetch_timeout: Duration,
-    /// Of a feed that was never read, so many of the newest are posted.
-    pub(super) first_entries: usize,
-    /// Of what waits of a feed, so many of the oldest are posted at a time.
-    pub(super) turn_entries_max: usize,
-}
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,8 +38,8 @@ pub(super) struct Summary {
 /// If the list or the state cannot be used. What is wrong with a feed is logged.
 pub(super) async fn run(
     settings: Settings,
-    channel: Channel,
-    clock: Clock,
+    roost: Roost,
+    unix_seconds: UnixSeconds,
     mut random: StdRng,
     stop: CancellationToken,
 ) -> Result<Summary, RssError> {
@@ -69,31 +51,31 @@ pub(super) async fn run(
     let shared = Shared {
         fetcher: Fetcher::new(settings.fetch_timeout)?,
         settings,
-        roost: Roost::new(channel),
+        roost,
         state_dir: Arc::new(state_dir),
-        clock,
+        unix_seconds,
         slots: Semaphore::new(FETCHES_MAX),
     };
-    let mut followers: Vec<Follower<'_>> = feeds
+    let mut tasks: Vec<FeedTask<'_>> = feeds
         .into_iter()
         .map(|(feed, state)| {
-            Follower::new(&shared, feed, state, StdRng::seed_from_u64(random.next_u64()))
+            FeedTask::new(&shared, feed, state, StdRng::seed_from_u64(random.next_u64()))
         })
         .collect();
     let mut failed_feeds = 0;
     let following = async {
         if once {
-            let are_done = join_all(followers.iter_mut().map(Follower::once)).await;
+            let are_done = join_all(tasks.iter_mut().map(FeedTask::once)).await;
             failed_feeds = are_done.into_iter().filter(|is_done| !is_done).count();
         } else {
-            join_all(followers.iter_mut().map(Follower::follow)).await;
+            join_all(tasks.iter_mut().map(FeedTask::follow)).await;
         }
     };
     tokio::select! {
         () = following => {}
         () = stop.cancelled() => {}
     }
-    Ok(Summary { failed_feeds, ..summary(&followers) })
+    Ok(Summary { failed_feeds, ..summary(&tasks) })
 }
 
 /// The list, and what is remembered of its feeds.
@@ -105,13 +87,13 @@ fn open(settings: &Settings) -> Result<(StateDir, Vec<(Feed, FeedState)>), RssEr
     Ok((state_dir, feeds))
 }
 
-fn summary(followers: &[Follower<'_>]) -> Summary {
-    let feeds = followers.len();
-    followers.iter().fold(Summary { feeds, ..Summary::default() }, |mut sum, follower| {
-        sum.counts.polls += follower.counts.polls;
-        sum.counts.failed_polls += follower.counts.failed_polls;
-        sum.counts.posted += follower.counts.posted;
-        sum.waiting += follower.waiting();
+fn summary(tasks: &[FeedTask<'_>]) -> Summary {
+    let feeds = tasks.len();
+    tasks.iter().fold(Summary { feeds, ..Summary::default() }, |mut sum, task| {
+        sum.counts.polls += task.counts.polls;
+        sum.counts.failed_polls += task.counts.failed_polls;
+        sum.counts.posted += task.counts.posted;
+        sum.waiting += task.waiting();
         sum
     })
 }
