@@ -24,5 +24,7 @@ mod rss;
 #[path = "commands/serve.rs"]
 mod serve;
 mod services;
+#[path = "commands/town.rs"]
+mod town;
 #[path = "commands/waiting.rs"]
 mod waiting;
