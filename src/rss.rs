@@ -30,6 +30,7 @@ mod publish;
 mod run;
 mod schedule;
 mod settings;
+mod slots;
 mod state;
 mod state_dir;
 mod text;

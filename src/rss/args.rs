@@ -27,7 +27,7 @@ use crate::client::{ClientError, Interrupt, Target};
 /// link of the entry. It is posted with the origin `rss`.
 ///
 /// A feed that fails is tried again less and less often, up to once a day, and does not
-/// hold up the others. While Roost is away, what is new waits in the state directory.
+/// hold up those that do not. While Roost is away, what is new waits in the state directory.
 ///
 /// Ctrl-C or SIGTERM ends it, and exits with 0.
 #[derive(Args, Clone, Debug)]

@@ -7,11 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
-use tokio::{
-    sync::Semaphore,
-    task,
-    time::{sleep, timeout},
-};
+use tokio::{task, time::sleep};
 
 use super::{
     RssError,
@@ -22,6 +18,7 @@ use super::{
     parse::parse,
     publish::{PublishError, Roost},
     settings::{Settings, UnixSeconds},
+    slots::{ParseError, Slots},
     state::{FeedState, OUTBOX_ENTRIES_MAX},
     state_dir::StateDir,
 };
@@ -39,8 +36,7 @@ pub(super) struct Shared {
     pub(super) roost: Roost,
     pub(super) state_dir: Arc<StateDir>,
     pub(super) unix_seconds: UnixSeconds,
-    /// One for each feed that is fetched or parsed at once.
-    pub(super) slots: Semaphore,
+    pub(super) slots: Slots,
 }
 
 /// A feed, and how far it has come.
@@ -70,6 +66,8 @@ enum PollError {
     Fetch(#[from] FetchError),
     #[error("cannot be read ({0}); list the address of an RSS, Atom or JSON feed")]
     Unreadable(String),
+    #[error(transparent)]
+    Parse(#[from] ParseError),
     #[error("what is new cannot be written down: {0}")]
     State(#[from] RssError),
 }
@@ -174,8 +172,7 @@ impl<'a> FeedTask<'a> {
 
     /// What is in the feed; `None` if that has not changed.
     async fn find(&self) -> Result<Option<(Vec<Entry>, Answer)>, PollError> {
-        // Nobody closes it.
-        let _slot = self.shared.slots.acquire().await;
+        let _slot = self.shared.slots.to_fetch(self.state.errors > 0).await;
         let known = self.state.validators.as_ref();
         match self.shared.fetcher.fetch(&self.feed.url, known, self.now()).await? {
             None => Ok(None),
@@ -186,13 +183,11 @@ impl<'a> FeedTask<'a> {
     async fn read(&self, mut answer: Answer) -> Result<(Vec<Entry>, Answer), PollError> {
         let (feed, base) = (self.feed.url.clone(), answer.url.clone());
         let body = std::mem::take(&mut answer.body);
-        let parsing = task::spawn_blocking(move || parse(&feed, &base, &body));
-        match timeout(PARSE_TIMEOUT, parsing).await {
-            Ok(Ok(Ok(entries))) => Ok((entries, answer)),
-            Ok(Ok(Err(problem))) => Err(PollError::Unreadable(quote(&problem))),
-            // The parser is somebody else's, and what it is given is a stranger's.
-            Ok(Err(_)) => Err(PollError::Unreadable("the parser broke off".to_owned())),
-            Err(_) => Err(PollError::Unreadable("the parser does not come to an end".to_owned())),
+        let parsing = self.shared.slots.parse(PARSE_TIMEOUT, move || parse(&feed, &base, &body));
+        match parsing.await {
+            Ok(Ok(entries)) => Ok((entries, answer)),
+            Ok(Err(problem)) => Err(PollError::Unreadable(quote(&problem))),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use futures::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::{sync::Semaphore, task};
+use tokio::task;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,13 +14,11 @@ use super::{
     poll::{Counts, FeedTask, Shared},
     publish::Roost,
     settings::{Settings, UnixSeconds},
+    slots::Slots,
     state::FeedState,
     state_dir::StateDir,
 };
 use crate::client::ClientError;
-
-/// Feeds that are fetched at once; the others wait for their turn.
-const FETCHES_MAX: usize = 8;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +52,7 @@ pub(super) async fn run(
         roost,
         state_dir: Arc::new(state_dir),
         unix_seconds,
-        slots: Semaphore::new(FETCHES_MAX),
+        slots: Slots::default(),
     };
     let mut tasks: Vec<FeedTask<'_>> = feeds
         .into_iter()

@@ -42,6 +42,8 @@ pub struct Feeds {
 #[derive(Default)]
 struct Shared {
     pages: HashMap<String, Page>,
+    /// How often each path was asked for.
+    requests: HashMap<String, usize>,
     /// The status of every answer to a path.
     answers: HashMap<String, Vec<u16>>,
 }
@@ -75,6 +77,11 @@ impl Feeds {
         self.set(path, Page::Feed { text: text.to_owned(), etag });
     }
 
+    /// How often a path was asked for so far, answered or not.
+    pub fn requests(&self, path: &str) -> usize {
+        lock(&self.shared).requests.get(path).copied().unwrap_or_default()
+    }
+
     /// The status of every answer to a path so far.
     pub fn answers(&self, path: &str) -> Vec<u16> {
         lock(&self.shared).answers.get(path).cloned().unwrap_or_default()
@@ -101,6 +108,7 @@ pub fn rss(entries: &[(&str, &str)]) -> String {
 
 async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    *lock(&shared).requests.entry(path.clone()).or_default() += 1;
     let page = lock(&shared).pages.get(&path).cloned().unwrap_or(Page::Status(404, vec![]));
     let known = request.headers().get(header::IF_NONE_MATCH);
     let response = match page {

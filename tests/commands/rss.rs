@@ -226,6 +226,32 @@ fn a_bad_feed_is_named_and_holds_up_no_other() {
 }
 
 #[test]
+fn feeds_that_say_nothing_any_more_hold_up_none_that_does() {
+    let town = Town::new();
+    let (_server, roost) = Running::serve(&town.path("data"));
+    // More than are fetched at once, of any kind.
+    let mut list: Vec<(u64, &str)> = (100..180).map(|account| (account, "/silent")).collect();
+    list.push((7, "/good"));
+    town.list(&list);
+    town.feeds.set("/silent", Page::Status(500, vec![]));
+    town.feeds.set_feed("/good", &rss(&[("1", "1")]));
+    town.once_failing(roost, &["--interval", "1"]);
+    assert_eq!(titles(roost, 7), ["1"]);
+
+    town.feeds.set("/silent", Page::Silent);
+    let mut follow = town.follow(roost);
+    let _following = Process::start(follow.args(["--fetch-timeout", "600"]));
+    // As many as may, which go on for longer than this test.
+    wait_until("silent", || town.feeds.requests("/silent") >= 80 + 16);
+    for count in 2..5 {
+        let names: Vec<String> = (1..=count).rev().map(|number| number.to_string()).collect();
+        let entries: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+        town.feeds.set_feed("/good", &rss(&entries));
+        wait_until("posted", || titles(roost, 7).len() == count);
+    }
+}
+
+#[test]
 fn a_feed_that_fails_is_left_alone_for_a_while_and_one_that_is_gone_for_good() {
     let town = Town::new();
     let (_server, roost) = Running::serve(&town.path("data"));
