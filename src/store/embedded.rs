@@ -39,6 +39,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
+
 use self::{
     accounts::AccountTable,
     authors::AuthorTimelines,
@@ -99,6 +101,8 @@ pub enum Blocking {
 pub struct EmbeddedStore {
     inner: Arc<Inner>,
     blocking: Blocking,
+    /// One for each piece of counting under way.
+    counting: Arc<Semaphore>,
 }
 
 struct Inner {
@@ -153,7 +157,8 @@ impl EmbeddedStore {
             limits,
         };
         inner.load()?;
-        Ok(Self { inner: Arc::new(inner), blocking: settings.blocking })
+        let counting = Arc::new(Semaphore::new(referrers::COUNTS_AT_ONCE));
+        Ok(Self { inner: Arc::new(inner), blocking: settings.blocking, counting })
     }
 
     /// Lets timelines sleep that their readers have not read for `idle_max`, or an eighth of

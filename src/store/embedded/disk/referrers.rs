@@ -23,6 +23,22 @@ impl Disk {
         });
         found.collect()
     }
+
+    /// How many there are, `count_max` at the most.
+    pub(in crate::store::embedded) fn count_referrers(
+        &self,
+        post: PostId,
+        kind: ReferrerKind,
+        count_max: u64,
+    ) -> Result<u64, StoreError> {
+        let all = key(post, kind, PostId(0))..=key(post, kind, PostId(u64::MAX));
+        let mut count = 0;
+        for entry in self.referrers.range(all).take(count_max as usize) {
+            entry.key().map_err(|error| self.failure(error))?;
+            count += 1;
+        }
+        Ok(count)
+    }
 }
 
 impl DiskBatch<'_> {
