@@ -24,7 +24,7 @@ use crate::{
     home_stream::Watch,
     home_timeline::{HomeTimelines, ReadError},
     store::{Floor, HomeRead, Store, StoreError},
-    telemetry::AuditMetrics,
+    telemetry::{AuditMetrics, Kind},
 };
 
 /// How long an audit waits for what is under way.
@@ -57,6 +57,18 @@ pub struct Finding {
     pub extra: BTreeSet<PostId>,
     /// How many should be there, as far as was compared.
     pub compared: usize,
+}
+
+/// Why a turn has compared nothing. It is counted, lest the loss ratio of those that are seen
+/// be taken for that of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skip {
+    /// Nobody was come across who has a live timeline.
+    Nobody,
+    /// It sleeps.
+    Asleep,
+    /// Its reader follows too many to compare it.
+    Follows,
 }
 
 /// Why a timeline could not be audited.
@@ -110,18 +122,30 @@ impl Finding {
     }
 }
 
+impl Skip {
+    const ALL: [Self; 3] = [Self::Nobody, Self::Asleep, Self::Follows];
+
+    fn kind(self) -> Kind {
+        let kind = match self {
+            Self::Nobody => "nobody",
+            Self::Asleep => "asleep",
+            Self::Follows => "follows",
+        };
+        Kind { kind }
+    }
+}
+
 impl<L: EventLog, S: Store> Auditor<L, S> {
     /// Audits a timeline every so often, until it is told to stop.
     pub async fn run(self, every: Duration, stop: CancellationToken) {
+        // They stand at 0 before the first, so that it is seen to be one more.
+        for skip in Skip::ALL {
+            drop(self.metrics.audit_skips.get_or_create(&skip.kind()));
+        }
         let audits = async {
             loop {
                 tokio::time::sleep(every).await;
-                let audited = match self.store.some_live().await {
-                    Ok(Some(reader)) => self.audit(reader).await.map(drop),
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error.into()),
-                };
-                if let Err(error) = audited {
+                if let Err(error) = self.turn().await {
                     tracing::debug!(%error, "a timeline could not be audited");
                     self.metrics.audit_failures.inc();
                 }
@@ -133,8 +157,18 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         }
     }
 
+    async fn turn(&self) -> Result<(), AuditError> {
+        match self.store.some_live().await? {
+            Some(reader) => self.audit(reader).await.map(drop),
+            None => {
+                self.skipped(Skip::Nobody);
+                Ok(())
+            }
+        }
+    }
+
     /// Audits a timeline, and makes it anew where something is wrong with it. `None`: it
-    /// sleeps, or its reader follows too many to compare it.
+    /// sleeps, or its reader follows too many to compare it, which is counted.
     ///
     /// # Errors
     /// If it could not be audited or rebuilt; then nothing is counted.
@@ -170,7 +204,7 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         let (mut is, mut before) = (BTreeSet::new(), None);
         let floor = loop {
             let read = self.store.look_at_page(reader, before, PAGE_LEN).await?;
-            let HomeRead::Page(page) = read else { return Ok(None) };
+            let HomeRead::Page(page) = read else { return Ok(self.skipped(Skip::Asleep)) };
             before = page.ids.last().copied();
             is.extend(page.ids);
             if !page.more || before.is_none() {
@@ -181,7 +215,9 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
                 };
             }
         };
-        let Some(should) = self.homes.pulled(reader).await? else { return Ok(None) };
+        let Some(should) = self.homes.pulled(reader).await? else {
+            return Ok(self.skipped(Skip::Follows));
+        };
         let floor = floor.max(should.floor.unwrap_or(PostId(0)));
         let mut should: BTreeSet<PostId> = should.ids.into_iter().collect();
         // Posts of authors who are pulled may be there, and need not, if the reader reads them.
@@ -193,6 +229,12 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
             }
         }
         Ok(Some(Finding::of(&is, &should, floor, settled)))
+    }
+
+    /// Nothing is found, for this reason.
+    fn skipped(&self, skip: Skip) -> Option<Finding> {
+        self.metrics.audit_skips.get_or_create(&skip.kind()).inc();
+        None
     }
 }
 
@@ -275,5 +317,28 @@ mod tests {
         auditor.store.push(&combine(vec![(reader, unsettled)])).await.unwrap();
         assert!(auditor.audit(reader).await.unwrap().unwrap().is_clean());
         assert_eq!(auditor.store.some_live().await.unwrap(), Some(reader));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_compared_is_counted_by_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let (auditor, reader) = auditor(dir.path()).await;
+        let skips =
+            || Skip::ALL.map(|skip| auditor.metrics.audit_skips.get_or_create(&skip.kind()).get());
+        let author = auditor.store.account(AUTHOR).await.unwrap().unwrap();
+        assert_eq!(auditor.audit(author).await.unwrap(), None);
+        assert_eq!(skips(), [0, 1, 0]);
+        let follow =
+            |followee| Event::Followed { followee: UserId(followee), followers: vec![READER] };
+        auditor.store.apply(0, 11, (1_000..6_001).map(follow).collect()).await.unwrap();
+        assert_eq!(auditor.audit(reader).await.unwrap(), None);
+        assert_eq!(skips(), [0, 1, 1]);
+        assert_eq!(auditor.metrics.audited_timelines.get(), 0);
+
+        let empty = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(empty.path(), Settings::default()).unwrap();
+        let auditor = Auditor { store: Arc::new(store), ..auditor };
+        auditor.turn().await.unwrap();
+        assert_eq!(auditor.metrics.audit_skips.get_or_create(&Skip::Nobody.kind()).get(), 1);
     }
 }

@@ -161,6 +161,11 @@ metrics! {
         audit_repairs: Counter = Counter::default(),
         /// Audits that failed, since the log or the store did.
         audit_failures: Counter = Counter::default(),
+        /// Turns of the auditor that compared nothing, by why: nobody (of 64 accounts, or keys
+        /// of Redis, drawn at random none has a live timeline), asleep (the timeline fell
+        /// asleep meanwhile) or follows (its reader follows more than 5,000 accounts, and is
+        /// never compared).
+        audit_skips: Family<Kind, Counter> = Family::default(),
         /// Ids that were lost, as a share of those that should be there, since the start.
         audit_loss_ratio: Gauge<f64, AtomicU64> = Gauge::default(),
     }
@@ -278,7 +283,7 @@ pub struct Partition {
     pub partition: u32,
 }
 
-/// The label of failures.
+/// The label of failures, and of what was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Kind {
     /// One of few words.
