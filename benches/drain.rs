@@ -15,7 +15,6 @@ use std::{
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use futures::future;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
@@ -178,11 +177,8 @@ impl Bench {
                 fanout::Settings::default(),
             );
             let workers = tokio::spawn(pool.run(stop.clone()));
-            future::join_all((0..PARTITIONS).map(async |partition| {
-                let end = self.log.end(partition).await.expect("the end");
-                self.progress.wait_delivered(partition, end).await;
-            }))
-            .await;
+            let ends = self.log.ends().await.expect("the ends");
+            self.progress.wait_all_delivered(&ends).await;
             let elapsed = start.elapsed();
             stop.cancel();
             workers.await.expect("no panic").expect("no error");

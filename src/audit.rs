@@ -13,7 +13,6 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::future;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -177,9 +176,8 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
         let Some(mut finding) = self.compare(reader, settled).await? else { return Ok(None) };
         if !finding.is_clean() {
             let ends = self.log.ends().await?;
-            let delivered = (0..).zip(ends).map(|(at, end)| self.progress.wait_delivered(at, end));
-            let delivered = timeout(DELIVERED_WAIT_MAX, future::join_all(delivered)).await;
-            delivered.map_err(|_| AuditError::Behind)?;
+            let delivered = self.progress.wait_all_delivered(&ends);
+            timeout(DELIVERED_WAIT_MAX, delivered).await.map_err(|_| AuditError::Behind)?;
             let Some(again) = self.compare(reader, settled).await? else { return Ok(None) };
             finding = finding.and(&again);
         }

@@ -480,12 +480,10 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
 
     /// Waits until all that is in the log is applied. False: the workers are behind.
     async fn catch_up(&self) -> bool {
-        let applied =
-            future::try_join_all((0..self.log.partitions()).map(|partition| async move {
-                let end = self.log.end(partition).await?;
-                self.progress.wait_applied(partition, end).await;
-                Ok::<_, LogError>(())
-            }));
+        let applied = async {
+            self.progress.wait_all_applied(&self.log.ends().await?).await;
+            Ok::<_, LogError>(())
+        };
         matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)))
     }
 

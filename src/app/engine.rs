@@ -303,15 +303,13 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             let partitions = (0..).zip(&ends);
             partitions.map(|(at, end)| end.saturating_sub(progress.position(at).applied)).sum()
         };
-        let applied = future::join_all(
-            (0..).zip(&ends).map(|(partition, end)| progress.wait_applied(partition, *end)),
-        );
+        let applied = progress.wait_all_applied(&ends);
         tokio::pin!(applied);
         let mut tell = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
                 biased;
-                _ = &mut applied => return Ok(()),
+                () = &mut applied => return Ok(()),
                 error = self.failed() => return Err(error),
                 _ = tell.tick() => {
                     let how_far =

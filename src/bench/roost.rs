@@ -240,12 +240,9 @@ impl<S: Store> Roost<S> {
     /// Waits until everything in the log is delivered.
     pub(super) async fn settle(&mut self) -> Result<(), BenchError> {
         let ends = self.log.ends().await?;
-        let delivered = future::join_all(
-            (0..).zip(ends).map(|(partition, end)| self.progress.wait_delivered(partition, end)),
-        );
         tokio::select! {
             ended = &mut self.workers => Err(BenchError::of_workers(ended)),
-            _ = delivered => Ok(()),
+            () = self.progress.wait_all_delivered(&ends) => Ok(()),
         }
     }
 

@@ -74,6 +74,22 @@ impl Progress {
         self.partitions[partition as usize].wait(|position| position.delivered >= offset).await;
     }
 
+    /// Waits until of every partition all events below its end are applied.
+    ///
+    /// For one partition after the other, so that a simulation goes the same way twice.
+    pub async fn wait_all_applied(&self, ends: &[u64]) {
+        for (partition, end) in (0..).zip(ends) {
+            self.wait_applied(partition, *end).await;
+        }
+    }
+
+    /// The same until they are delivered.
+    pub async fn wait_all_delivered(&self, ends: &[u64]) {
+        for (partition, end) in (0..).zip(ends) {
+            self.wait_delivered(partition, *end).await;
+        }
+    }
+
     /// Takes note of how far a worker of another process has come; what is known
     /// already of this one's stays.
     pub fn advance(&self, partition: u32, position: Position) {
@@ -132,5 +148,29 @@ impl Partition {
             }
             changed.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, pin_mut};
+
+    use super::*;
+
+    #[test]
+    fn all_are_waited_for_in_whatever_order_they_come() {
+        let progress = Progress::new(3);
+        let (applied, delivered) =
+            (progress.wait_all_applied(&[2, 0, 5]), progress.wait_all_delivered(&[2, 0, 5]));
+        pin_mut!(applied, delivered);
+        let mut come = |partition, applied_to, delivered_to| {
+            let position = Position { applied: applied_to, delivered: delivered_to };
+            progress.advance(partition, position);
+            (applied.as_mut().now_or_never().is_some(), delivered.as_mut().now_or_never().is_some())
+        };
+        assert_eq!(come(2, 5, 5), (false, false));
+        assert_eq!(come(0, 1, 1), (false, false));
+        assert_eq!(come(1, 9, 9), (false, false));
+        assert_eq!(come(0, 2, 1), (true, false));
     }
 }

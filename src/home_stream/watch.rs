@@ -179,9 +179,7 @@ impl<S: Homes + Lookups> Watch<S> {
         unix_ms: u64,
     ) -> Result<(), LogError> {
         let made_before = unix_ms.saturating_sub(self.settled_after.as_millis() as u64);
-        for (partition, end) in (0..).zip(log.ends().await?) {
-            progress.wait_delivered(partition, end).await;
-        }
+        progress.wait_all_delivered(&log.ends().await?).await;
         let settled = PostId::first_of(made_before).0;
         self.settled.fetch_max(settled, Ordering::AcqRel);
         Ok(())

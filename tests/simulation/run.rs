@@ -268,10 +268,7 @@ impl Simulation {
         // workers of an old store bring nothing back that it has taken away.
         if is_new {
             let all_applied = async {
-                for partition in 0..PARTITIONS {
-                    let end = self.log.end(partition).await.unwrap();
-                    engine.progress.wait_applied(partition, end).await;
-                }
+                engine.progress.wait_all_applied(&self.log.ends().await.unwrap()).await;
             };
             beside(&mut tasks, all_applied).await;
         }
@@ -341,9 +338,7 @@ impl Simulation {
             if ends == seen {
                 break;
             }
-            for (partition, end) in (0..).zip(&ends) {
-                engine.progress.wait_delivered(partition, *end).await;
-            }
+            engine.progress.wait_all_delivered(&ends).await;
             seen = ends;
         }
     }
