@@ -27,8 +27,7 @@ use self::{engine::Engine, server::Server};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
-    fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule},
-    home_stream::SETTLED_AFTER_DEFAULT,
+    fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule, SETTLED_AFTER_DEFAULT},
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
     writes,

@@ -19,8 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::PostId,
     event_log::{EventLog, LogError},
-    fanout::Progress,
-    home_stream::Watch,
+    fanout::{Progress, Settled},
     home_timeline::{HomeTimelines, ReadError},
     store::{Floor, HomeRead, Store, StoreError},
     telemetry::{AuditMetrics, Kind},
@@ -42,7 +41,7 @@ pub struct Auditor<L, S: Store> {
     /// Says how far the workers have come.
     pub progress: Arc<Progress>,
     /// Says what is settled.
-    pub watch: Arc<Watch<S>>,
+    pub settled: Arc<Settled>,
     /// Where what is found is counted.
     pub metrics: Arc<AuditMetrics>,
 }
@@ -172,7 +171,7 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
     /// # Errors
     /// If it could not be audited or rebuilt; then nothing is counted.
     pub async fn audit(&self, reader: S::Account) -> Result<Option<Finding>, AuditError> {
-        let settled = self.watch.settled();
+        let settled = self.settled.up_to();
         let Some(mut finding) = self.compare(reader, settled).await? else { return Ok(None) };
         if !finding.is_clean() {
             let ends = self.log.ends().await?;
@@ -269,11 +268,11 @@ mod tests {
         store.apply(0, 0, events.into()).await.unwrap();
         let (progress, homes) =
             (Arc::new(Progress::new(1)), Arc::new(HomeTimelines::new(Arc::clone(&store))));
-        let watch = Arc::new(Watch::new(Arc::clone(&store), Duration::ZERO));
-        watch.settle(&*log, &progress, PostId::EPOCH_UNIX_MS * 2).await.unwrap();
+        let settled = Arc::new(Settled::new(Duration::ZERO));
+        settled.settle(&*log, &progress, PostId::EPOCH_UNIX_MS * 2).await.unwrap();
         let reader = store.account(READER).await.unwrap().unwrap();
         assert!(homes.rebuild(reader).await.is_ok());
-        (Auditor { log, store, homes, progress, watch, metrics: Arc::default() }, reader)
+        (Auditor { log, store, homes, progress, settled, metrics: Arc::default() }, reader)
     }
 
     fn ids(ids: impl IntoIterator<Item = u64>) -> BTreeSet<PostId> {

@@ -20,6 +20,7 @@ mod pool;
 mod progress;
 mod pull_rule;
 mod queue;
+mod settled;
 mod sweep;
 mod worker;
 
@@ -30,6 +31,7 @@ pub use self::{
     pool::WorkerPool,
     progress::{Position, Progress},
     pull_rule::{PULL_ABOVE_DEFAULT, PullRule},
+    settled::{SETTLED_AFTER_DEFAULT, Settled},
     sweep::{SweepError, SweepSettings},
 };
 use crate::{

@@ -17,10 +17,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use tokio::{sync::watch::Receiver, time::timeout};
 
-pub use self::{
-    position::Position,
-    watch::{SETTLED_AFTER_DEFAULT, Watch},
-};
+pub use self::{position::Position, watch::Watch};
 use crate::{
     domain::{PostId, UserId},
     home_timeline::{Filter, HomeTimelines, ReadError},

@@ -27,7 +27,7 @@ use crate::{
         embedded::{self as embedded_log, EmbeddedLog},
         kafka::{self, KafkaLog},
     },
-    fanout::{self, FanoutError, Progress, WorkerPool},
+    fanout::{self, FanoutError, Progress, Settled, WorkerPool},
     grpc::{self, Api, Gate, Limits, StreamSlots},
     home_stream::Watch,
     home_timeline::HomeTimelines,
@@ -186,19 +186,20 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             worker_threads.handle.spawn(pool.run(stop.clone()))
         });
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
-        let watch = Arc::new(Watch::new(Arc::clone(&store), settings.settled_after));
-        let watching = tokio::spawn({
-            let (watch, log) = (Arc::clone(&watch), Arc::clone(&log));
-            let (progress, clock, stop) = (Arc::clone(&progress), system_clock(), stop.clone());
-            async move { watch.run(log, progress, move || clock(), stop).await }
+        let settled = Arc::new(Settled::new(settings.settled_after));
+        let settling = tokio::spawn({
+            let (log, progress, clock) = (Arc::clone(&log), Arc::clone(&progress), system_clock());
+            Arc::clone(&settled).run(log, progress, move || clock(), stop.clone())
         });
+        let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&settled)));
+        let watching = tokio::spawn(Arc::clone(&watch).run(stop.clone()));
         let auditing = settings.audit_every.filter(|_| settings.roles.worker).map(|every| {
             let auditor = Auditor {
                 log: Arc::clone(&log),
                 store: Arc::clone(&store),
                 homes: Arc::clone(&homes),
                 progress: Arc::clone(&progress),
-                watch: Arc::clone(&watch),
+                settled,
                 metrics: Arc::clone(&metrics.audit),
             };
             tokio::spawn(auditor.run(every, stop.clone()))
@@ -217,7 +218,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             stop,
             workers,
             _worker_threads: worker_threads,
-            beside: [Some(watching), auditing, lag].into_iter().flatten().collect(),
+            beside: [Some(settling), Some(watching), auditing, lag].into_iter().flatten().collect(),
             homes,
             watch,
             _data_dir: None,

@@ -16,9 +16,9 @@ use crate::{
     app::{WorkerThreads, worker_threads_default},
     domain::{Event, PostId, UserId},
     event_log::{EventLog, codec, partition_of},
-    fanout::{self, FanoutError, Progress, WorkerPool},
+    fanout::{self, FanoutError, Progress, SETTLED_AFTER_DEFAULT, Settled, WorkerPool},
     grpc::{Api, Gate, Limits, StreamSlots},
-    home_stream::{SETTLED_AFTER_DEFAULT, Watch},
+    home_stream::Watch,
     home_timeline::{Filter, HomeTimelines},
     post_id::PostIds,
     store::{
@@ -44,6 +44,8 @@ const APPEND_BYTES: usize = 256 << 10;
 pub(super) struct Roost<S> {
     pub(super) log: Arc<BenchLog>,
     pub(super) store: Arc<S>,
+    /// Nobody finds it out but who asks for it.
+    pub(super) settled: Arc<Settled>,
     progress: Arc<Progress>,
     metrics: Arc<FanoutMetrics>,
     stop: CancellationToken,
@@ -123,7 +125,8 @@ impl<S: Store> Roost<S> {
             fanout::Settings::default(),
         );
         let workers = threads.handle.spawn(pool.run(stop.clone()));
-        Ok(Self { log, store, progress, metrics, stop, workers, _threads: threads })
+        let settled = Arc::new(Settled::new(SETTLED_AFTER_DEFAULT));
+        Ok(Self { log, store, settled, progress, metrics, stop, workers, _threads: threads })
     }
 
     /// The write path of its API, whose ids go on from now.
@@ -143,7 +146,7 @@ impl<S: Store> Roost<S> {
     pub(super) async fn api(&self) -> Api<BenchLog, S> {
         let (gate, _) = Gate::new().await;
         Api {
-            watch: Arc::new(Watch::new(Arc::clone(&self.store), SETTLED_AFTER_DEFAULT)),
+            watch: Arc::new(Watch::new(Arc::clone(&self.store), Arc::clone(&self.settled))),
             door: gate.door(),
             stream_slots: StreamSlots::new(usize::MAX, Default::default()),
             writes: self.writes(),

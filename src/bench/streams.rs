@@ -42,7 +42,8 @@ use super::{
     serving::Serving,
 };
 use crate::{
-    domain::PostId, grpc::Api, store::Store, telemetry::resident_bytes, writes::system_clock,
+    domain::PostId, fanout::Settled, grpc::Api, store::Store, telemetry::resident_bytes,
+    writes::system_clock,
 };
 
 /// Readers who take nothing for most of the window, and their share at the most.
@@ -101,7 +102,7 @@ async fn of_store<S: Store>(
 
     ground.say(&format!("connecting {readers} streams, {name}"));
     let api = roost.api().await;
-    let watching = Watching::start(&api).await?;
+    let watching = Watching::start(&api, &roost.settled).await?;
     let serving = Serving::roost(api).await?;
     let due_counts = posts.due_counts(readers);
     let memory_before = resident_bytes();
@@ -212,14 +213,18 @@ struct Watching {
 
 impl Watching {
     /// Streams begin with what is new only once it is known what is settled.
-    async fn start<S: Store>(api: &Api<BenchLog, S>) -> Result<Self, BenchError> {
-        let clock = system_clock();
-        api.watch.settle(&*api.log, &api.progress, clock()).await?;
-        let (watch, log) = (Arc::clone(&api.watch), Arc::clone(&api.log));
-        let (progress, stop) = (Arc::clone(&api.progress), CancellationToken::new());
-        let stopped = stop.clone();
-        let task =
-            tokio::spawn(async move { watch.run(log, progress, move || clock(), stopped).await });
+    async fn start<S: Store>(
+        api: &Api<BenchLog, S>,
+        settled: &Arc<Settled>,
+    ) -> Result<Self, BenchError> {
+        let (clock, stop) = (system_clock(), CancellationToken::new());
+        settled.settle(&*api.log, &api.progress, clock()).await?;
+        let watch = Arc::clone(&api.watch).run(stop.clone());
+        let (log, progress) = (Arc::clone(&api.log), Arc::clone(&api.progress));
+        let settle = Arc::clone(settled).run(log, progress, move || clock(), stop.clone());
+        let task = tokio::spawn(async move {
+            tokio::join!(watch, settle);
+        });
         Ok(Self { stop, task })
     }
 

@@ -1,11 +1,8 @@
-//! Which of the timelines that are followed have changed, and which posts are settled.
+//! Which of the timelines that are followed have changed.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{PostId, UserId},
-    event_log::{EventLog, LogError},
-    fanout::Progress,
+    fanout::Settled,
     store::{Accounts, HomeEnd, Homes, Lookups, StoreError},
 };
 
@@ -29,12 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOKED_AT_MAX: usize = 1_000;
 /// Readers of whom it is asked at once whether they follow somebody.
 const ASKED_AT_ONCE: usize = 256;
-/// After so long a post has come into the log, or never will: longer than a publish may wait
-/// for room, for the posts that it refers to, for what its request made before and for Kafka,
-/// 45 s together, and than the clocks of two servers should differ.
-pub const SETTLED_AFTER_DEFAULT: Duration = Duration::from_secs(75);
-/// How often it is found out what is settled.
-const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// The newest post of each author.
 type Newest<S> = HashMap<<S as Accounts>::Account, Vec<PostId>>;
@@ -43,8 +33,7 @@ type Newest<S> = HashMap<<S as Accounts>::Account, Vec<PostId>>;
 pub struct Watch<S: Homes> {
     store: Arc<S>,
     readers: Mutex<HashMap<S::Account, Watched>>,
-    settled: AtomicU64,
-    settled_after: Duration,
+    settled: Arc<Settled>,
 }
 
 struct Watched {
@@ -54,14 +43,14 @@ struct Watched {
 }
 
 impl<S: Homes + Lookups> Watch<S> {
-    /// Watches nothing yet. A post that was made so long ago is in the log, or never will be.
-    pub fn new(store: Arc<S>, settled_after: Duration) -> Self {
-        Self { store, readers: Mutex::default(), settled: AtomicU64::new(0), settled_after }
+    /// Watches nothing yet; `settled` says what its streams need not remember.
+    pub fn new(store: Arc<S>, settled: Arc<Settled>) -> Self {
+        Self { store, readers: Mutex::default(), settled }
     }
 
     /// Up to this id every post that there will be has reached every timeline.
-    pub(crate) fn settled(&self) -> PostId {
-        PostId(self.settled.load(Ordering::Acquire))
+    pub(super) fn settled(&self) -> PostId {
+        self.settled.up_to()
     }
 
     /// Hears of every change of an account's timeline; `None` if no event has named it.
@@ -75,13 +64,7 @@ impl<S: Homes + Lookups> Watch<S> {
     }
 
     /// Watches until it is told to stop.
-    pub async fn run<L: EventLog>(
-        &self,
-        log: Arc<L>,
-        progress: Arc<Progress>,
-        unix_ms: impl Fn() -> u64 + Send + Sync,
-        stop: CancellationToken,
-    ) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let look = async {
             let mut pulled = HashMap::new();
             let mut looks = interval(LOOK_EVERY);
@@ -93,16 +76,9 @@ impl<S: Homes + Lookups> Watch<S> {
                 let _ = self.look_at_pulled(&mut pulled).await;
             }
         };
-        let settle = async {
-            loop {
-                let _ = self.settle(&*log, &progress, unix_ms()).await;
-                tokio::time::sleep(SETTLE_EVERY).await;
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = look => {}
-            () = settle => {}
         }
     }
 
@@ -170,21 +146,6 @@ impl<S: Homes + Lookups> Watch<S> {
         read.map_or(true, |some| !some.is_empty()).then_some(reader)
     }
 
-    /// Waits until all that is in the log now is delivered: then what was made long enough
-    /// before is settled.
-    pub(crate) async fn settle(
-        &self,
-        log: &impl EventLog,
-        progress: &Progress,
-        unix_ms: u64,
-    ) -> Result<(), LogError> {
-        let made_before = unix_ms.saturating_sub(self.settled_after.as_millis() as u64);
-        progress.wait_all_delivered(&log.ends().await?).await;
-        let settled = PostId::first_of(made_before).0;
-        self.settled.fetch_max(settled, Ordering::AcqRel);
-        Ok(())
-    }
-
     /// The map is whole even after a panic: it is changed by single calls only.
     fn lock(&self) -> MutexGuard<'_, HashMap<S::Account, Watched>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -219,7 +180,7 @@ mod tests {
             post(1, AUTHOR),
         ];
         store.apply(0, 0, events.into()).await.unwrap();
-        let watch = Watch::new(Arc::clone(&store), Duration::ZERO);
+        let watch = Watch::new(Arc::clone(&store), Arc::new(Settled::new(Duration::ZERO)));
         let mut streams = Vec::new();
         for user in [UserId(1), AUTHOR, UserId(2)] {
             streams.push(watch.subscribe(user).await.unwrap().expect("it is known"));
