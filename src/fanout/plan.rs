@@ -95,6 +95,25 @@ pub fn plan(
     effects
 }
 
+/// Whether these may be applied beside what is being written: only what is new may, and
+/// nothing that ends a follow or takes a post away, which a push that comes after it would
+/// bring back.
+pub fn are_only_new(events: &[Event]) -> bool {
+    events.iter().all(|event| match event {
+        Event::PostPublished { .. } => true,
+        // They are left out of what is read, and change nothing in timelines.
+        Event::MuteChanged { .. }
+        | Event::BlockChanged { .. }
+        | Event::ReadMarkerMoved { .. }
+        | Event::MessageSent { .. }
+        | Event::MessageDeleted { .. } => true,
+        Event::PostDeleted { .. }
+        | Event::Followed { .. }
+        | Event::Unfollowed { .. }
+        | Event::PullChanged { .. } => false,
+    })
+}
+
 impl Effects {
     fn is_pulled(&self, author: UserId, before: &HashSet<UserId>) -> bool {
         self.pulls.get(&author).copied().unwrap_or_else(|| before.contains(&author))
@@ -160,5 +179,22 @@ mod tests {
         assert_eq!(planned(&events[4..], &[]), (vec![PostId(12)], Some(8)));
         let again = [change(false), published(10), change(true)];
         assert_eq!(planned(&again, &[AUTHOR]), (vec![PostId(10)], None));
+    }
+    #[test]
+    fn what_a_push_could_undo_is_not_applied_beside_one() {
+        let muted = Event::MuteChanged { muter: READER, muted: AUTHOR, mutes: true };
+        let read = Event::ReadMarkerMoved { reader: READER, post: PostId(10) };
+        let new = [published(10), muted, read];
+        assert!(are_only_new(&new));
+        assert!(are_only_new(&[]));
+        for other in [
+            Event::PostDeleted { post: PostId(10), author: AUTHOR },
+            Event::Followed { followee: AUTHOR, followers: vec![READER] },
+            Event::Unfollowed { followee: AUTHOR, follower: READER },
+            Event::PullChanged { author: AUTHOR, pulled: true },
+        ] {
+            let among_new: Vec<Event> = new.iter().cloned().chain([other.clone()]).collect();
+            assert!(!are_only_new(&among_new), "{other:?}");
+        }
     }
 }

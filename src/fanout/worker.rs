@@ -1,5 +1,7 @@
 //! The worker of one partition: reads a batch, applies it, delivers a round, commits.
 
+mod follows;
+mod jobs;
 pub(super) mod round;
 mod switch;
 
@@ -9,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,18 +19,15 @@ use super::{
     FanoutError, Position, Progress, Settings, check_end,
     half_done::HalfDone,
     plan::{self, Effects},
-    queue::{FanoutQueue, Job},
+    queue::FanoutQueue,
     sweep::{Sweep, UnderWay},
 };
 use crate::{
     domain::{Event, PostId, UserId},
     event_log::{EventLog, LogError, Record, codec},
-    store::{Resumed, Store, Work},
+    store::{Resumed, Store},
     telemetry::FanoutMetrics,
 };
-
-/// Timelines that are changed at once where a follow was.
-const MERGES_AT_ONCE: usize = 64;
 
 /// The worker of one partition.
 pub(super) struct Worker<L, S: Store> {
@@ -318,22 +316,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 })
             })
             .collect::<Result<_, _>>()?;
-        // Beside what is being written only what is new may be applied: nothing that ends a
-        // follow or takes a post away, which a push that comes after it would bring back.
-        let is_new = |event: &Event| match event {
-            Event::PostPublished { .. } => true,
-            // They are left out of what is read, and change nothing in timelines.
-            Event::MuteChanged { .. }
-            | Event::BlockChanged { .. }
-            | Event::ReadMarkerMoved { .. }
-            | Event::MessageSent { .. }
-            | Event::MessageDeleted { .. } => true,
-            Event::PostDeleted { .. }
-            | Event::Followed { .. }
-            | Event::Unfollowed { .. }
-            | Event::PullChanged { .. } => false,
-        };
-        if first_offset < self.attempted || !events.iter().all(is_new) {
+        if first_offset < self.attempted || !plan::are_only_new(&events) {
             self.end_rounds().await?;
         }
         let look_below = self.look_below();
@@ -423,114 +406,6 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             end = self.next_offset + records.len() as u64;
         }
         Ok(records)
-    }
-
-    /// The fan-outs that a batch asks for, in the order of the log.
-    async fn jobs(
-        &self,
-        effects: &Effects,
-        look_below: u64,
-    ) -> Result<Vec<Job<S::Account>>, FanoutError> {
-        let posted: Vec<UserId> = effects.posted.keys().copied().collect();
-        let deleted: Vec<UserId> = effects.deleted.iter().map(|(author, ..)| *author).collect();
-        let mut jobs = Vec::with_capacity(posted.len() + deleted.len());
-        let authors = self.store.accounts(&posted).await?;
-        for (author, posted) in authors.into_iter().zip(effects.posted.values()) {
-            let Some(author) = author else { continue };
-            jobs.extend(self.deliveries(author, &posted.ids, posted.offset, look_below));
-        }
-        let authors = self.store.accounts(&deleted).await?;
-        for (author, (_, post, offset)) in authors.into_iter().zip(&effects.deleted) {
-            let Some(author) = author else { continue };
-            jobs.extend(self.jobs_of(author, Work::Remove(*post), *offset, look_below));
-        }
-        jobs.sort_by_key(|job| job.offset);
-        Ok(jobs)
-    }
-
-    /// The fan-outs that bring to everybody what authors have posted while they were pulled,
-    /// with a look: they may have had some of it.
-    async fn jobs_of_returned(
-        &self,
-        effects: &Effects,
-        look_below: u64,
-    ) -> Result<Vec<Job<S::Account>>, FanoutError> {
-        let mut jobs = Vec::new();
-        for (user, offset) in &effects.returned {
-            let Some(author) = self.store.account(*user).await? else { continue };
-            let mut ids = self.store.newest_of(&[author]).await?.pop().unwrap_or_default().ids;
-            if let Some(posted) = effects.posted.get(user) {
-                ids.retain(|id| !posted.ids.contains(id));
-            }
-            let deliveries = self.deliveries(author, &ids, *offset, look_below);
-            jobs.extend(deliveries.map(|job| Job { again: true, ..job }));
-        }
-        Ok(jobs)
-    }
-
-    /// The fan-outs that deliver an author's posts.
-    fn deliveries(
-        &self,
-        author: S::Account,
-        ids: &[PostId],
-        offset: u64,
-        look_below: u64,
-    ) -> impl Iterator<Item = Job<S::Account>> {
-        let pieces = ids.chunks(self.settings.fanout_posts_max.max(1));
-        pieces.flat_map(move |ids| {
-            self.jobs_of(author, Work::Deliver(ids.to_vec()), offset, look_below)
-        })
-    }
-
-    /// A fan-out in as many parts as have come to different places before.
-    fn jobs_of(
-        &self,
-        author: S::Account,
-        work: Work,
-        offset: u64,
-        look_below: u64,
-    ) -> impl Iterator<Item = Job<S::Account>> {
-        let again = offset < look_below;
-        let parts = self.half_done.split(author, work).into_iter();
-        parts.map(move |(work, after)| Job { author, work, after, offset, again })
-    }
-
-    /// Where a follow was changed: puts the followee's past posts into the
-    /// reader's live timeline, or takes them out, as the ledger now says.
-    async fn change_follows(&self, effects: &Effects) -> Result<(), FanoutError> {
-        for (followee, followers) in &effects.follows {
-            let Some(followee) = self.store.account(*followee).await? else { continue };
-            let followers: Vec<UserId> = followers.iter().copied().collect();
-            let followers = self.store.accounts(&followers).await?;
-            let mut readers: Vec<S::Account> = followers.into_iter().flatten().collect();
-            readers.sort_unstable();
-            let awake = self.store.awake(&readers).await?;
-            if awake.is_empty() {
-                continue;
-            }
-            let posts = self.store.newest_of(&[followee]).await?.pop().unwrap_or_default();
-            // Posts on their way out of the followers' timelines would stay with a
-            // reader who has just ceased to be a follower.
-            let mut gone = posts.clone();
-            gone.ids.extend(self.store.deleted_of(followee).await?);
-            gone.ids.sort_unstable();
-            let (posts, gone) = (&posts, &gone);
-            let changes = stream::iter(awake).map(|reader| async move {
-                if self.store.follows(reader, followee).await? {
-                    self.store.merge(reader, posts).await?;
-                } else {
-                    self.store.purge(reader, gone).await?;
-                }
-                // A store in memory would let nobody else go on before the last one.
-                tokio::task::yield_now().await;
-                Ok::<(), FanoutError>(())
-            });
-            changes
-                .buffer_unordered(MERGES_AT_ONCE)
-                .try_for_each(|()| future::ready(Ok(())))
-                .await?;
-        }
-        Ok(())
     }
 }
 
