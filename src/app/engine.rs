@@ -268,7 +268,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             door: gate.door(),
             stream_slots: StreamSlots::new(
                 settings.home_streams_max,
-                self.metrics.calls.home_streams.clone(),
+                Arc::clone(&self.metrics.calls),
             ),
             homes: Arc::clone(&self.homes),
             store: Arc::clone(&self.store),

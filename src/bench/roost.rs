@@ -148,7 +148,7 @@ impl<S: Store> Roost<S> {
         Api {
             watch: Arc::new(Watch::new(Arc::clone(&self.store), Arc::clone(&self.settled))),
             door: gate.door(),
-            stream_slots: StreamSlots::new(usize::MAX, Default::default()),
+            stream_slots: StreamSlots::new(usize::MAX, Arc::default()),
             writes: self.writes(),
             homes: Arc::new(HomeTimelines::new(Arc::clone(&self.store))),
             store: Arc::clone(&self.store),

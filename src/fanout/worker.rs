@@ -356,7 +356,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         // Whoever waits for an event to hold does not wait for a round too.
         self.publish_progress();
         self.metrics.events.inc_by(events.len() as u64);
-        self.have_switched(switches).await;
+        self.append_switches(switches).await;
         let is_full = bytes >= self.settings.batch_bytes_max / 2;
         Ok(if is_full { Applied::ToTheBrim } else { Applied::All })
     }

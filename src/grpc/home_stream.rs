@@ -1,6 +1,6 @@
 //! A home timeline as a stream.
 //!
-//! A message is made only once its client has taken the one before, and nothing waits for it
+//! A response is made only once its client has taken the one before, and nothing waits for it
 //! but a [`Position`]: so a slow client is told later, and of more at once.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::{
     writes::{FieldError, Writes},
 };
 
-/// After so long without a post an empty message says that the stream is still there: the
+/// After so long without a post an empty response says that the stream is still there: the
 /// next time that the timeline is read, or at the latest.
 const QUIET_MIN: Duration = Duration::from_secs(20);
 const QUIET_MAX: Duration = Duration::from_secs(30);
@@ -60,8 +60,8 @@ pub(super) fn position<L: EventLog, S: Store>(
     Ok(Some(position))
 }
 
-/// Messages until the client goes, the server stops, or something fails.
-pub(super) fn messages<L: EventLog, S: Store>(
+/// Responses until the client goes, the server stops, or something fails.
+pub(super) fn responses<L: EventLog, S: Store>(
     api: Api<L, S>,
     home: HomeStream<S>,
     user: UserId,
@@ -72,7 +72,7 @@ pub(super) fn messages<L: EventLog, S: Store>(
     stream::unfold(Some(streaming), |streaming| async {
         let mut streaming = streaming?;
         match streaming.next().await {
-            Ok(message) => Some((Ok(message), Some(streaming))),
+            Ok(response) => Some((Ok(response), Some(streaming))),
             Err(status) => Some((Err(status), None)),
         }
     })
@@ -83,7 +83,7 @@ struct Streaming<L, S: Store> {
     home: HomeStream<S>,
     user: UserId,
     ids_only: bool,
-    /// When the last message went out.
+    /// When the last response went out.
     last: Option<Instant>,
     _slot: StreamSlot,
 }
@@ -110,12 +110,12 @@ impl<L: EventLog, S: Store> Streaming<L, S> {
             let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET_MIN);
             if batch != Batch::default() || is_due {
                 self.last = Some(Instant::now());
-                return self.message(batch).await;
+                return self.response(batch).await;
             }
         }
     }
 
-    async fn message(&self, batch: Batch) -> Result<v1::StreamHomeTimelineResponse, Status> {
+    async fn response(&self, batch: Batch) -> Result<v1::StreamHomeTimelineResponse, Status> {
         let mut post_ids: Vec<u64> = batch.ids.iter().map(|id| id.0).collect();
         let mut posts = Vec::new();
         if !self.ids_only {

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use crate::telemetry::Held;
+use crate::telemetry::{CallMetrics, Held};
 
 /// Room for streams. Clones are handles of the same.
 #[derive(Clone, Debug)]
 pub struct StreamSlots {
     free: Arc<Semaphore>,
     max: usize,
-    open: Gauge,
+    metrics: Arc<CallMetrics>,
 }
 
 /// What a stream holds for as long as it is open.
@@ -23,15 +22,15 @@ pub(super) struct StreamSlot {
 }
 
 impl StreamSlots {
-    /// Room for so many; `open` says how many there are.
-    pub fn new(max: usize, open: Gauge) -> Self {
-        Self { free: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), max, open }
+    /// Room for so many; `metrics` say how many there are.
+    pub fn new(max: usize, metrics: Arc<CallMetrics>) -> Self {
+        Self { free: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), max, metrics }
     }
 
     /// Takes room for one, if there is some.
     pub(super) fn take(&self) -> Result<StreamSlot, Status> {
         let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| self.full())?;
-        Ok(StreamSlot { _permit: permit, _open: Held::new(&self.open, 1) })
+        Ok(StreamSlot { _permit: permit, _open: Held::new(&self.metrics.home_streams, 1) })
     }
 
     fn full(&self) -> Status {

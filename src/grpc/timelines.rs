@@ -82,8 +82,8 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
         let together_max = STREAMED_TOGETHER_MAX.min(self.posts_max());
         let home = HomeStream::open(homes, watch, user, filter, position, together_max).await?;
-        let messages = home_stream::messages(self.clone(), home, user, ids_only, slot);
-        Ok(Response::new(Box::pin(messages)))
+        let responses = home_stream::responses(self.clone(), home, user, ids_only, slot);
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn move_read_marker(

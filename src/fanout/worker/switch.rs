@@ -33,7 +33,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             return Ok(Vec::new());
         }
         let posted = effects.posted.keys().map(|author| (*author, None));
-        let left = self.lost(events).into_iter().map(|(author, lost)| (author, Some(lost)));
+        let lost = self.followers_lost(events);
+        let left = lost.into_iter().map(|(author, lost)| (author, Some(lost)));
         let (authors, lost): (Vec<UserId>, Vec<Option<u64>>) =
             posted.chain(left).filter(|(author, _)| !self.switching.contains(author)).unzip();
         let accounts = self.store.accounts(&authors).await?;
@@ -53,7 +54,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
     }
 
     /// How many followers those who are pulled have lost.
-    fn lost(&self, events: &[Event]) -> BTreeMap<UserId, u64> {
+    fn followers_lost(&self, events: &[Event]) -> BTreeMap<UserId, u64> {
         let mut lost = BTreeMap::new();
         for event in events {
             if let Event::Unfollowed { followee, .. } = event
@@ -67,7 +68,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
 
     /// Has authors pulled, or pushed again. One that fails is left as it is until the next
     /// reason for it: its timelines are right either way.
-    pub(super) async fn have_switched(&mut self, switches: Vec<Switch>) {
+    pub(super) async fn append_switches(&mut self, switches: Vec<Switch>) {
         for Switch { author, pulled, followers } in switches {
             if pulled && self.store.pulled().len() >= PULLED_MAX {
                 tracing::warn!(

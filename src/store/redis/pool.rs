@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit},
     time::{Instant, sleep_until},
@@ -26,6 +25,7 @@ use super::{
     node::{Dial, NodeConnection},
     slots::NodeAddress,
 };
+use crate::telemetry::RedisMetrics;
 
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -47,8 +47,8 @@ pub(super) struct NodePool {
     doubtful: Mutex<Vec<i64>>,
     /// Held by whoever has them closed.
     closing: AsyncMutex<()>,
-    /// Counts the connections that are made.
-    made: Counter,
+    /// Where the connections that are made are counted.
+    metrics: Arc<RedisMetrics>,
 }
 
 /// Failures to connect, in a row.
@@ -81,7 +81,11 @@ impl Drop for Doubt<'_> {
 }
 
 impl NodePool {
-    pub(super) fn new(node: NodeAddress, connections_max: usize, made: Counter) -> Self {
+    pub(super) fn new(
+        node: NodeAddress,
+        connections_max: usize,
+        metrics: Arc<RedisMetrics>,
+    ) -> Self {
         Self {
             node,
             idle: Mutex::default(),
@@ -89,7 +93,7 @@ impl NodePool {
             failures: Mutex::default(),
             doubtful: Mutex::default(),
             closing: AsyncMutex::default(),
-            made,
+            metrics,
         }
     }
 
@@ -117,7 +121,7 @@ impl NodePool {
         let connected = NodeConnection::connect(&self.node, dial).await;
         self.note(connected.is_ok());
         let connection = connected?;
-        self.made.inc();
+        self.metrics.write_connections.inc();
         if let Some(admission) = admission {
             admission().await?;
         }

@@ -247,8 +247,8 @@ impl Shared {
         if let Some(pool) = pools.get(node) {
             return pool.clone();
         }
-        let made = self.settings.metrics.write_connections.clone();
-        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max, made);
+        let metrics = Arc::clone(&self.settings.metrics);
+        let pool = NodePool::new(node.clone(), self.settings.connections_per_node_max, metrics);
         pools.entry(node.clone()).or_insert(Arc::new(pool)).clone()
     }
 
