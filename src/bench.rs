@@ -25,6 +25,7 @@ mod audience;
 mod ceiling;
 mod celebrity;
 mod closed_loop;
+mod cost;
 mod drain;
 mod error;
 mod ground;

@@ -14,6 +14,7 @@ use super::{
     BenchError, Goal, Ratio, Section,
     audience::{Audience, FILLERS},
     closed_loop::{self, Answered, Calls, Turn},
+    cost::Cost,
     ground::Ground,
     redis::BenchRedis,
     report::median,
@@ -112,7 +113,7 @@ async fn of_store<S: Store>(
     for beside_fanout in [false, true] {
         for page in PAGES {
             let pair = Pair::of(page, &audience, &channels).await?;
-            let before = usage(redis).await?;
+            let before = Cost::until_now(redis).await?;
             let measured = if beside_fanout {
                 tokio::select! {
                     measured = pair.measure(turn) => measured?,
@@ -121,14 +122,14 @@ async fn of_store<S: Store>(
             } else {
                 pair.measure(turn).await?
             };
-            let cpu = usage(redis).await?.saturating_sub(before);
+            let cost = Cost::until_now(redis).await?.since(&before);
             pair.stop().await?;
             let name = match beside_fanout {
                 true => format!("{}, beside a fan-out", page.name()),
                 false => page.name(),
             };
             let is_goal = page.ids_only && !beside_fanout;
-            let cpu = redis.filter(|_| !beside_fanout).map(|_| cpu);
+            let cpu = cost.redis.filter(|_| !beside_fanout);
             let ratio = measured.add_to(&mut section, &name, is_goal, cpu);
             ratio_of_none.get_or_insert(ratio);
             if beside_fanout {
@@ -142,12 +143,12 @@ async fn of_store<S: Store>(
             writes.pull(author, true).await?;
         }
         let pair = Pair::of(page, &audience, &channels).await?;
-        let before = usage(redis).await?;
+        let before = Cost::until_now(redis).await?;
         let measured = pair.measure(turn).await?;
-        let cpu = usage(redis).await?.saturating_sub(before);
+        let cost = Cost::until_now(redis).await?.since(&before);
         pair.stop().await?;
         let name = format!("{}, {count} followees pulled", page.name());
-        let ratio = measured.add_to(&mut section, &name, false, redis.map(|_| cpu));
+        let ratio = measured.add_to(&mut section, &name, false, cost.redis);
         section.ratios.push(Ratio {
             name: format!("reads/s, {count} followees pulled ÷ none"),
             value: ratio / ratio_of_none.unwrap_or(ratio),
@@ -158,14 +159,6 @@ async fn of_store<S: Store>(
     serving.stop().await?;
     roost.stop().await?;
     Ok(section)
-}
-
-/// The CPU time that Redis has used.
-async fn usage(redis: Option<&BenchRedis>) -> Result<Duration, BenchError> {
-    match redis {
-        Some(redis) => Ok(redis.usage().await?.cpu),
-        None => Ok(Duration::ZERO),
-    }
 }
 
 /// Publishes for ever, and returns what has gone wrong.

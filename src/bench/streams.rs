@@ -30,14 +30,15 @@ use self::{
     crowd::{Crowd, Plan},
     posts::Posts,
     reader::Reader,
-    section::{Cost, Measured, section},
+    section::{Measured, section},
 };
 use super::{
     BenchError, Section,
+    cost::Cost,
     ground::Ground,
     log::BenchLog,
-    machine::own_cpu,
     open_loop::{Latencies, Seen},
+    redis::BenchRedis,
     roost::Roost,
     serving::Serving,
 };
@@ -93,10 +94,10 @@ async fn of_store<S: Store>(
     let writes = roost.writes();
 
     ground.say(&format!("posts without streams, {name}"));
-    let before = used(ground, is_on_redis).await?;
+    let before = Cost::until_now(redis(ground, is_on_redis)).await?;
     posts.publish(&writes, Instant::now()).await?;
     roost.settle().await?;
-    let alone = used(ground, is_on_redis).await?.since(&before);
+    let alone = Cost::until_now(redis(ground, is_on_redis)).await?.since(&before);
     // Those were of nobody's stream.
     seen.take();
 
@@ -110,13 +111,13 @@ async fn of_store<S: Store>(
     let mut crowd = Crowd::connect(serving.address(), plan, &due_counts).await?;
     let connected_in = asked_at.elapsed();
     let idle = window.mul_f64(IDLE_SHARE);
-    let before = used(ground, is_on_redis).await?;
+    let before = Cost::until_now(redis(ground, is_on_redis)).await?;
     sleep(idle).await;
-    let idle_cost = used(ground, is_on_redis).await?.since(&before);
+    let idle_cost = Cost::until_now(redis(ground, is_on_redis)).await?.since(&before);
     let memory_connected = resident_bytes();
 
     ground.say(&format!("posts to {readers} streams, {name}"));
-    let before = used(ground, is_on_redis).await?;
+    let before = Cost::until_now(redis(ground, is_on_redis)).await?;
     let begun = Instant::now();
     crowd.begin(begun);
     let (published, ()) =
@@ -128,7 +129,7 @@ async fn of_store<S: Store>(
     let due = posts.due(readers, &published);
     crowd.all_received(&due).await?;
     let elapsed = begun.elapsed();
-    let cost = used(ground, is_on_redis).await?.since(&before);
+    let cost = Cost::until_now(redis(ground, is_on_redis)).await?.since(&before);
     let memory_after = resident_bytes();
     sleep(AFTERWARDS).await;
     let listing = crowd.client();
@@ -200,9 +201,8 @@ fn visible(seen: Vec<(PostId, Instant)>, begun: Instant) -> HashMap<PostId, Dura
     seen.into_iter().map(|(post, at)| (post, at.saturating_duration_since(begun))).collect()
 }
 
-async fn used(ground: &Ground<'_>, is_on_redis: bool) -> Result<Cost, BenchError> {
-    let redis = if is_on_redis { Some(ground.redis.usage().await?.cpu) } else { None };
-    Ok(Cost { own: own_cpu(), redis })
+fn redis<'g>(ground: &'g Ground<'_>, is_on_redis: bool) -> Option<&'g BenchRedis> {
+    is_on_redis.then_some(&ground.redis)
 }
 
 /// What tells streams of what is new, as in `roost serve`.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{check::Tally, crowd::Plan};
 use crate::bench::{
-    Axis, Goal, Plot, Ratio, Row, Scale, Section, Series, open_loop::Latencies, roost::micros_each,
+    Axis, Goal, Plot, Ratio, Row, Scale, Section, Series, cost::Cost, open_loop::Latencies,
+    roost::micros_each,
 };
 
 /// The goals of time and memory are for so many.
@@ -12,14 +13,6 @@ const GOAL_STREAMS: u32 = 10_000;
 const GOAL_P99_SECONDS: f64 = 1.0;
 /// What was posted is cached by the store meanwhile.
 const GOAL_GROWTH: f64 = 1.5;
-
-/// CPU time that was used.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
-    /// Of this process.
-    pub(super) own: Duration,
-    pub(super) redis: Option<Duration>,
-}
 
 /// What one store has come to.
 pub(super) struct Measured {
@@ -47,15 +40,7 @@ pub(super) struct Measured {
 }
 
 impl Cost {
-    pub(super) fn since(&self, before: &Self) -> Self {
-        let redis = self.redis.zip(before.redis);
-        Self {
-            own: self.own.saturating_sub(before.own),
-            redis: redis.map(|(now, before)| now.saturating_sub(before)),
-        }
-    }
-
-    /// The same for each of so many, in microseconds.
+    /// For each of so many, in microseconds.
     fn each(&self, row: Row, count: u64) -> Row {
         let row = row.with("own CPU a post", micros_each(self.own, count), "µs");
         match self.redis {
