@@ -27,7 +27,11 @@ use super::{
     roost::{Roost, Work},
     town::Town,
 };
-use crate::{domain::PostId, store::redis::RedisStore, writes::Writes};
+use crate::{
+    domain::PostId,
+    store::redis::RedisStore,
+    writes::{Draft, Writes},
+};
 
 /// Posts that go out together at most, as in a stream of the API.
 const POSTS_AT_ONCE: usize = 256;
@@ -107,19 +111,18 @@ pub(super) async fn hold(
 ) -> Result<Held, BenchError> {
     // What was left of the window before is not of this one.
     seen.take();
-    let schedule = schedule(streams, window);
+    let mut schedule = Schedule::of(streams, window);
     let redis_before = ground.redis.usage().await?;
     let (begun, before) = (Instant::now(), roost.moment());
-    let mut board = Board::new(begun, schedule.iter().filter(|due| due.is_counted).count());
+    let mut board = Board::new(begun, schedule.dues().iter().filter(|due| due.is_counted).count());
     let mut samples = Vec::new();
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_count = 0;
     let mut sending = FuturesUnordered::new();
-    let mut next = 0;
     let give_up_at = begun + window + patience;
     while !board.is_done() {
-        let next_at = schedule.get(next).map_or(give_up_at, |due| begun + due.at);
+        let next_at = schedule.next_at();
         tokio::select! {
             Some((dues, results)) = sending.next(), if !sending.is_empty() => {
                 let dues: Vec<Due> = dues;
@@ -128,13 +131,9 @@ pub(super) async fn hold(
                     board.published(result?, due);
                 }
             }
-            () = sleep_until(next_at), if next < schedule.len() => {
-                let now = begun.elapsed();
-                let due = schedule[next..].iter().take(POSTS_AT_ONCE);
-                let dues: Vec<Due> = due.take_while(|due| due.at <= now).copied().collect();
-                next += dues.len();
-                let drafts = dues.iter().map(|due| streams[due.stream].draft(due.place)).collect();
-                let published = writes.publish(drafts);
+            () = sleep_until(begun + next_at.unwrap_or_default()), if next_at.is_some() => {
+                let dues = schedule.take_due(begun.elapsed());
+                let published = writes.publish(drafts(streams, &dues));
                 sending.push(async move { (dues, published.await) });
             }
             _ = looks.tick() => {
@@ -145,7 +144,7 @@ pub(super) async fn hold(
                         at: begun.elapsed(),
                         deliveries: done.deliveries,
                         pushes: done.pushes,
-                        waiting: next - board.seen_count,
+                        waiting: schedule.taken - board.seen_count,
                     });
                 }
                 look_count += 1;
@@ -155,7 +154,7 @@ pub(super) async fn hold(
     }
     let work = roost.moment().since(&before);
     let redis_cpu = ground.redis.usage().await?.cpu_since(&redis_before);
-    let (latencies, unseen) = board.end(Instant::now(), &schedule);
+    let (latencies, unseen) = board.end(Instant::now(), schedule.dues());
     let rate = steady_rate(&samples, window).unwrap_or(work.rate());
     Ok(Held { rate, latencies, unseen, work, redis_cpu, samples })
 }
@@ -165,6 +164,13 @@ fn steady_rate(samples: &[Sample], window: Duration) -> Option<f64> {
     let mut half = samples.iter().filter(|sample| sample.at >= window / 2 && sample.at <= window);
     let (first, last) = (half.next()?, half.next_back()?);
     Some((last.deliveries - first.deliveries) as f64 / (last.at - first.at).as_secs_f64())
+}
+
+/// The posts of a window in the order in which they are due, of which some were taken.
+pub(super) struct Schedule {
+    dues: Vec<Due>,
+    /// How many.
+    taken: usize,
 }
 
 /// A post that is to be published.
@@ -179,26 +185,50 @@ pub(super) struct Due {
 }
 
 impl Stream<'_> {
-    pub(super) fn draft(&self, place: usize) -> crate::writes::Draft {
+    fn draft(&self, place: usize) -> Draft {
         let posts = self.town.posts();
         self.town.draft(posts[place % posts.len()])
     }
 }
 
-/// Each stream's posts at even distances, in the order in which they are due.
-pub(super) fn schedule(streams: &[Stream<'_>], window: Duration) -> Vec<Due> {
-    let mut schedule = Vec::new();
-    for (stream, Stream { posts_per_second, is_counted, .. }) in streams.iter().enumerate() {
-        let count = (window.as_secs_f64() * posts_per_second).ceil() as usize;
-        schedule.extend((0..count).map(|place| Due {
-            at: Duration::from_secs_f64(place as f64 / posts_per_second),
-            stream,
-            place,
-            is_counted: *is_counted,
-        }));
+/// What is due, as it is published.
+pub(super) fn drafts(streams: &[Stream<'_>], dues: &[Due]) -> Vec<Draft> {
+    dues.iter().map(|due| streams[due.stream].draft(due.place)).collect()
+}
+
+impl Schedule {
+    /// Each stream's posts at even distances.
+    pub(super) fn of(streams: &[Stream<'_>], window: Duration) -> Self {
+        let mut dues = Vec::new();
+        for (stream, Stream { posts_per_second, is_counted, .. }) in streams.iter().enumerate() {
+            let count = (window.as_secs_f64() * posts_per_second).ceil() as usize;
+            dues.extend((0..count).map(|place| Due {
+                at: Duration::from_secs_f64(place as f64 / posts_per_second),
+                stream,
+                place,
+                is_counted: *is_counted,
+            }));
+        }
+        dues.sort_by_key(|due| due.at);
+        Self { dues, taken: 0 }
     }
-    schedule.sort_by_key(|due| due.at);
-    schedule
+
+    pub(super) fn dues(&self) -> &[Due] {
+        &self.dues
+    }
+
+    /// When the next one is due, after the window's beginning; `None`: all were taken.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        Some(self.dues.get(self.taken)?.at)
+    }
+
+    /// Takes what is due by `now`, or as much of it as goes out together.
+    pub(super) fn take_due(&mut self, now: Duration) -> Vec<Due> {
+        let left = self.dues[self.taken..].iter().take(POSTS_AT_ONCE);
+        let dues: Vec<Due> = left.take_while(|due| due.at <= now).copied().collect();
+        self.taken += dues.len();
+        dues
+    }
 }
 
 /// Which posts are where between being published and being seen.
@@ -329,6 +359,21 @@ mod tests {
         let (latencies, unseen) = board.end(after(1_010), &schedule);
         assert_eq!(unseen, 1);
         assert_eq!(latencies.0, [Duration::from_millis(5), Duration::from_secs(1)]);
+    }
+
+    #[test]
+    fn what_is_due_is_taken_once_and_not_too_much_of_it_together() {
+        let dues: Vec<Due> = (0..POSTS_AT_ONCE as u64 + 10).map(|ms| due(ms, true)).collect();
+        let mut schedule = Schedule { dues: dues.clone(), taken: 0 };
+        let ms = Duration::from_millis;
+        let mut taken = schedule.take_due(ms(1));
+        assert_eq!(taken.len(), 2);
+        assert!(schedule.take_due(ms(1)).is_empty());
+        assert_eq!(schedule.next_at(), Some(ms(2)));
+        taken.extend(schedule.take_due(ms(1_000)));
+        assert_eq!(taken.len(), 2 + POSTS_AT_ONCE);
+        taken.extend(schedule.take_due(ms(1_000)));
+        assert_eq!((taken, schedule.next_at()), (dues, None));
     }
 
     #[test]

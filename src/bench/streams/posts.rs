@@ -9,7 +9,7 @@ use crate::{
     bench::{
         BenchError,
         log::BenchLog,
-        open_loop::{Due, Stream, schedule},
+        open_loop::{Due, Schedule, Stream, drafts},
         town::{Drawn, Town},
     },
     domain::{PostId, UserId},
@@ -29,9 +29,6 @@ const POSTS_MIN: f64 = 200.0;
 /// stream cannot send all of it.
 const LOUD_AUTHORS: usize = 10;
 const LOUD_POSTS: f64 = 1_200.0;
-
-/// Posts that go out together at most.
-const POSTS_AT_ONCE: usize = 256;
 
 /// What is posted in each window.
 pub(super) struct Posts {
@@ -83,8 +80,8 @@ impl Posts {
     /// How many are due to each of the accounts 1 to `readers` in a window.
     pub(super) fn due_counts(&self, readers: u32) -> Vec<usize> {
         let mut counts = vec![0; readers as usize];
-        for due in schedule(&self.streams(), self.window) {
-            for reader in self.readers(due) {
+        for due in Schedule::of(&self.streams(), self.window).dues() {
+            for reader in self.readers(*due) {
                 if let Some(count) = counts.get_mut(place_of(reader)) {
                     *count += 1;
                 }
@@ -120,11 +117,10 @@ impl Posts {
         begun: Instant,
     ) -> Result<Vec<Published>, BenchError> {
         let streams = self.streams();
-        let schedule = schedule(&streams, self.window);
+        let mut schedule = Schedule::of(&streams, self.window);
         let (mut sending, mut published) = (FuturesUnordered::new(), Vec::new());
-        let mut next = 0;
-        while published.len() < schedule.len() {
-            let next_at = schedule.get(next).map_or(begun, |due| begun + due.at);
+        while published.len() < schedule.dues().len() {
+            let next_at = schedule.next_at();
             tokio::select! {
                 Some(done) = sending.next(), if !sending.is_empty() => {
                     let (dues, results): (Vec<Due>, Vec<_>) = done;
@@ -132,13 +128,9 @@ impl Posts {
                         published.push(Published { id: result?, due });
                     }
                 }
-                () = sleep_until(next_at), if next < schedule.len() => {
-                    let now = begun.elapsed();
-                    let dues = schedule[next..].iter().take_while(|due| due.at <= now);
-                    let dues: Vec<Due> = dues.take(POSTS_AT_ONCE).copied().collect();
-                    next += dues.len();
-                    let drafts = dues.iter().map(|due| streams[due.stream].draft(due.place));
-                    let publishing = writes.publish(drafts.collect());
+                () = sleep_until(begun + next_at.unwrap_or_default()), if next_at.is_some() => {
+                    let dues = schedule.take_due(begun.elapsed());
+                    let publishing = writes.publish(drafts(&streams, &dues));
                     sending.push(async move { (dues, publishing.await) });
                 }
             }
@@ -165,8 +157,8 @@ mod tests {
         assert!(counts[8..].iter().all(|count| *count < 300), "{counts:?}");
         let published: Vec<Published> = (1..)
             .map(PostId)
-            .zip(schedule(&posts.streams(), window))
-            .map(|(id, due)| Published { id, due })
+            .zip(Schedule::of(&posts.streams(), window).dues())
+            .map(|(id, due)| Published { id, due: *due })
             .collect();
         let due = posts.due(50, &published);
         assert_eq!(due.iter().map(Vec::len).collect::<Vec<_>>(), counts);
