@@ -1,8 +1,8 @@
-//! What a reader has received, held against what was due to it. Pure.
+//! What readers have received, held against what was due to them. Pure.
 
-use std::{iter::Sum, time::Duration};
+use std::{collections::HashMap, iter::Sum, time::Duration};
 
-use crate::domain::PostId;
+use crate::{bench::open_loop::Latencies, domain::PostId};
 
 /// Posts that are kept beyond those that are due; what comes after them is counted alone.
 const SPARE: usize = 16;
@@ -12,14 +12,29 @@ pub(super) struct Received {
     arrivals: Vec<Arrival>,
     /// For which there was no place, so that something has come twice.
     uncounted: u64,
+    /// Of what is not newer than this something may be missing, as its reader was told.
+    told_before: Option<PostId>,
+    /// Streams after the first one.
+    resumes: u64,
 }
 
 /// That a post has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) post: PostId,
+struct Arrival {
+    post: PostId,
     at_micros: u32,
     asked_at_micros: u32,
+}
+
+/// What all readers of a window have come to.
+pub(super) struct Outcome {
+    pub(super) quick: Tally,
+    pub(super) slow: Tally,
+    /// Of those who are not slow.
+    pub(super) latencies: Latencies,
+    pub(super) resumes: u64,
+    /// Slow readers who were told that something may be missing.
+    pub(super) told: u64,
 }
 
 /// What became of the posts that were due to some readers.
@@ -39,7 +54,8 @@ pub(super) struct Tally {
 impl Received {
     /// Nothing yet, and so much is due.
     pub(super) fn nothing_of(due: usize) -> Self {
-        Self { arrivals: Vec::with_capacity(due + SPARE), uncounted: 0 }
+        let arrivals = Vec::with_capacity(due + SPARE);
+        Self { arrivals, uncounted: 0, told_before: None, resumes: 0 }
     }
 
     /// Takes note of a post, at times since the first one was due: when it came, and when the
@@ -57,12 +73,22 @@ impl Received {
         });
     }
 
-    pub(super) fn arrivals(&self) -> &[Arrival] {
-        &self.arrivals
+    /// Takes note that something may be missing of what is not newer than this.
+    pub(super) fn note_told(&mut self, before: PostId) {
+        self.told_before = self.told_before.max(Some(before));
+    }
+
+    pub(super) fn told_before(&self) -> Option<PostId> {
+        self.told_before
+    }
+
+    /// Takes note that its reader goes on with another stream.
+    pub(super) fn note_resumed(&mut self) {
+        self.resumes += 1;
     }
 
     /// Holds it against what was due, ascending, and what its reader has read by itself.
-    pub(super) fn tally(&self, due: &[PostId], listed: &[PostId]) -> Tally {
+    fn tally(&self, due: &[PostId], listed: &[PostId]) -> Tally {
         let mut ids: Vec<PostId> = self.arrivals.iter().map(|arrival| arrival.post).collect();
         let all = ids.len();
         ids.sort_unstable();
@@ -81,9 +107,34 @@ impl Received {
     }
 }
 
+impl Outcome {
+    /// Holds what each reader has received against what was due to it, ascending. The first
+    /// ones are slow, and have read what is `listed` by themselves. Of each post it is known
+    /// when it was visible.
+    pub(super) fn of(
+        received: &[Received],
+        due: &[Vec<PostId>],
+        listed: &[Vec<PostId>],
+        visible: &HashMap<PostId, Duration>,
+    ) -> Self {
+        let (slow, quick) = received.split_at(listed.len());
+        let (slow_due, quick_due) = due.split_at(listed.len());
+        let latency = |arrival: &Arrival| Some(arrival.latency(*visible.get(&arrival.post)?));
+        let arrivals = quick.iter().flat_map(|reader| &reader.arrivals);
+        let slow_tallies = slow.iter().zip(slow_due).zip(listed);
+        Self {
+            quick: quick.iter().zip(quick_due).map(|(reader, due)| reader.tally(due, &[])).sum(),
+            slow: slow_tallies.map(|((reader, due), listed)| reader.tally(due, listed)).sum(),
+            latencies: Latencies::of(arrivals.filter_map(latency).collect()),
+            resumes: received.iter().map(|reader| reader.resumes).sum(),
+            told: slow.iter().filter(|reader| reader.told_before.is_some()).count() as u64,
+        }
+    }
+}
+
 impl Arrival {
     /// How long its reader has waited for it since it was visible; not while it had no stream.
-    pub(super) fn latency(&self, visible_at: Duration) -> Duration {
+    fn latency(&self, visible_at: Duration) -> Duration {
         let from = visible_at.max(Duration::from_micros(self.asked_at_micros.into()));
         Duration::from_micros(self.at_micros.into()).saturating_sub(from)
     }
@@ -127,15 +178,34 @@ mod tests {
     }
 
     #[test]
+    fn slow_readers_may_read_what_they_are_told_of_and_their_latencies_do_not_count() {
+        let due = [vec![PostId(1), PostId(2)], vec![PostId(1)], vec![PostId(3)]];
+        let mut readers = [received(2, &[2]), received(1, &[1]), received(1, &[3])];
+        readers[0].note_told(PostId(1));
+        readers[1].note_resumed();
+        readers[2].note_resumed();
+        let visible = [(1, 1_800), (2, 0)];
+        let visible = visible.map(|(id, ms)| (PostId(id), Duration::from_millis(ms)));
+        let outcome = Outcome::of(&readers, &due, &[vec![PostId(1)]], &visible.into());
+        let slow = Tally { due: 2, received: 1, listed: 1, ..Tally::default() };
+        let quick = Tally { due: 2, received: 2, ..Tally::default() };
+        assert_eq!((outcome.slow, outcome.quick), (slow, quick));
+        assert_eq!((outcome.told, outcome.resumes), (1, 2));
+        // Nobody knows when the third post was visible.
+        assert_eq!(outcome.latencies.quantile(0.0), Duration::from_millis(200));
+        assert_eq!(outcome.latencies.quantile(1.0), Duration::from_millis(200));
+    }
+
+    #[test]
     fn a_flood_takes_no_more_memory_and_is_counted() {
         let received = received(1, &[1; 100]);
-        assert_eq!(received.arrivals().len(), received.arrivals.capacity());
+        assert_eq!(received.arrivals.len(), received.arrivals.capacity());
         assert_eq!(received.tally(&[PostId(1)], &[]).repeated, 99);
     }
 
     #[test]
     fn a_post_is_waited_for_since_it_was_visible_and_there_was_a_stream() {
-        let arrival = received(1, &[1]).arrivals()[0];
+        let arrival = received(1, &[1]).arrivals[0];
         assert_eq!(arrival.latency(Duration::ZERO), Duration::from_secs(1));
         assert_eq!(arrival.latency(Duration::from_millis(1_900)), Duration::from_millis(100));
         assert_eq!(arrival.latency(Duration::from_secs(3)), Duration::ZERO);

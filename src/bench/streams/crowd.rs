@@ -55,6 +55,8 @@ pub(super) struct Plan {
     pub(super) stall: Duration,
     /// How long those are away who leave, which each of the others does once.
     pub(super) away: Duration,
+    /// How long all are connected before anything is posted.
+    pub(super) idle: Duration,
 }
 
 /// Readers who are connected.

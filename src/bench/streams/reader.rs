@@ -46,10 +46,6 @@ pub(super) struct Reader {
     /// When the stream that there is was asked for.
     asked_at: Instant,
     pub(super) received: Received,
-    /// Streams after the first one.
-    pub(super) resumes: u64,
-    /// Of what is not newer than this something may be missing, as it was told.
-    pub(super) told_before: Option<PostId>,
 }
 
 /// What all readers share.
@@ -88,8 +84,6 @@ impl Reader {
             resume_token: String::new(),
             asked_at: Instant::now(),
             received: Received::nothing_of(due),
-            resumes: 0,
-            told_before: None,
         }
     }
 
@@ -144,14 +138,14 @@ impl Reader {
             mark.newest.fetch_max(*newest, Ordering::Relaxed);
         }
         if message.missed_before_id > 0 {
-            self.told_before = self.told_before.max(Some(PostId(message.missed_before_id)));
+            self.received.note_told(PostId(message.missed_before_id));
         }
         self.resume_token = message.resume_token;
     }
 
     /// Goes on where it was, as soon as there is a connection.
     async fn resume(&mut self) -> Result<Streaming<StreamHomeTimelineResponse>, BenchError> {
-        self.resumes += 1;
+        self.received.note_resumed();
         let give_up_at = Instant::now() + RESUME_MAX;
         loop {
             match self.open().await {

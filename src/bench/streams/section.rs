@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{check::Tally, crowd::Plan};
+use super::{
+    check::{Outcome, Tally},
+    crowd::Plan,
+};
 use crate::bench::{
-    Axis, Goal, Plot, Ratio, Row, Scale, Section, Series, cost::Cost, open_loop::Latencies,
-    roost::micros_each,
+    Axis, Goal, Plot, Ratio, Row, Scale, Section, Series, cost::Cost, roost::micros_each,
 };
 
 /// The goals of time and memory are for so many.
@@ -23,20 +25,13 @@ pub(super) struct Measured {
     pub(super) connected_in: Duration,
     /// Before anybody was connected, with all of them, and when all was received.
     pub(super) memory: [Option<u64>; 3],
-    pub(super) idle: Duration,
     pub(super) idle_cost: Cost,
     /// Until everything was received.
     pub(super) elapsed: Duration,
     pub(super) cost: Cost,
     /// What the same posts cost without streams.
     pub(super) alone: Cost,
-    pub(super) quick: Tally,
-    pub(super) slow: Tally,
-    /// Of those who are not slow.
-    pub(super) latencies: Latencies,
-    pub(super) resumes: u64,
-    /// Slow readers who were told that something may be missing.
-    pub(super) told: u64,
+    pub(super) outcome: Outcome,
 }
 
 impl Cost {
@@ -61,7 +56,8 @@ impl Cost {
 }
 
 pub(super) fn section(measured: &Measured) -> Section {
-    let Measured { plan, memory, quick, slow, latencies, .. } = measured;
+    let Measured { plan, memory, outcome, .. } = measured;
+    let Outcome { quick, slow, latencies, resumes, told } = outcome;
     let [before, connected, after] = memory.map(|bytes| bytes.map(|bytes| bytes as f64));
     let streams = f64::from(plan.readers);
     let mut connected_row = Row::new("connected").with("streams", streams, "").with(
@@ -69,7 +65,7 @@ pub(super) fn section(measured: &Measured) -> Section {
         measured.connected_in.as_secs_f64(),
         "s",
     );
-    connected_row = measured.idle_cost.share(connected_row, measured.idle);
+    connected_row = measured.idle_cost.share(connected_row, plan.idle);
     for (name, bytes) in [("memory a stream", connected), ("the same after the posts", after)] {
         if let (Some(before), Some(bytes)) = (before, bytes) {
             let each = (bytes - before).max(0.0) / streams / 1_024.0;
@@ -81,10 +77,10 @@ pub(super) fn section(measured: &Measured) -> Section {
         quick.received as f64 / measured.elapsed.as_secs_f64(),
         "/s",
     );
-    let quick_row = tallied(quick_row, quick).with("resumed", measured.resumes as f64, "");
+    let quick_row = tallied(quick_row, quick).with("resumed", *resumes as f64, "");
     let received = quick.received + slow.received;
     let quick_row = measured.cost.since(&measured.alone).each(quick_row, received);
-    let slow_row = Row::new("slow readers").with("told", measured.told as f64, "").with(
+    let slow_row = Row::new("slow readers").with("told", *told as f64, "").with(
         "read after being told",
         slow.listed as f64,
         "",
