@@ -16,7 +16,8 @@
 //!    timelines exact while everything runs at once.
 //! 4. [`fanout`]: the worker, from events to timelines.
 //! 5. [`home_timeline`]: the read; [`inbox`]: that of what an account is told of; [`thread`]: of
-//!    what answers a post.
+//!    what answers a post; [`reading`]: of what has come since a reader last looked;
+//!    [`post_counts`]: of what has become of a post.
 //!    [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
@@ -25,8 +26,8 @@
 //!
 //! # Invariants
 //!
-//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, inbox, thread, writes} →
-//!   {event_log, store} → domain`. Only `app` names the
+//! - Arrows point one way: `cli → app → {grpc, fanout, audit, home_stream, home_timeline, inbox,
+//!   post_counts, reading, thread, writes} → {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
 //!   `event_log::kafka` rdkafka, only `rss` feed-rs, only `telemetry` prometheus-client; tonic is seen by `grpc`, `client`,
@@ -34,8 +35,8 @@
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
 //! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
-//!   `home_timeline::{filter, merge, once, pull}`, `home_stream::position`, `writes::draft`, the frames of the log, the lists
-//!   and sets of the store.
+//!   `home_timeline::{catch_up, filter, merge, once, pull}`, `home_stream::position`,
+//!   `writes::draft`, the frames of the log, the lists and sets of the store.
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
 //!   what has none, is in `ARCHITECTURE.md`.
@@ -63,8 +64,10 @@ pub mod home_stream;
 pub mod home_timeline;
 pub mod inbox;
 pub mod load;
+pub mod post_counts;
 pub mod post_id;
 pub mod proto;
+pub mod reading;
 pub mod rss;
 pub mod store;
 pub mod telemetry;

@@ -1,12 +1,8 @@
 //! `roost.v1.PostService`.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    pin::Pin,
-    sync::Arc,
-};
+use std::{pin::Pin, sync::Arc};
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::Stream;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,16 +14,15 @@ use super::{
 use crate::{
     domain::{Origin, Post, PostId, UserId},
     event_log::EventLog,
+    post_counts,
     proto::v1,
-    store::{ReferrerKind, Store, StoreError},
+    store::Store,
     thread,
     writes::{Draft, FieldError, check_post},
 };
 
 /// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
-/// Authors whose followers are counted at once.
-const COUNTS_AT_ONCE: usize = 64;
 const REPLIES_DEFAULT: usize = 20;
 const REPLIES_MAX: usize = 800;
 
@@ -131,44 +126,18 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         let ids = request.into_inner().post_ids;
         check_count("post_ids", ids.len())?;
         let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
-        let (replies, reposts, timelines) = tokio::try_join!(
-            self.store.count_referrers(&ids, ReferrerKind::Reply),
-            self.store.count_referrers(&ids, ReferrerKind::Repost),
-            self.count_timelines(&ids),
-        )?;
-        let counts = ids.iter().zip(replies).zip(reposts).zip(timelines);
-        let counts = counts.map(|(((id, replies), reposts), home_timelines)| v1::PostCounts {
+        let counts = post_counts::read(&*self.store, &ids).await?;
+        let counts = ids.iter().zip(counts).map(|(id, counts)| v1::PostCounts {
             post_id: id.0,
-            replies: replies as u32,
-            reposts: reposts as u32,
-            home_timelines,
+            replies: counts.replies as u32,
+            reposts: counts.reposts as u32,
+            home_timelines: counts.home_timelines,
         });
         Ok(Response::new(v1::BatchGetCountsResponse { counts: counts.collect() }))
     }
 }
 
 impl<L: EventLog, S: Store> Api<L, S> {
-    /// In how many home timelines each of some posts stands: in its author's, and in those
-    /// of all who follow the author now.
-    async fn count_timelines(&self, ids: &[PostId]) -> Result<Vec<u64>, StoreError> {
-        let posts = self.store.posts(ids).await?;
-        let authors: BTreeSet<UserId> = posts.iter().flatten().map(|post| post.author).collect();
-        let authors: Vec<UserId> = authors.into_iter().collect();
-        let accounts = self.store.accounts(&authors).await?;
-        let counts =
-            stream::iter(authors.into_iter().zip(accounts)).map(|(author, account)| async move {
-                let followers = match account {
-                    Some(account) => self.store.count_follows(account).await?.followers,
-                    None => 0,
-                };
-                Ok::<_, StoreError>((author, 1 + followers))
-            });
-        let counts: HashMap<UserId, u64> =
-            counts.buffer_unordered(COUNTS_AT_ONCE).try_collect().await?;
-        let count = |post: &Option<Arc<Post>>| counts.get(&post.as_ref()?.author).copied();
-        Ok(posts.iter().map(|post| count(post).unwrap_or_default()).collect())
-    }
-
     async fn thread(&self, request: v1::GetThreadRequest) -> Result<v1::Thread, Status> {
         let v1::GetThreadRequest { post_id, reader_id, page_size, page_token } = request;
         let id = PostId(post_id);
@@ -182,15 +151,10 @@ impl<L: EventLog, S: Store> Api<L, S> {
             Some(next) => page::token(List::Replies, post_id, next.0),
             None => String::new(),
         };
-        let shown = async |posts: Vec<Arc<Post>>| {
-            let posts: Vec<_> = posts.into_iter().map(Some).collect();
-            let shown = self.with_originals(&posts).await?;
-            Ok::<_, Status>(shown.into_iter().flatten().collect())
-        };
         Ok(v1::Thread {
-            ancestors: shown(thread.ancestors).await?,
-            post: shown(vec![thread.post]).await?.pop(),
-            replies: shown(thread.replies).await?,
+            ancestors: self.all_with_originals(thread.ancestors).await?,
+            post: self.all_with_originals(vec![thread.post]).await?.pop(),
+            replies: self.all_with_originals(thread.replies).await?,
             next_page_token,
         })
     }
@@ -204,6 +168,15 @@ impl<L: EventLog, S: Store> Api<L, S> {
     async fn publish_one(&self, draft: Draft) -> Result<PostId, Status> {
         let result = self.writes.publish(vec![draft]).await.pop();
         Ok(result.ok_or_else(|| Status::internal("a publish had no result"))??)
+    }
+
+    /// Posts that are there, with what they repeat.
+    pub(super) async fn all_with_originals(
+        &self,
+        posts: Vec<Arc<Post>>,
+    ) -> Result<Vec<v1::Post>, Status> {
+        let posts: Vec<_> = posts.into_iter().map(Some).collect();
+        Ok(self.with_originals(&posts).await?.into_iter().flatten().collect())
     }
 
     /// Posts as they are shown in timelines, with what they repeat.
