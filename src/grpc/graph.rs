@@ -261,10 +261,8 @@ fn user_page(
 ) -> (Vec<u64>, String) {
     let more = users.len() > count_max;
     users.truncate(count_max);
-    let next_page_token = match users.last() {
-        Some(last) if more => page::token(list, owner, last.0),
-        _ => String::new(),
-    };
+    let last = users.last().filter(|_| more);
+    let next_page_token = page::next(list, owner, last.map(|last| last.0));
     (users.into_iter().map(|user| user.0).collect(), next_page_token)
 }
 

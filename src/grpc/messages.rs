@@ -16,9 +16,6 @@ use crate::{
     writes::{MessageDraft, check_user},
 };
 
-const PAGE_SIZE_DEFAULT: usize = 20;
-const PAGE_SIZE_MAX: usize = 800;
-
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::message_service_server::MessageService for Api<L, S> {
     async fn send_message(
@@ -81,15 +78,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
             MessageSide::Sent => List::SentMessages,
         };
         check_user("user_id", UserId(user_id))?;
-        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         // A message takes no more than a post.
         let count_max = count_max.min(self.posts_max());
         let before = page::parse(page_token, list, user_id)?.map(MessageId);
         let page = inbox::messages(&*self.store, UserId(user_id), side, before, count_max).await?;
-        let next_page_token = match page.entries.last() {
-            Some(last) if page.more => page::token(list, user_id, last.id.0),
-            _ => String::new(),
-        };
+        let last = page.entries.last().filter(|_| page.more);
+        let next_page_token = page::next(list, user_id, last.map(|last| last.id.0));
         Ok((page.entries.into_iter().map(message_to_proto).collect(), next_page_token))
     }
 }

@@ -15,9 +15,6 @@ use crate::{
     writes::check_user,
 };
 
-const PAGE_SIZE_DEFAULT: usize = 20;
-const PAGE_SIZE_MAX: usize = 800;
-
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::notification_service_server::NotificationService for Api<L, S> {
     async fn list_notifications(
@@ -27,14 +24,12 @@ impl<L: EventLog, S: Store> v1::notification_service_server::NotificationService
         let v1::ListNotificationsRequest { user_id, page_size, page_token } = request.into_inner();
         let user = UserId(user_id);
         check_user("user_id", user)?;
-        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         let count_max = count_max.min(self.posts_max());
         let before = page::parse(&page_token, List::Notifications, user_id)?.map(PostId);
         let page = inbox::notifications(&*self.store, user, before, count_max).await?;
-        let next_page_token = match page.entries.last() {
-            Some(last) if page.more => page::token(List::Notifications, user_id, last.id.0),
-            _ => String::new(),
-        };
+        let last = page.entries.last().filter(|_| page.more);
+        let next_page_token = page::next(List::Notifications, user_id, last.map(|last| last.id.0));
         let posts: Vec<_> = page.entries.iter().cloned().map(Some).collect();
         let shown = self.with_originals(&posts).await?;
         let notifications = page

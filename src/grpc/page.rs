@@ -21,6 +21,11 @@ pub(super) enum List {
     Replies = 12,
 }
 
+/// Posts, or what takes no more than a post, on a page that does not ask for another number.
+pub(super) const POSTS_DEFAULT: usize = 20;
+/// The largest page of them.
+pub(super) const POSTS_MAX: usize = 800;
+
 /// The number of entries to answer with, for what a request asks for.
 pub(super) fn size(asked: i32, default: usize, max: usize) -> Result<usize, FieldError> {
     match usize::try_from(asked) {
@@ -30,9 +35,10 @@ pub(super) fn size(asked: i32, default: usize, max: usize) -> Result<usize, Fiel
     }
 }
 
-/// A token that says: go on after `last` in the list of `owner`.
-pub(super) fn token(list: List, owner: u64, last: u64) -> String {
-    seal(list, owner, &last.to_be_bytes())
+/// The token of the next page of the list of `owner`, which goes on after `last`; empty if there
+/// is none.
+pub(super) fn next(list: List, owner: u64, last: Option<u64>) -> String {
+    last.map_or_else(String::new, |last| seal(list, owner, &last.to_be_bytes()))
 }
 
 /// The `last` of a token for this list; `None` for an empty one.
@@ -107,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_is_good_for_its_list_only(owner: u64, last: u64, other: u64) {
-            let token = token(List::Home, owner, last);
+            let token = next(List::Home, owner, Some(last));
             prop_assert_eq!(parse(&token, List::Home, owner), Ok(Some(last)));
             prop_assert!(parse(&token, List::Author, owner).is_err());
             prop_assert!(owner == other || parse(&token, List::Home, other).is_err());
@@ -115,7 +121,7 @@ mod tests {
 
         #[test]
         fn a_changed_token_is_noticed(owner: u64, last: u64, place in 0..30_usize, char: char) {
-            let token = token(List::Followers, owner, last);
+            let token = next(List::Followers, owner, Some(last));
             let mut changed: Vec<char> = token.chars().collect();
             prop_assume!(changed[place % changed.len()] != char);
             let place = place % changed.len();

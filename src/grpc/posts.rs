@@ -23,8 +23,6 @@ use crate::{
 
 /// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
-const REPLIES_DEFAULT: usize = 20;
-const REPLIES_MAX: usize = 800;
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
@@ -142,15 +140,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let v1::GetThreadRequest { post_id, reader_id, page_size, page_token } = request;
         let id = PostId(post_id);
         check_post("post_id", id)?;
-        let count_max = page::size(page_size, REPLIES_DEFAULT, REPLIES_MAX)?.min(self.posts_max());
+        let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
+        let count_max = count_max.min(self.posts_max());
         let after = page::parse(&page_token, List::Replies, post_id)?.map(PostId);
         let reader = (reader_id != 0).then_some(UserId(reader_id));
         let post = self.post(id).await?;
         let thread = thread::read(&*self.store, post, reader, after, count_max).await?;
-        let next_page_token = match thread.next {
-            Some(next) => page::token(List::Replies, post_id, next.0),
-            None => String::new(),
-        };
+        let next_page_token = page::next(List::Replies, post_id, thread.next.map(|next| next.0));
         Ok(v1::Thread {
             ancestors: self.all_with_originals(thread.ancestors).await?,
             post: self.all_with_originals(vec![thread.post]).await?.pop(),

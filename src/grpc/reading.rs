@@ -19,8 +19,6 @@ use crate::{
 };
 
 const PER_AUTHOR_DEFAULT: u32 = 3;
-const PAGE_SIZE_DEFAULT: usize = 20;
-const PAGE_SIZE_MAX: usize = 800;
 
 impl<L: EventLog, S: Store> Api<L, S> {
     pub(super) async fn unread(&self, user: UserId) -> Result<v1::Unread, Status> {
@@ -42,7 +40,7 @@ impl<L: EventLog, S: Store> Api<L, S> {
             request;
         let user = UserId(user_id);
         check_user("user_id", user)?;
-        let mut count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let mut count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         if !ids_only {
             count_max = count_max.min(self.posts_max());
         }
@@ -110,6 +108,6 @@ mod tests {
         let written = token(go_on, UserId(3));
         assert_eq!(parse(&written, UserId(3)), Ok(Some(go_on)));
         assert!(parse(&written, UserId(4)).is_err());
-        assert!(parse(&page::token(List::CatchUp, 3, 7), UserId(3)).is_err());
+        assert!(parse(&page::next(List::CatchUp, 3, Some(7)), UserId(3)).is_err());
     }
 }

@@ -21,8 +21,6 @@ use crate::{
     writes::{FieldError, LINK_BYTES_MAX, check_user},
 };
 
-const PAGE_SIZE_DEFAULT: usize = 20;
-const PAGE_SIZE_MAX: usize = 800;
 /// Bytes of posts on a page: clients take messages of 4 MiB unless told otherwise.
 const PAGE_BYTES_MAX: usize = 3 << 20;
 
@@ -48,11 +46,11 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         } = request.into_inner();
         check_user("user_id", UserId(user_id))?;
         let filter = parse_filter(&origins, followed_replies_only, all_reposts)?;
-        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         let before = page::parse(&page_token, List::Home, user_id)?.map(PostId);
         let mut page = self.homes.read(UserId(user_id), &filter, before, count_max).await?;
         let (post_ids, posts) = self.show(&mut page, ids_only).await?;
-        let next_page_token = next_page_token(List::Home, user_id, &page);
+        let next_page_token = page::next(List::Home, user_id, page.next.map(|next| next.0));
         let floor = Some(floor_to_proto(page.floor));
         Ok(Response::new(v1::ListHomeTimelineResponse { post_ids, posts, next_page_token, floor }))
     }
@@ -116,7 +114,7 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
     ) -> Result<Response<v1::ListAuthorTimelineResponse>, Status> {
         let v1::ListAuthorTimelineRequest { author_id, page_size, page_token, ids_only } =
             request.into_inner();
-        let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
+        let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         let before = page::parse(&page_token, List::Author, author_id)?.map(PostId);
         self.known_account("author_id", UserId(author_id)).await?;
         // One more tells whether another page follows.
@@ -126,7 +124,7 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         let next = ids.last().copied().filter(|_| more);
         let mut page = Page { ids, next, floor: Floor::Beginning };
         let (post_ids, posts) = self.show(&mut page, ids_only).await?;
-        let next_page_token = next_page_token(List::Author, author_id, &page);
+        let next_page_token = page::next(List::Author, author_id, page.next.map(|next| next.0));
         let floor = Some(floor_to_proto(page.floor));
         Ok(Response::new(v1::ListAuthorTimelineResponse {
             post_ids,
@@ -172,10 +170,6 @@ impl<L: EventLog, S: Store> Api<L, S> {
         }
         Ok((ids, posts))
     }
-}
-
-fn next_page_token(list: List, owner: u64, page: &Page) -> String {
-    page.next.map_or_else(String::new, |next| page::token(list, owner, next.0))
 }
 
 /// What a request asks to see of a home timeline.
