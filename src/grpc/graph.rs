@@ -113,8 +113,9 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
         request: Request<v1::ListMutedRequest>,
     ) -> Result<Response<v1::ListMutedResponse>, Status> {
         let v1::ListMutedRequest { user_id, page_size, page_token } = request.into_inner();
+        let (list, reason) = (List::Muted, HideReason::Muted);
         let (user_ids, next_page_token) =
-            self.list_hidden(user_id, List::Muted, page_size, &page_token).await?;
+            self.list_hidden(list, user_id, reason, page_size, &page_token).await?;
         Ok(Response::new(v1::ListMutedResponse { user_ids, next_page_token }))
     }
 
@@ -123,8 +124,9 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
         request: Request<v1::ListBlockedRequest>,
     ) -> Result<Response<v1::ListBlockedResponse>, Status> {
         let v1::ListBlockedRequest { user_id, page_size, page_token } = request.into_inner();
+        let (list, reason) = (List::Blocked, HideReason::Blocked);
         let (user_ids, next_page_token) =
-            self.list_hidden(user_id, List::Blocked, page_size, &page_token).await?;
+            self.list_hidden(list, user_id, reason, page_size, &page_token).await?;
         Ok(Response::new(v1::ListBlockedResponse { user_ids, next_page_token }))
     }
 
@@ -234,14 +236,15 @@ impl<L: EventLog, S: Store> Api<L, S> {
         Ok(user_page(list, user_id, users, count_max))
     }
 
+    /// `list` is that of the accounts that are hidden for `reason`.
     async fn list_hidden(
         &self,
-        user_id: u64,
         list: List,
+        user_id: u64,
+        reason: HideReason,
         page_size: i32,
         page_token: &str,
     ) -> Result<(Vec<u64>, String), Status> {
-        let reason = if list == List::Muted { HideReason::Muted } else { HideReason::Blocked };
         let count_max = page::size(page_size, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)?;
         let after = Bound::Excluded(UserId(page::parse(page_token, list, user_id)?.unwrap_or(0)));
         let account = self.known_account("user_id", UserId(user_id)).await?;
