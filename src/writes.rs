@@ -656,7 +656,7 @@ mod tests {
                 link: None,
                 reply_to: None,
                 repost_of: None,
-                mentions: Vec::new(),
+                mentions: Default::default(),
                 request_id: None,
                 is_retry: false,
             };

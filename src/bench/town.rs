@@ -1,6 +1,9 @@
 //! What is drained: posts in their order, and who reads them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hashbrown::HashSet;
 use rand::{SeedableRng, rngs::StdRng, seq::index};
@@ -185,7 +188,7 @@ impl Town {
             link: None,
             reply_to: None,
             repost_of: None,
-            mentions: Vec::new(),
+            mentions: BTreeSet::new(),
             request_id: None,
             is_retry: false,
         }

@@ -24,9 +24,7 @@ impl<L: EventLog, S: Store> v1::message_service_server::MessageService for Api<L
     ) -> Result<Response<v1::SendMessageResponse>, Status> {
         let v1::SendMessageRequest { sender_id, recipient_ids, text, request_id } =
             request.into_inner();
-        let mut recipients: Vec<UserId> = recipient_ids.into_iter().map(UserId).collect();
-        recipients.sort_unstable();
-        recipients.dedup();
+        let recipients = recipient_ids.into_iter().map(UserId).collect();
         let request_id = (!request_id.is_empty()).then_some(request_id);
         let draft = MessageDraft { sender: UserId(sender_id), recipients, text, request_id };
         let sent = self.writes.send_message(draft).await?;

@@ -214,9 +214,6 @@ pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError
         _ => parse_origin("origin", request.origin)?,
     };
     let reference = |id: u64| (id != 0).then_some(PostId(id));
-    let mut mentions: Vec<UserId> = request.mentioned_ids.into_iter().map(UserId).collect();
-    mentions.sort_unstable();
-    mentions.dedup();
     Ok(Draft {
         author: UserId(request.author_id),
         text: request.text,
@@ -224,7 +221,7 @@ pub(super) fn draft(request: v1::PublishPostRequest) -> Result<Draft, FieldError
         link: (!request.link.is_empty()).then_some(request.link),
         reply_to: reference(request.reply_to_id),
         repost_of: reference(request.repost_of_id),
-        mentions,
+        mentions: request.mentioned_ids.into_iter().map(UserId).collect(),
         request_id: (!request.request_id.is_empty()).then_some(request.request_id),
         is_retry: request.is_retry,
     })

@@ -1,5 +1,7 @@
 //! A post that somebody wants to publish, and what may be wrong with it. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::domain::{Origin, Post, PostId, Reference, UserId};
 
 /// The longest link, in bytes.
@@ -24,8 +26,8 @@ pub struct Draft {
     pub reply_to: Option<PostId>,
     /// The post that it repeats.
     pub repost_of: Option<PostId>,
-    /// The accounts that it mentions, ascending, each once.
-    pub mentions: Vec<UserId>,
+    /// The accounts that it mentions.
+    pub mentions: BTreeSet<UserId>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
     /// Whether a request of that name may have made its post before, so that the
@@ -110,7 +112,7 @@ impl Draft {
     /// About how many bytes of memory it takes.
     pub(super) fn size_bytes(&self) -> usize {
         let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let mentions = size_of_val(&*self.mentions);
+        let mentions = self.mentions.len() * size_of::<UserId>();
         size_of::<Self>() + self.text.len() + len(&self.link) + len(&self.request_id) + mentions
     }
 
@@ -124,7 +126,7 @@ impl Draft {
             link: self.link,
             reply_to: references.reply_to,
             repost_of: references.repost_of,
-            mentions: self.mentions,
+            mentions: self.mentions.into_iter().collect(),
         };
         (post, self.request_id)
     }
@@ -203,7 +205,7 @@ pub(super) fn check_pair(
     Ok(())
 }
 
-fn check_mentions(author: UserId, mentions: &[UserId]) -> Result<(), FieldError> {
+fn check_mentions(author: UserId, mentions: &BTreeSet<UserId>) -> Result<(), FieldError> {
     let field = "mentioned_ids";
     if mentions.len() > MENTIONS_MAX {
         let reason = format!("names {} accounts; the limit is {MENTIONS_MAX}", mentions.len());
@@ -243,7 +245,7 @@ mod tests {
             link: None,
             reply_to: None,
             repost_of: None,
-            mentions: Vec::new(),
+            mentions: BTreeSet::new(),
             request_id: None,
             is_retry: false,
         }

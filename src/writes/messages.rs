@@ -3,6 +3,8 @@
 //! Of several events with one sender and one request id the first counts, as with posts. No
 //! id is claimed ahead: the answer waits until the ledger says which message there is.
 
+use std::collections::BTreeSet;
+
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -24,8 +26,8 @@ pub const RECIPIENTS_MAX: usize = 16;
 pub struct MessageDraft {
     /// Who sends it.
     pub sender: UserId,
-    /// Who is to read it, ascending, each once.
-    pub recipients: Vec<UserId>,
+    /// Who is to read it.
+    pub recipients: BTreeSet<UserId>,
     /// What it says.
     pub text: String,
     /// The client's own name for the request.
@@ -64,7 +66,7 @@ impl MessageDraft {
 
     /// About how many bytes of memory it takes.
     fn size_bytes(&self) -> usize {
-        let recipients = size_of_val(&*self.recipients);
+        let recipients = self.recipients.len() * size_of::<UserId>();
         let request_id = self.request_id.as_ref().map_or(0, String::len);
         size_of::<Self>() + recipients + self.text.len() + request_id
     }
@@ -83,6 +85,7 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
             return Ok(Sent { message, applied: true });
         }
         let id = MessageId(inner.ids.next((inner.clock)(), false).ok_or(WriteError::NoNode)?.0);
+        let recipients = recipients.into_iter().collect();
         let message = Message { id, sender, recipients, text };
         let event = Event::MessageSent { message, request_id: request_id.clone() };
         let Some(name) = request_id else {

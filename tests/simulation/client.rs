@@ -167,10 +167,9 @@ impl Client {
         }
     }
 
-    fn mentions(&self, author: UserId) -> Vec<UserId> {
+    fn mentions(&self, author: UserId) -> BTreeSet<UserId> {
         let few = if self.faults.chance(40) { self.faults.pick(1..3) } else { 0 };
-        let users: BTreeSet<UserId> = (0..few).map(|_| self.author()).collect();
-        users.into_iter().filter(|user| *user != author).collect()
+        (0..few).map(|_| self.author()).filter(|user| *user != author).collect()
     }
 
     fn draft(&self, author: UserId) -> Draft {

@@ -14,8 +14,10 @@ use crate::{client::Client, run::CAP};
 impl Client {
     pub async fn send_message(&self) {
         let sender = self.author();
-        let users: BTreeSet<UserId> = (0..self.faults.pick(1..4)).map(|_| self.user()).collect();
-        let recipients: Vec<UserId> = users.into_iter().filter(|user| *user != sender).collect();
+        let recipients: BTreeSet<UserId> = (0..self.faults.pick(1..4))
+            .map(|_| self.user())
+            .filter(|user| *user != sender)
+            .collect();
         // Mostly a repetition.
         let request_id = self.faults.chance(50).then(|| self.faults.pick(0..8).to_string());
         let text = "psst".to_owned();
