@@ -15,6 +15,7 @@ pub mod graph_import;
 mod hide;
 mod import;
 mod interrupt;
+mod lines;
 mod messages;
 mod notifications;
 pub(crate) mod page;

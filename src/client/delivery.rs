@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ClientError, Target, follow::when};
+use super::{ClientError, Target, lines::when};
 use crate::{
     domain::UserId,
     proto::v1::{Delivery, SetDeliveryRequest, graph_service_client::GraphServiceClient},

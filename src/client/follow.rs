@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ClientError, Target};
+use super::{ClientError, Target, lines::when};
 use crate::{
     domain::UserId,
     proto::v1::{FollowRequest, UnfollowRequest, graph_service_client::GraphServiceClient},
@@ -61,9 +61,4 @@ impl UnfollowArgs {
         println!("{} does not follow {}{}", self.follower, self.followee, when(applied));
         Ok(())
     }
-}
-
-/// What to add to a line about a change that may still be under way.
-pub(super) fn when(applied: bool) -> &'static str {
-    if applied { "" } else { " (durable; it takes effect when the workers reach it)" }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use tonic::transport::Channel;
 
-use super::{ClientError, Target, follow::when};
+use super::{ClientError, Target, lines::when};
 use crate::{
     domain::UserId,
     proto::v1::{

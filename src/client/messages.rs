@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::{
     ClientError, Target,
-    follow::when,
-    timeline::{PAGE_SIZE_MAX, head_of, in_one_line},
+    lines::{head_of, in_one_line, when},
+    page::page_size,
 };
 use crate::{
     domain::{MessageId, UserId},
@@ -96,7 +96,7 @@ impl MessagesArgs {
         let mut service = MessageServiceClient::new(self.target.connect().await?);
         let (mut left, mut page_token, user_id) = (self.limit, String::new(), self.user.0);
         while left > 0 {
-            let page_size = left.min(PAGE_SIZE_MAX) as i32;
+            let page_size = page_size(left);
             let messages;
             (messages, page_token) = if self.sent {
                 let request = ListSentMessagesRequest { user_id, page_size, page_token };

@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::{
     ClientError, Target,
-    timeline::{PAGE_SIZE_MAX, head_of, said_by},
+    lines::{head_of, said_by},
+    page::page_size,
 };
 use crate::{
     domain::UserId,
@@ -41,8 +42,8 @@ impl NotificationsArgs {
         let mut service = NotificationServiceClient::new(self.target.connect().await?);
         let (mut left, mut page_token) = (self.limit, String::new());
         while left > 0 {
-            let page_size = left.min(PAGE_SIZE_MAX) as i32;
-            let request = ListNotificationsRequest { user_id: self.user.0, page_size, page_token };
+            let (user_id, page_size) = (self.user.0, page_size(left));
+            let request = ListNotificationsRequest { user_id, page_size, page_token };
             let page = service.list_notifications(request).await?.into_inner();
             let now = SystemTime::now();
             let mut out = io::stdout().lock();

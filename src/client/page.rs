@@ -1,4 +1,4 @@
-//! A page of a timeline, of either kind.
+//! A page of a timeline, of either kind, and how large a page may be.
 
 use tonic::{Response, Status, transport::Channel};
 
@@ -9,6 +9,14 @@ use crate::{
         ListHomeTimelineResponse, Post, timeline_service_client::TimelineServiceClient,
     },
 };
+
+/// The largest page of posts or messages that the API gives.
+pub(crate) const PAGE_SIZE_MAX: i32 = 800;
+
+/// The size of a page to ask for, where so many entries are wanted.
+pub(crate) fn page_size(wanted: u32) -> i32 {
+    wanted.clamp(1, PAGE_SIZE_MAX as u32) as i32
+}
 
 /// Which of the timelines of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use clap::{Args, ValueEnum};
 
-use super::{ClientError, Target, follow::when};
+use super::{ClientError, Target, lines::when};
 use crate::{
     domain::{PostId, UserId},
     proto::v1::{

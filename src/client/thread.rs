@@ -7,10 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{
-    ClientError, Target,
-    timeline::{PAGE_SIZE_MAX, line_of},
-};
+use super::{ClientError, Target, lines::line_of, page::page_size};
 use crate::{
     domain::{PostId, UserId},
     proto::v1::{
@@ -49,7 +46,7 @@ impl ThreadArgs {
             let request = GetThreadRequest {
                 post_id: self.post.0,
                 reader_id: self.reader.map_or(0, |reader| reader.0),
-                page_size: left.clamp(1, PAGE_SIZE_MAX) as i32,
+                page_size: page_size(left),
                 page_token,
             };
             let page = posts.get_thread(request).await?.into_inner();

@@ -23,6 +23,7 @@ use super::{
     workload::Workload,
 };
 use crate::{
+    client::page::PAGE_SIZE_MAX,
     domain::PostId,
     proto::v1::{ListHomeTimelineRequest, timeline_service_client::TimelineServiceClient},
 };
@@ -36,7 +37,6 @@ const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(50);
 /// A look at the newest; only where that does not say, at everything.
 const LOOK_PAGE_SIZE: i32 = 50;
-const TIMELINE_PAGE_SIZE_MAX: i32 = 800;
 /// How many followers are drawn in search of one whose timeline is live.
 const FOLLOWER_DRAWS: u32 = 16;
 /// The page that the read latency is about: what a screen shows.
@@ -134,7 +134,7 @@ async fn look(
     user_id: u64,
     post: PostId,
 ) -> Result<Look, Status> {
-    for page_size in [LOOK_PAGE_SIZE, TIMELINE_PAGE_SIZE_MAX] {
+    for page_size in [LOOK_PAGE_SIZE, PAGE_SIZE_MAX] {
         let request = ListHomeTimelineRequest {
             user_id,
             page_size,

@@ -31,15 +31,13 @@ use super::{
 };
 use crate::{
     client::{
-        page::{Page, PageRequest, TimelineKind},
+        page::{PAGE_SIZE_MAX, Page, PageRequest, TimelineKind},
         progress::{REPORT_EVERY, Reporter},
     },
     domain::{MessageId, PostId},
     proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
 };
 
-/// The largest page that the API gives.
-const PAGE_SIZE_MAX: i32 = 800;
 /// A page size that divides nothing, so that pages begin and end anywhere.
 const SMALL_PAGE_SIZE: i32 = 7;
 const HYDRATED_PAGE_SIZE: i32 = 50;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     bench::BenchError,
-    client::ClientError,
+    client::{ClientError, page::PAGE_SIZE_MAX},
     domain::{PostId, UserId},
     proto::v1::{ListHomeTimelineRequest, timeline_service_client::TimelineServiceClient},
 };
@@ -37,8 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The golden ratio: multiples of it are spread evenly.
 const SPREAD: f64 = 0.618_033_988_749_895;
-/// Ids of a page, and how many pages are read at the most.
-const PAGE_SIZE: i32 = 800;
+/// Pages that are read at the most.
 const PAGES_MAX: usize = 1_000;
 
 pub(super) type Client = TimelineServiceClient<Channel>;
@@ -184,7 +183,7 @@ pub(super) async fn list_down_to(
     let (mut client, mut ids) = (client.clone(), Vec::new());
     let mut request = ListHomeTimelineRequest {
         user_id: user.0,
-        page_size: PAGE_SIZE,
+        page_size: PAGE_SIZE_MAX,
         ids_only: true,
         ..ListHomeTimelineRequest::default()
     };
