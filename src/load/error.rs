@@ -29,6 +29,12 @@ pub enum LoadError {
         /// What the last try said.
         last: Box<Status>,
     },
+    /// The server does not say what it holds ready, with which timelines are compared.
+    #[error(
+        "the server says that it holds 0 posts of a home timeline ready, so that timelines \
+         cannot be verified; leave out --verify"
+    )]
+    NothingHeldReady,
     /// The server refused a post that this program made.
     #[error("the server refused post number {number} of the load: {problem}")]
     PostRefused {

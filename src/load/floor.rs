@@ -1,5 +1,6 @@
 //! What the floor of a page may claim.
 
+use super::model::oldest_ready;
 use crate::{
     domain::PostId,
     proto::v1::{Floor, FloorReason},
@@ -31,7 +32,7 @@ impl FloorRules<'_> {
     ) -> Option<String> {
         let Some(floor) = floor else { return Some("has no floor".to_owned()) };
         let down_to = floor.complete_down_to_id;
-        let oldest_ready = self.oldest_ready().map_or(0, |id| id.0);
+        let oldest_ready = oldest_ready(self.home, self.cap).map_or(0, |id| id.0);
         let is_below = before.is_some_and(|before| before.0 <= oldest_ready);
         let may_be_below = is_below || self.has_hidden && (before.is_some() || is_last);
         match floor.reason() {
@@ -54,11 +55,6 @@ impl FloorRules<'_> {
             }
             _ => None,
         }
-    }
-
-    /// The oldest post that is held ready, where there are as many as can be.
-    fn oldest_ready(&self) -> Option<PostId> {
-        self.home.get(self.cap - 1).copied()
     }
 }
 

@@ -87,7 +87,7 @@ impl Model {
     /// The newest of it.
     pub(super) fn newest(&self, reader: UserIndex) -> Newest {
         let delivered = self.newest_of_each(reader, self.cap, |_, _| true);
-        let oldest_ready = delivered.get(self.cap - 1).copied();
+        let oldest_ready = oldest_ready(&delivered, self.cap);
         let mut shown = if self.hidden.any(reader) {
             let is_shown = |author, id| !self.is_hidden(reader, author, id);
             self.newest_of_each(reader, self.cap, is_shown)
@@ -143,6 +143,11 @@ impl Model {
     pub(super) fn author(&self, author: UserIndex) -> &[PostId] {
         self.posts.of(author)
     }
+}
+
+/// The oldest post of a home timeline that is held ready, where there are as many as can be.
+pub(super) fn oldest_ready(delivered: &[PostId], cap: usize) -> Option<PostId> {
+    delivered.get(cap.checked_sub(1)?).copied()
 }
 
 /// Turns the graph around: from followers by followee to followees by reader.
@@ -233,6 +238,14 @@ mod tests {
         assert_eq!(shown(&model, 1), [14, 13, 10]);
         assert_eq!(shown(&model, 2), [14, 13, 12, 10]);
         assert_eq!(ids(model.author(1)), [14, 13, 10]);
+    }
+
+    #[test]
+    fn nothing_is_the_oldest_where_less_is_held_ready_than_can_be() {
+        let home = [3, 2, 1].map(PostId);
+        assert_eq!(oldest_ready(&home, 2), Some(PostId(2)));
+        assert_eq!(oldest_ready(&home, 4), None);
+        assert_eq!(oldest_ready(&home, 0), None);
     }
 
     #[test]

@@ -88,10 +88,11 @@ pub async fn run(
         let connected = future::try_join_all(targets.iter().map(Target::connect)).await?;
         let status = StatusServiceClient::new(connected[0].clone());
         let first = get_status(&status, settings.retry_for).await?;
+        let verified_cap = settings.verify.then(|| cap_of(&first)).transpose()?;
         let workload = plan(&settings, first.post_text_limit as usize, reporter).await?;
-        Ok((status, first, Arc::new(workload)))
+        Ok((status, first, verified_cap, Arc::new(workload)))
     };
-    let (status, first, workload) = interruptible(&stop, getting_ready).await?;
+    let (status, first, verified_cap, workload) = interruptible(&stop, getting_ready).await?;
     // At least one for each server, so that those without a stream are read from.
     let channel_count = targets.len().max(settings.streams.into());
     let channels = (targets.iter().cycle().take(channel_count))
@@ -150,8 +151,9 @@ pub async fn run(
         Err(LoadError::Interrupted) => report.interrupted = true,
         Err(error) => return Err(error),
     }
-    if load.settings.verify && !report.interrupted {
-        let cap = first.home_timeline_cap as usize;
+    if let Some(cap) = verified_cap
+        && !report.interrupted
+    {
         match load.interruptible(load.verify(cap, reporter)).await {
             Ok(verification) => report.verification = Some(verification),
             Err(LoadError::Interrupted) => report.interrupted = true,
@@ -585,6 +587,14 @@ async fn get_status(
     .await
 }
 
+/// How many posts of a home timeline are held ready, at the most.
+fn cap_of(status: &GetStatusResponse) -> Result<usize, LoadError> {
+    match status.home_timeline_cap {
+        0 => Err(LoadError::NothingHeldReady),
+        cap => Ok(cap as usize),
+    }
+}
+
 async fn plan(
     settings: &Settings,
     text_chars_max: usize,
@@ -593,4 +603,19 @@ async fn plan(
     let settings = settings.clone();
     let planning = move |on_line: &mut OnLine| Workload::plan(&settings, text_chars_max, on_line);
     with_progress("planning the load", reporter, planning).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_holds_nothing_ready_is_not_verified() {
+        let status = |home_timeline_cap| GetStatusResponse {
+            home_timeline_cap,
+            ..GetStatusResponse::default()
+        };
+        assert!(matches!(cap_of(&status(800)), Ok(800)));
+        assert!(matches!(cap_of(&status(0)), Err(LoadError::NothingHeldReady)));
+    }
 }

@@ -2,9 +2,10 @@
 //! for a sample of the accounts everything that a page says.
 
 mod inboxes;
+mod posts;
+mod timelines;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -15,32 +16,21 @@ use hashbrown::HashSet;
 use serde::Serialize;
 use tokio::{sync::mpsc, task, time::MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::transport::Channel;
 
 use super::{
     LoadError,
     board::Board,
-    difference::compare,
-    floor::FloorRules,
     graph::UserIndex,
-    model::{Home, Model, Newest, Told},
-    probe::channel_of,
+    model::{Model, Told},
     random::{Purpose, below, generator},
-    retry::retried,
     workload::Workload,
 };
 use crate::{
-    client::{
-        page::{PAGE_SIZE_MAX, Page, PageRequest, TimelineKind},
-        progress::{REPORT_EVERY, Reporter},
-    },
-    domain::{MessageId, PostId},
-    proto::v1::{Floor, FloorReason, Post, timeline_service_client::TimelineServiceClient},
+    client::progress::{REPORT_EVERY, Reporter},
+    domain::MessageId,
 };
 
-/// A page size that divides nothing, so that pages begin and end anywhere.
-const SMALL_PAGE_SIZE: i32 = 7;
-const HYDRATED_PAGE_SIZE: i32 = 50;
 const READS_AT_ONCE: usize = 128;
 /// Timelines that the model computes ahead of the reads.
 const EXPECTED_AHEAD_MAX: usize = 1_024;
@@ -178,82 +168,6 @@ impl Verifier {
         Ok(verification)
     }
 
-    /// The newest of a home timeline by ids, in the largest pages.
-    async fn check_ids(&self, user: UserIndex, newest: Newest) -> Result<Findings, LoadError> {
-        let Newest { shown: mut expected, oldest_ready } = newest;
-        let cap = self.model.cap();
-        let request = self.request(user, TimelineKind::Home, PAGE_SIZE_MAX, true);
-        let mut home = self.read(user, PageRequest { all_reposts: true, ..request }, cap).await?;
-        home.ids.truncate(cap);
-        if let Some(end) = home.end(oldest_ready) {
-            expected.retain(|id| *id >= end);
-        }
-        let problem = compare(&expected, &home.ids);
-        Ok(Findings {
-            entries: home.ids.len() as u64,
-            problems: problem
-                .map(|difference| format!("home timeline of {}: {difference}", self.name(user)))
-                .into_iter()
-                .collect(),
-            ..Findings::default()
-        })
-    }
-
-    /// Small pages, posts, floor and author timeline of one account.
-    async fn check_closely(
-        &self,
-        user: UserIndex,
-        by_id: &[(PostId, u32)],
-    ) -> Result<Findings, LoadError> {
-        let home = self.model.home(user);
-        let cap = self.model.cap();
-        let oldest_ready = home.delivered.get(cap - 1).copied();
-        let mut problems = Vec::new();
-        let mut found = |what: &str, problem: String| {
-            problems.push(format!("{what} of {}: {problem}", self.name(user)));
-        };
-
-        let request = self.request(user, TimelineKind::Home, SMALL_PAGE_SIZE, true);
-        let request = PageRequest { all_reposts: true, ..request };
-        let paged = self.read(user, request, usize::MAX).await?;
-        if let Some(difference) = compare(&paged.part_of(&home, oldest_ready).shown(), &paged.ids) {
-            found("home timeline in small pages", difference.to_string());
-        }
-        let rules = FloorRules {
-            home: &home.delivered,
-            cap,
-            was_pulled: self.model.was_pulled(user),
-            has_hidden: !home.hidden.is_empty(),
-        };
-        for (place, (above, floor)) in (1..).zip(&paged.floors) {
-            let before = above.checked_sub(1).map(|last| paged.ids[last]);
-            let is_last = place == paged.floors.len();
-            if let Some(problem) = rules.problem(before, is_last, floor.as_ref()) {
-                found("home timeline", problem);
-            }
-        }
-        let request = self.request(user, TimelineKind::Home, HYDRATED_PAGE_SIZE, false);
-        let hydrated = self.read(user, request, usize::MAX).await?;
-        let seen = hydrated.part_of(&home, oldest_ready).seen(|id| self.repeated(id, by_id));
-        if let Some(difference) = compare(&seen, &hydrated.ids) {
-            found("home timeline with posts", difference.to_string());
-        }
-        if let Some(problem) = self.post_problem(&hydrated.ids, &hydrated.posts, by_id) {
-            found("home timeline with posts", problem);
-        }
-        for (page_size, ids_only) in [(SMALL_PAGE_SIZE, true), (HYDRATED_PAGE_SIZE, false)] {
-            let request = self.request(user, TimelineKind::Author, page_size, ids_only);
-            let own = self.read(user, request, usize::MAX).await?;
-            if let Some(difference) = compare(self.model.author(user), &own.ids) {
-                found("author timeline", difference.to_string());
-            }
-            if !ids_only && let Some(problem) = self.post_problem(&own.ids, &own.posts, by_id) {
-                found("author timeline", problem);
-            }
-        }
-        Ok(Findings { problems, ..Findings::default() })
-    }
-
     /// Who is not pulled or pushed as was asked for.
     fn pulled_problems(&self) -> Vec<String> {
         let how = |pulled| if pulled { "pulled" } else { "pushed" };
@@ -268,161 +182,9 @@ impl Verifier {
             .collect()
     }
 
-    /// The first post that is not what was sent.
-    fn post_problem(
-        &self,
-        ids: &[PostId],
-        posts: &[Post],
-        by_id: &[(PostId, u32)],
-    ) -> Option<String> {
-        if posts.len() != ids.len() {
-            return Some(format!("has {} ids and {} posts", ids.len(), posts.len()));
-        }
-        posts.iter().zip(ids).find_map(|(post, id)| {
-            let number = number_of(*id, by_id)?;
-            let reference = self.workload.meant(number).and_then(|n| self.board.id(n));
-            let sent = self.workload.request(number, reference);
-            let created_ms = post
-                .create_time
-                .map(|time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
-            let expected_ms = (id.0 >> PostId::NODE_AND_SEQUENCE_BITS) + PostId::EPOCH_UNIX_MS;
-            let is_as_sent = post.id == id.0
-                && post.author_id == sent.author_id
-                && post.text == sent.text
-                && post.origin == sent.origin
-                && post.link == sent.link
-                && post.reply_to_id == sent.reply_to_id
-                && post.repost_of_id == sent.repost_of_id
-                && post.mentioned_ids == sent.mentioned_ids
-                && created_ms == i64::try_from(expected_ms).ok();
-            (!is_as_sent).then(|| format!("post {id} is {post:?}, but {sent:?} was sent"))
-        })
-    }
-
-    /// What a plain repost repeats.
-    fn repeated(&self, id: PostId, by_id: &[(PostId, u32)]) -> Option<PostId> {
-        let number = number_of(id, by_id)?;
-        self.workload.repeats(number)?;
-        self.board.id(self.workload.meant(number)?)
-    }
-
-    /// The request for the first page of a timeline.
-    fn request(
-        &self,
-        user: UserIndex,
-        kind: TimelineKind,
-        page_size: i32,
-        ids_only: bool,
-    ) -> PageRequest {
-        PageRequest {
-            kind,
-            user: self.workload.graph.id(user),
-            page_size,
-            page_token: String::new(),
-            ids_only,
-            all_reposts: false,
-        }
-    }
-
-    /// Pages of a timeline until they have so many posts.
-    async fn read(
-        &self,
-        user: UserIndex,
-        mut request: PageRequest,
-        count_min: usize,
-    ) -> Result<Timeline, LoadError> {
-        let client = TimelineServiceClient::new(channel_of(&self.channels, user));
-        let mut timeline = Timeline::default();
-        let kind = request.kind;
-        loop {
-            let page = retried(self.patience, || {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move {
-                    match request.send(&mut client).await {
-                        // An account that nobody has named yet has posted nothing.
-                        Err(status)
-                            if kind == TimelineKind::Author && status.code() == Code::NotFound =>
-                        {
-                            Ok(Response::new(Page::default()))
-                        }
-                        other => other,
-                    }
-                }
-            })
-            .await?;
-            request.page_token = page.next_page_token.clone();
-            timeline.add(page)?;
-            if request.page_token.is_empty() || timeline.ids.len() >= count_min {
-                return Ok(timeline);
-            }
-        }
-    }
-
-    fn numbers_by_id(&self) -> Vec<(PostId, u32)> {
-        let mut by_id: Vec<(PostId, u32)> = (0..self.workload.post_count())
-            .filter_map(|number| self.board.id(number).map(|id| (id, number)))
-            .collect();
-        by_id.sort_unstable();
-        by_id
-    }
-
     fn name(&self, user: UserIndex) -> String {
         format!("account {}", self.workload.graph.id(user))
     }
-}
-
-/// What was read of one timeline, all pages together.
-#[derive(Default)]
-struct Timeline {
-    ids: Vec<PostId>,
-    posts: Vec<Post>,
-    /// The floor of each page, with how many posts were above the page.
-    floors: Vec<(usize, Option<Floor>)>,
-    pages_without_posts: u32,
-}
-
-/// So many empty pages with a token for the next in a row are a token that leads
-/// nowhere.
-const EMPTY_PAGES_MAX: u32 = 100;
-
-impl Timeline {
-    /// Where it ends above the very end, since its reader follows too many: at its floor, and
-    /// not before the end of what is held ready.
-    fn end(&self, oldest_ready: Option<PostId>) -> Option<PostId> {
-        let floor = self.floors.last().and_then(|(_, floor)| floor.as_ref())?;
-        let is_cut = floor.reason() == FloorReason::Followees;
-        is_cut.then(|| PostId(floor.complete_down_to_id).min(oldest_ready.unwrap_or(PostId(0))))
-    }
-
-    /// What it should be of the whole.
-    fn part_of<'a>(&self, home: &'a Home, oldest_ready: Option<PostId>) -> Cow<'a, Home> {
-        match self.end(oldest_ready) {
-            Some(end) => Cow::Owned(home.cut_below(end)),
-            None => Cow::Borrowed(home),
-        }
-    }
-
-    fn add(&mut self, page: Page) -> Result<(), LoadError> {
-        if page.post_ids.is_empty() {
-            self.pages_without_posts += 1;
-            if self.pages_without_posts > EMPTY_PAGES_MAX {
-                return Err(
-                    Status::data_loss("page tokens lead from empty page to empty page").into()
-                );
-            }
-        } else {
-            self.pages_without_posts = 0;
-        }
-        self.floors.push((self.ids.len(), page.floor));
-        self.ids.extend(page.post_ids.into_iter().map(PostId));
-        self.posts.extend(page.posts);
-        Ok(())
-    }
-}
-
-/// Which post of the workload has an id.
-fn number_of(id: PostId, by_id: &[(PostId, u32)]) -> Option<u32> {
-    by_id.binary_search_by_key(&id, |(id, _)| *id).ok().map(|place| by_id[place].1)
 }
 
 /// Adds up findings as they come; returns how many there were.

@@ -2,7 +2,7 @@
 
 use tonic::{Response, Status};
 
-use super::{Findings, Verifier, number_of};
+use super::{Findings, Verifier, posts::number_of};
 use crate::{
     domain::{MessageId, PostId},
     load::{
