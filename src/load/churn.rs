@@ -11,6 +11,7 @@
 //! thing at a time, so that they never overtake one another.
 
 mod changes;
+mod draw;
 mod follows;
 mod hides;
 mod messages;

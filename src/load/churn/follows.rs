@@ -10,6 +10,7 @@ use super::{
         random::{Purpose, below, generator},
     },
     Changes, Churn, DRAWS_MAX,
+    draw::Follows,
 };
 
 /// How many ended follows are remembered, to be begun again.
@@ -18,15 +19,14 @@ const ENDED_FOLLOWS_MAX: usize = 1_000;
 /// Decides it, from the seed alone.
 pub(super) struct FollowPlan {
     random: Xoshiro256PlusPlus,
-    graph: Arc<Graph>,
+    follows: Follows,
     ended: VecDeque<(UserIndex, UserIndex)>,
-    followers: Vec<UserIndex>,
 }
 
 impl FollowPlan {
     pub(super) fn new(seed: u64, graph: Arc<Graph>) -> Self {
         let random = generator(seed, Purpose::Churn, 0);
-        Self { random, graph, ended: VecDeque::new(), followers: Vec::new() }
+        Self { random, follows: Follows::new(graph), ended: VecDeque::new() }
     }
 
     /// The next change, after `post_count` posts and `changes`.
@@ -51,13 +51,7 @@ impl FollowPlan {
 
     fn unfollow(&mut self, changes: &Changes) -> Option<Churn> {
         for _ in 0..DRAWS_MAX {
-            let followee = self.user();
-            self.graph.followers_into(followee, &mut self.followers);
-            if self.followers.is_empty() {
-                continue;
-            }
-            let place = below(&mut self.random, self.followers.len() as u64) as usize;
-            let follower = self.followers[place];
+            let Some((follower, followee)) = self.follows.one(&mut self.random) else { continue };
             if changes.follow(follower, followee) != Some(false) {
                 if self.ended.len() == ENDED_FOLLOWS_MAX {
                     self.ended.pop_front();
@@ -77,14 +71,8 @@ impl FollowPlan {
         {
             return Churn::Follow { follower, followee };
         }
-        let followee = self.user();
-        let other = below(&mut self.random, u64::from(self.graph.user_count()) - 1) as UserIndex;
-        let follower = other + UserIndex::from(other >= followee);
+        let (follower, followee) = self.follows.possible(&mut self.random);
         Churn::Follow { follower, followee }
-    }
-
-    fn user(&mut self) -> UserIndex {
-        below(&mut self.random, u64::from(self.graph.user_count())) as UserIndex
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
         workload::Workload,
     },
     Changes, Churn, DRAWS_MAX, Hide,
+    draw::Follows,
 };
 
 /// How many mutes and blocks are remembered, to be ended.
@@ -22,14 +23,15 @@ const HELD_MAX: usize = 1_000;
 pub(super) struct HidePlan {
     random: Xoshiro256PlusPlus,
     workload: Arc<Workload>,
+    follows: Follows,
     held: VecDeque<(Hide, UserIndex, UserIndex)>,
-    followers: Vec<UserIndex>,
 }
 
 impl HidePlan {
     pub(super) fn new(workload: Arc<Workload>) -> Self {
         let random = generator(workload.seed(), Purpose::Hides, 0);
-        Self { random, workload, held: VecDeque::new(), followers: Vec::new() }
+        let follows = Follows::new(Arc::clone(&workload.graph));
+        Self { random, workload, follows, held: VecDeque::new() }
     }
 
     /// The next change, after `post_count` posts and `changes`.
@@ -77,19 +79,9 @@ impl HidePlan {
 
     /// An account and one that it follows, if that is easily found.
     fn follow(&mut self) -> (UserIndex, UserIndex) {
-        let graph = Arc::clone(&self.workload.graph);
-        let user_count = u64::from(graph.user_count());
-        for _ in 0..DRAWS_MAX {
-            let author = below(&mut self.random, user_count) as UserIndex;
-            graph.followers_into(author, &mut self.followers);
-            if !self.followers.is_empty() {
-                let place = below(&mut self.random, self.followers.len() as u64) as usize;
-                return (self.followers[place], author);
-            }
-        }
-        let author = below(&mut self.random, user_count) as UserIndex;
-        let other = below(&mut self.random, user_count - 1) as UserIndex;
-        (other + UserIndex::from(other >= author), author)
+        (0..DRAWS_MAX)
+            .find_map(|_| self.follows.one(&mut self.random))
+            .unwrap_or_else(|| self.follows.possible(&mut self.random))
     }
 }
 
