@@ -31,7 +31,7 @@ const DRAWS_MAX: u32 = 8;
 
 /// One action that is no post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Churn {
+pub(super) enum Change {
     Follow {
         follower: UserIndex,
         followee: UserIndex,
@@ -41,9 +41,9 @@ pub(super) enum Churn {
         followee: UserIndex,
     },
     /// The post of this number.
-    Delete(u32),
+    DeletePost(u32),
     /// Posts of an author are pulled from now on, or pushed.
-    Deliver {
+    SetDelivery {
         author: UserIndex,
         pulled: bool,
     },
@@ -55,9 +55,9 @@ pub(super) enum Churn {
         hides: bool,
     },
     /// The message of this number.
-    Send(u32),
-    /// It is deleted.
-    Unsend(u32),
+    SendMessage(u32),
+    /// The message of this number, which was sent before.
+    DeleteMessage(u32),
 }
 
 /// How an account hides another.
@@ -69,7 +69,7 @@ pub(super) enum Hide {
     Block,
 }
 
-impl Churn {
+impl Change {
     /// Equal for operations that must not overlap.
     pub(super) fn key(self) -> u64 {
         match self {
@@ -77,8 +77,10 @@ impl Churn {
                 (u64::from(follower) << 32) | u64::from(followee)
             }
             Self::Hide { by, other, .. } => (u64::from(by) << 32) | u64::from(other),
-            Self::Delete(number) | Self::Send(number) | Self::Unsend(number) => u64::from(number),
-            Self::Deliver { author, .. } => u64::from(author),
+            Self::DeletePost(number) | Self::SendMessage(number) | Self::DeleteMessage(number) => {
+                u64::from(number)
+            }
+            Self::SetDelivery { author, .. } => u64::from(author),
         }
     }
 }

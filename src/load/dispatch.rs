@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadError,
     board::Board,
-    churn::{Churn, Plan, SharedChanges},
+    churn::{Change, Plan, SharedChanges},
     publish::Due,
     workload::Workload,
 };
@@ -26,7 +26,7 @@ pub(super) struct Dispatcher {
     pub(super) board: Arc<Board>,
     pub(super) changes: SharedChanges,
     pub(super) lanes: Vec<mpsc::Sender<Due>>,
-    pub(super) churn_lanes: Vec<mpsc::Sender<Churn>>,
+    pub(super) churn_lanes: Vec<mpsc::Sender<Change>>,
     pub(super) plan: Plan,
     pub(super) actions_per_second: Option<f64>,
     pub(super) stop: CancellationToken,
@@ -48,13 +48,13 @@ impl Dispatcher {
         let mut action = 0u64;
         for number in 0..self.workload.post_count() {
             loop {
-                let churn = self.plan.next(action, number, &mut self.changes.lock());
-                let Some(churn) = churn else { break };
+                let change = self.plan.next(action, number, &mut self.changes.lock());
+                let Some(change) = change else { break };
                 if let Some(due) = self.due(begin, action) {
                     time::sleep_until(due.into()).await;
                 }
-                let lane = mixed(churn.key()) as usize % self.churn_lanes.len();
-                if self.churn_lanes[lane].send(churn).await.is_err() {
+                let lane = mixed(change.key()) as usize % self.churn_lanes.len();
+                if self.churn_lanes[lane].send(change).await.is_err() {
                     return;
                 }
                 action += 1;

@@ -7,19 +7,19 @@
 //! That is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
+mod expected_inboxes;
 mod grouped;
 mod hidden;
 mod home;
 mod inbox;
-mod told;
 
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+pub(super) use self::{expected_inboxes::ExpectedInboxes, home::Home, inbox::Inboxes};
 use self::{grouped::Grouped, hidden::Hidden};
-pub(super) use self::{home::Home, inbox::Inboxes, told::Told};
 use super::{
     churn::Changes,
     graph::{Graph, UserIndex},
@@ -204,7 +204,7 @@ mod tests {
         client::edge_list::Edge,
         domain::UserId,
         load::{
-            churn::{Churn, Hide},
+            churn::{Change, Hide},
             graph::ListedGraph,
         },
     };
@@ -251,14 +251,14 @@ mod tests {
     #[test]
     fn changed_follows_count_as_they_are_in_the_end() {
         let mut changes = Changes::default();
-        changes.record(Churn::Unfollow { follower: 0, followee: 1 });
-        changes.record(Churn::Follow { follower: 0, followee: 2 });
-        changes.record(Churn::Follow { follower: 2, followee: 1 });
+        changes.record(Change::Unfollow { follower: 0, followee: 1 });
+        changes.record(Change::Follow { follower: 0, followee: 2 });
+        changes.record(Change::Follow { follower: 2, followee: 1 });
         let posts = [(1, 10), (0, 11), (2, 12)];
         let before = model(&changes, &posts, 800);
         assert_eq!(shown(&before, 0), [12, 11]);
         assert_eq!(shown(&before, 2), [12, 10]);
-        changes.record(Churn::Follow { follower: 0, followee: 1 });
+        changes.record(Change::Follow { follower: 0, followee: 1 });
         let model = model(&changes, &posts, 800);
         assert_eq!(shown(&model, 0), [12, 11, 10]);
     }
@@ -267,9 +267,9 @@ mod tests {
     fn the_muted_and_the_blocked_are_not_seen_nor_what_repeats_them() {
         // 11 repeats a post of account 2.
         let posts = [(0, 11), (1, 12), (1, 13), (2, 14), (2, 15)];
-        let hide = |how, by, other, hides| Churn::Hide { how, by, other, hides };
+        let hide = |how, by, other, hides| Change::Hide { how, by, other, hides };
         let mut changes = Changes::default();
-        changes.record(Churn::Follow { follower: 0, followee: 2 });
+        changes.record(Change::Follow { follower: 0, followee: 2 });
         changes.record(hide(Hide::Mute, 0, 2, true));
         changes.record(hide(Hide::Block, 1, 2, true));
         let hiding = model(&changes, &posts, 3);
@@ -296,8 +296,8 @@ mod tests {
         assert_eq!(was_pulled(&changes, &[]), [false; 3]);
         assert_eq!(was_pulled(&changes, &[1]), [true; 3]);
         assert_eq!(was_pulled(&changes, &[0]), [true, false, false]);
-        changes.record(Churn::Deliver { author: 1, pulled: false });
-        changes.record(Churn::Unfollow { follower: 2, followee: 1 });
+        changes.record(Change::SetDelivery { author: 1, pulled: false });
+        changes.record(Change::Unfollow { follower: 2, followee: 1 });
         assert_eq!(was_pulled(&changes, &[]), [true; 3]);
     }
 }

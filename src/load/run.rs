@@ -28,7 +28,7 @@ use super::{
     journal::Journal,
     latency::Latencies,
     messages::Messages,
-    model::{Model, Told},
+    model::{ExpectedInboxes, Model},
     probe::{self, Reads, SIGHTINGS_AT_ONCE, Sightings, channel_of, is_active},
     publish::{self, Publishing},
     report::LatencyReport,
@@ -453,7 +453,7 @@ impl Load {
         reporter.begin("computing the model", None);
         let pulled = self.pulled().await?;
         let messages = self.messages.all();
-        let (model, told) = task::spawn_blocking({
+        let (model, inboxes) = task::spawn_blocking({
             let (workload, board) = (Arc::clone(&self.workload), Arc::clone(&self.board));
             let (changes, pulled) = (self.changes.clone(), pulled.clone());
             move || {
@@ -466,7 +466,8 @@ impl Load {
                     Some((board.id(number)?, workload.author(workload.meant(number)?)))
                 });
                 let model = Model::new(&workload.graph, &changes, posts, repeated, &pulled, cap);
-                (model, Told::new(&workload, &board, &messages, &changes, cap))
+                let inboxes = ExpectedInboxes::new(&workload, &board, &messages, &changes, cap);
+                (model, inboxes)
             }
         })
         .await?;
@@ -480,7 +481,7 @@ impl Load {
             workload: Arc::clone(&self.workload),
             board: Arc::clone(&self.board),
             model: Arc::new(model),
-            told: Arc::new(told),
+            inboxes: Arc::new(inboxes),
             pulled,
             asked_for,
             messages: self.messages.all().into_iter().map(|(number, id)| (id, number)).collect(),
@@ -518,8 +519,8 @@ impl Load {
         report.churn_deletions = churned.deletions.load(Ordering::Relaxed);
         report.switches = churned.switches.load(Ordering::Relaxed);
         report.hides = churned.hides.load(Ordering::Relaxed);
-        report.messages = churned.sent.load(Ordering::Relaxed);
-        report.message_deletions = churned.unsent.load(Ordering::Relaxed);
+        report.messages = churned.messages.load(Ordering::Relaxed);
+        report.message_deletions = churned.message_deletions.load(Ordering::Relaxed);
         report.deliveries = meter.deliveries();
         report.skipped_deliveries = meter.skipped();
         report.pushes = meter.pushes();

@@ -22,7 +22,7 @@ use super::{
     LoadError,
     board::Board,
     graph::UserIndex,
-    model::{Model, Told},
+    model::{ExpectedInboxes, Model},
     random::{Purpose, below, generator},
     workload::Workload,
 };
@@ -67,7 +67,7 @@ pub(super) struct Verifier {
     pub(super) workload: Arc<Workload>,
     pub(super) board: Arc<Board>,
     pub(super) model: Arc<Model>,
-    pub(super) told: Arc<Told>,
+    pub(super) inboxes: Arc<ExpectedInboxes>,
     /// The authors who are pulled.
     pub(super) pulled: BTreeSet<UserIndex>,
     /// Whether authors should be pulled, where the server has agreed.
@@ -153,11 +153,11 @@ impl Verifier {
         verification.add(Findings { problems: this.pulled_problems(), ..Findings::default() });
 
         verification.add(this.check_messages_are_no_posts().await?);
-        let told: Vec<UserIndex> = (0..user_count)
-            .filter(|user| !this.told.is_nothing(*user) || sample.contains(user))
+        let with_inboxes: Vec<UserIndex> = (0..user_count)
+            .filter(|user| !this.inboxes.is_nothing(*user) || sample.contains(user))
             .collect();
-        reporter.begin("comparing notifications and messages", Some(told.len() as u64));
-        let checks = futures::stream::iter(told)
+        reporter.begin("comparing notifications and messages", Some(with_inboxes.len() as u64));
+        let checks = futures::stream::iter(with_inboxes)
             .map(|user| {
                 let (this, by_id) = (Arc::clone(&this), Arc::clone(&by_id));
                 async move { this.check_inboxes(user, &by_id).await }

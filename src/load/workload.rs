@@ -4,12 +4,13 @@
 //! that a run can be repeated, resumed, and compared with the model.
 
 mod message;
-mod told;
+mod notifications;
 
 use std::{sync::Arc, time::Duration};
 
 use rand::rngs::Xoshiro256PlusPlus;
 
+pub(super) use self::message::MessageParties;
 use super::{
     LoadError,
     graph::{Graph, ListedGraph, UserIndex},

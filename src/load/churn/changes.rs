@@ -8,7 +8,7 @@ use std::{
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-use super::{super::graph::UserIndex, Churn, Hide};
+use super::{super::graph::UserIndex, Change, Hide};
 
 /// What the planned changes make of the graph and the posts.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(crate) struct Changes {
     /// Whether an account hides another in the end.
     hides: HashMap<(Hide, UserIndex, UserIndex), bool, foldhash::fast::RandomState>,
     sent_count: u32,
-    unsent: RoaringBitmap,
+    deleted_messages: RoaringBitmap,
 }
 
 impl Changes {
@@ -62,34 +62,34 @@ impl Changes {
     }
 
     /// Whether a message is deleted.
-    pub(crate) fn is_unsent(&self, number: u32) -> bool {
-        self.unsent.contains(number)
+    pub(crate) fn is_message_deleted(&self, number: u32) -> bool {
+        self.deleted_messages.contains(number)
     }
 
-    pub(crate) fn record(&mut self, churn: Churn) {
-        let (follower, followee, follows) = match churn {
-            Churn::Delete(number) => {
+    pub(crate) fn record(&mut self, change: Change) {
+        let (follower, followee, follows) = match change {
+            Change::DeletePost(number) => {
                 self.deleted.insert(number);
                 return;
             }
-            Churn::Deliver { author, pulled } => {
+            Change::SetDelivery { author, pulled } => {
                 self.pulled.insert(author, pulled);
                 return;
             }
-            Churn::Send(number) => {
+            Change::SendMessage(number) => {
                 self.sent_count = number + 1;
                 return;
             }
-            Churn::Unsend(number) => {
-                self.unsent.insert(number);
+            Change::DeleteMessage(number) => {
+                self.deleted_messages.insert(number);
                 return;
             }
-            Churn::Hide { how, by, other, hides } => {
+            Change::Hide { how, by, other, hides } => {
                 self.hides.insert((how, by, other), hides);
                 return;
             }
-            Churn::Follow { follower, followee } => (follower, followee, true),
-            Churn::Unfollow { follower, followee } => (follower, followee, false),
+            Change::Follow { follower, followee } => (follower, followee, true),
+            Change::Unfollow { follower, followee } => (follower, followee, false),
         };
         let changes = self.follows.entry(follower).or_default();
         match changes.iter_mut().find(|(other, _)| *other == followee) {

@@ -9,7 +9,7 @@ use super::{
         graph::{Graph, UserIndex},
         random::{Purpose, below, generator},
     },
-    Changes, Churn, DRAWS_MAX,
+    Change, Changes, DRAWS_MAX,
     draw::Follows,
 };
 
@@ -17,20 +17,20 @@ use super::{
 const ENDED_FOLLOWS_MAX: usize = 1_000;
 
 /// Decides it, from the seed alone.
-pub(super) struct FollowPlan {
+pub(super) struct ChurnPlan {
     random: Xoshiro256PlusPlus,
     follows: Follows,
     ended: VecDeque<(UserIndex, UserIndex)>,
 }
 
-impl FollowPlan {
+impl ChurnPlan {
     pub(super) fn new(seed: u64, graph: Arc<Graph>) -> Self {
         let random = generator(seed, Purpose::Churn, 0);
         Self { random, follows: Follows::new(graph), ended: VecDeque::new() }
     }
 
     /// The next change, after `post_count` posts and `changes`.
-    pub(super) fn next(&mut self, post_count: u32, changes: &Changes) -> Churn {
+    pub(super) fn next(&mut self, post_count: u32, changes: &Changes) -> Change {
         match below(&mut self.random, 3) {
             0 => self.deletion(post_count, changes),
             1 => self.unfollow(changes),
@@ -39,17 +39,17 @@ impl FollowPlan {
         .unwrap_or_else(|| self.follow())
     }
 
-    fn deletion(&mut self, post_count: u32, changes: &Changes) -> Option<Churn> {
+    fn deletion(&mut self, post_count: u32, changes: &Changes) -> Option<Change> {
         if post_count == 0 {
             return None;
         }
         (0..DRAWS_MAX)
             .map(|_| below(&mut self.random, u64::from(post_count)) as u32)
             .find(|number| !changes.is_deleted(*number))
-            .map(Churn::Delete)
+            .map(Change::DeletePost)
     }
 
-    fn unfollow(&mut self, changes: &Changes) -> Option<Churn> {
+    fn unfollow(&mut self, changes: &Changes) -> Option<Change> {
         for _ in 0..DRAWS_MAX {
             let Some((follower, followee)) = self.follows.one(&mut self.random) else { continue };
             if changes.follow(follower, followee) != Some(false) {
@@ -57,7 +57,7 @@ impl FollowPlan {
                     self.ended.pop_front();
                 }
                 self.ended.push_back((follower, followee));
-                return Some(Churn::Unfollow { follower, followee });
+                return Some(Change::Unfollow { follower, followee });
             }
         }
         None
@@ -65,14 +65,14 @@ impl FollowPlan {
 
     /// Half of the follows begin one again that had ended, so that undoing is
     /// tried too.
-    fn follow(&mut self) -> Churn {
+    fn follow(&mut self) -> Change {
         if below(&mut self.random, 2) == 0
             && let Some((follower, followee)) = self.ended.pop_front()
         {
-            return Churn::Follow { follower, followee };
+            return Change::Follow { follower, followee };
         }
         let (follower, followee) = self.follows.possible(&mut self.random);
-        Churn::Follow { follower, followee }
+        Change::Follow { follower, followee }
     }
 }
 
@@ -84,17 +84,17 @@ mod tests {
     use super::*;
     use crate::load::population::Population;
 
-    fn plan(seed: u64, count: u32) -> (Vec<Churn>, Changes) {
+    fn plan(seed: u64, count: u32) -> (Vec<Change>, Changes) {
         let graph = Arc::new(Graph::Synthetic(Population::new(1, 500)));
-        let mut plan = FollowPlan::new(seed, graph);
+        let mut plan = ChurnPlan::new(seed, graph);
         let mut changes = Changes::default();
-        let churn = (0..count).map(|n| {
-            let churn = plan.next(n * 3, &changes);
-            changes.record(churn);
-            churn
+        let made = (0..count).map(|n| {
+            let change = plan.next(n * 3, &changes);
+            changes.record(change);
+            change
         });
-        let churn = churn.collect();
-        (churn, changes)
+        let made = made.collect();
+        (made, changes)
     }
 
     #[test]
@@ -105,22 +105,22 @@ mod tests {
 
     #[test]
     fn the_last_word_on_a_pair_holds_and_no_post_is_deleted_twice() {
-        let (churn, changes) = plan(3, 2_000);
+        let (made, changes) = plan(3, 2_000);
         let mut deleted = RoaringBitmap::new();
         let mut last = HashMap::new();
         let mut kinds = [0; 3];
-        for churn in churn {
-            match churn {
-                Churn::Delete(number) => {
+        for change in made {
+            match change {
+                Change::DeletePost(number) => {
                     kinds[0] += 1;
                     assert!(deleted.insert(number) && changes.is_deleted(number));
                 }
-                Churn::Follow { follower, followee } => {
+                Change::Follow { follower, followee } => {
                     kinds[1] += 1;
                     assert_ne!(follower, followee);
                     last.insert((follower, followee), true);
                 }
-                Churn::Unfollow { follower, followee } => {
+                Change::Unfollow { follower, followee } => {
                     kinds[2] += 1;
                     last.insert((follower, followee), false);
                 }

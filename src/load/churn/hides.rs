@@ -10,7 +10,7 @@ use super::{
         random::{Purpose, below, generator},
         workload::Workload,
     },
-    Changes, Churn, DRAWS_MAX, Hide,
+    Change, Changes, DRAWS_MAX, Hide,
     draw::Follows,
 };
 
@@ -35,11 +35,11 @@ impl HidePlan {
     }
 
     /// The next change, after `post_count` posts and `changes`.
-    pub(super) fn next(&mut self, post_count: u32, changes: &Changes) -> Churn {
+    pub(super) fn next(&mut self, post_count: u32, changes: &Changes) -> Change {
         if below(&mut self.random, 3) == 0
             && let Some((how, by, other)) = self.held.pop_front()
         {
-            return Churn::Hide { how, by, other, hides: false };
+            return Change::Hide { how, by, other, hides: false };
         }
         let written_to = match below(&mut self.random, 6) {
             0 => self.mentioned(post_count),
@@ -56,7 +56,7 @@ impl HidePlan {
             self.held.pop_front();
         }
         self.held.push_back((how, by, other));
-        Churn::Hide { how, by, other, hides: true }
+        Change::Hide { how, by, other, hides: true }
     }
 
     /// An account and one that has mentioned it, if that is easily found.
@@ -73,8 +73,9 @@ impl HidePlan {
         if sent_count == 0 {
             return None;
         }
-        let letter = self.workload.letter(below(&mut self.random, sent_count.into()) as u32);
-        Some((letter.recipients[0], letter.sender))
+        let number = below(&mut self.random, sent_count.into()) as u32;
+        let parties = self.workload.message_parties(number);
+        Some((parties.recipients[0], parties.sender))
     }
 
     /// An account and one that it follows, if that is easily found.
@@ -98,12 +99,12 @@ mod tests {
         let settings = Settings { mentions_percent: 20, ..synthetic_settings(300, 900) };
         let mut plan = HidePlan::new(Arc::new(planned(&settings)));
         let mut changes = Changes::default();
-        changes.record(Churn::Send(99));
+        changes.record(Change::SendMessage(99));
         let (mut held, mut ended) = (Vec::new(), 0);
         for post_count in 0..900 {
-            let churn = plan.next(post_count, &changes);
-            changes.record(churn);
-            let Churn::Hide { how, by, other, hides } = churn else { panic!("{churn:?}") };
+            let change = plan.next(post_count, &changes);
+            changes.record(change);
+            let Change::Hide { how, by, other, hides } = change else { panic!("{change:?}") };
             assert_ne!(by, other);
             held.retain(|hide| *hide != (how, by, other));
             if hides {

@@ -4,7 +4,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::{
     super::random::{Purpose, below, generator},
-    Changes, Churn, DRAWS_MAX,
+    Change, Changes, DRAWS_MAX,
 };
 
 /// Decides it, from the seed alone: a quarter are deletions.
@@ -16,17 +16,17 @@ impl MessagePlan {
         Self(generator(seed, Purpose::Messages, u64::MAX))
     }
 
-    pub(super) fn next(&mut self, changes: &Changes) -> Churn {
+    pub(super) fn next(&mut self, changes: &Changes) -> Change {
         let sent_count = changes.sent_count();
         if sent_count > 0 && below(&mut self.0, 4) == 0 {
             let deleted = (0..DRAWS_MAX)
                 .map(|_| below(&mut self.0, u64::from(sent_count)) as u32)
-                .find(|number| !changes.is_unsent(*number));
+                .find(|number| !changes.is_message_deleted(*number));
             if let Some(number) = deleted {
-                return Churn::Unsend(number);
+                return Change::DeleteMessage(number);
             }
         }
-        Churn::Send(sent_count)
+        Change::SendMessage(sent_count)
     }
 }
 
@@ -40,16 +40,16 @@ mod tests {
         let mut changes = Changes::default();
         let mut deleted = 0;
         for _ in 0..1_000 {
-            let churn = plan.next(&changes);
-            match churn {
-                Churn::Send(number) => assert_eq!(number, changes.sent_count()),
-                Churn::Unsend(number) => {
-                    assert!(number < changes.sent_count() && !changes.is_unsent(number));
+            let change = plan.next(&changes);
+            match change {
+                Change::SendMessage(number) => assert_eq!(number, changes.sent_count()),
+                Change::DeleteMessage(number) => {
+                    assert!(number < changes.sent_count() && !changes.is_message_deleted(number));
                     deleted += 1;
                 }
                 other => panic!("{other:?}"),
             }
-            changes.record(churn);
+            changes.record(change);
         }
         assert!((200..300).contains(&deleted), "{deleted}");
         assert_eq!(changes.sent_count(), 1_000 - deleted);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     super::{settings::Settings, workload::Workload},
-    Changes, Churn,
-    follows::FollowPlan,
+    Change, Changes,
+    follows::ChurnPlan,
     hides::HidePlan,
     messages::MessagePlan,
     pulls::PullPlan,
@@ -14,7 +14,7 @@ use super::{
 /// Decides what changes, from the settings alone.
 pub(crate) struct Plan {
     shares: Vec<Share>,
-    follows: FollowPlan,
+    churn: ChurnPlan,
     pulls: PullPlan,
     hides: HidePlan,
     messages: MessagePlan,
@@ -24,7 +24,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy)]
 enum Kind {
     /// Follows, unfollows and deletions.
-    Follows,
+    Churn,
     Pulls,
     /// Mutes and blocks.
     Hides,
@@ -43,14 +43,14 @@ impl Plan {
     pub(crate) fn new(settings: &Settings, workload: &Arc<Workload>) -> Self {
         let (seed, graph) = (workload.seed(), &workload.graph);
         let shares = [
-            (Kind::Follows, settings.churn_percent),
+            (Kind::Churn, settings.churn_percent),
             (Kind::Pulls, settings.pulls_percent),
             (Kind::Hides, settings.hides_percent),
             (Kind::Messages, settings.messages_percent),
         ];
         Self {
             shares: shares.map(|(kind, percent)| Share { kind, percent, count: 0 }).into(),
-            follows: FollowPlan::new(seed, Arc::clone(graph)),
+            churn: ChurnPlan::new(seed, Arc::clone(graph)),
             pulls: PullPlan::new(seed, workload.popular()),
             hides: HidePlan::new(Arc::clone(workload)),
             messages: MessagePlan::new(seed),
@@ -65,19 +65,19 @@ impl Plan {
         action: u64,
         post_count: u32,
         changes: &mut Changes,
-    ) -> Option<Churn> {
+    ) -> Option<Change> {
         let is_due =
             |share: &&mut Share| share.count * 100 < (action + 1) * u64::from(share.percent);
         let share = self.shares.iter_mut().find(is_due)?;
         share.count += 1;
-        let churn = match share.kind {
-            Kind::Follows => self.follows.next(post_count, changes),
+        let change = match share.kind {
+            Kind::Churn => self.churn.next(post_count, changes),
             Kind::Pulls => self.pulls.next(changes),
             Kind::Hides => self.hides.next(post_count, changes),
             Kind::Messages => self.messages.next(changes),
         };
-        changes.record(churn);
-        Some(churn)
+        changes.record(change);
+        Some(change)
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
         let (mut posts, mut pulls, mut hides, mut others) = (0, 0, 0, 0);
         for action in 0..10_000 {
             match plan.next(action, posts, &mut changes) {
-                Some(Churn::Deliver { .. }) => pulls += 1,
-                Some(Churn::Hide { .. }) => hides += 1,
+                Some(Change::SetDelivery { .. }) => pulls += 1,
+                Some(Change::Hide { .. }) => hides += 1,
                 Some(_) => others += 1,
                 None => posts += 1,
             }

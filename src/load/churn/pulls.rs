@@ -7,7 +7,7 @@ use super::{
         graph::UserIndex,
         random::{Purpose, below, generator},
     },
-    Changes, Churn,
+    Change, Changes,
 };
 
 /// Decides it, from the seed alone: each time one of the most followed changes over, so
@@ -23,10 +23,10 @@ impl PullPlan {
         Self { random: generator(seed, Purpose::Pulls, 0), authors: authors.to_owned() }
     }
 
-    pub(super) fn next(&mut self, changes: &Changes) -> Churn {
+    pub(super) fn next(&mut self, changes: &Changes) -> Change {
         let author = self.authors[below(&mut self.random, self.authors.len() as u64) as usize];
         let is_pulled = changes.pulled().get(&author).copied().unwrap_or(false);
-        Churn::Deliver { author, pulled: !is_pulled }
+        Change::SetDelivery { author, pulled: !is_pulled }
     }
 }
 
@@ -40,10 +40,10 @@ mod tests {
         let mut plan = PullPlan::new(1, &authors);
         let mut changes = Changes::default();
         for _ in 0..200 {
-            let churn = plan.next(&changes);
-            let Churn::Deliver { author, pulled } = churn else { panic!("{churn:?}") };
+            let change = plan.next(&changes);
+            let Change::SetDelivery { author, pulled } = change else { panic!("{change:?}") };
             assert_ne!(changes.pulled().get(&author), Some(&pulled));
-            changes.record(churn);
+            changes.record(change);
         }
         assert!(changes.pulled().keys().eq(&authors));
         let pulled = changes.pulled().values().filter(|pulled| **pulled).count();

@@ -18,7 +18,7 @@ use super::{
         LoadError, board::Board, graph::UserIndex, messages::Messages, retry::retried,
         workload::Workload,
     },
-    Churn, Hide,
+    Change, Hide,
 };
 use crate::{
     domain::{MessageId, PostId},
@@ -38,8 +38,8 @@ pub(crate) struct ChurnCounts {
     pub(crate) deletions: AtomicU64,
     pub(crate) switches: AtomicU64,
     pub(crate) hides: AtomicU64,
-    pub(crate) sent: AtomicU64,
-    pub(crate) unsent: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) message_deletions: AtomicU64,
 }
 
 /// What all workers of a load share.
@@ -60,7 +60,7 @@ pub(crate) struct Churning {
 pub(crate) async fn work(
     shared: Arc<Churning>,
     channel: Channel,
-    mut queue: mpsc::Receiver<Churn>,
+    mut queue: mpsc::Receiver<Change>,
 ) -> Result<(), LoadError> {
     let stop = shared.stop.clone();
     let worker = Worker {
@@ -69,37 +69,37 @@ pub(crate) async fn work(
         messages: MessageServiceClient::new(channel),
         shared,
     };
-    while let Some(Some(churn)) = stop.run_until_cancelled(queue.recv()).await {
+    while let Some(Some(change)) = stop.run_until_cancelled(queue.recv()).await {
         let counts = &worker.shared.counts;
-        let count = match churn {
-            Churn::Follow { follower, followee } => {
+        let count = match change {
+            Change::Follow { follower, followee } => {
                 worker.follow(follower, followee).await?;
                 &counts.follows
             }
-            Churn::Unfollow { follower, followee } => {
+            Change::Unfollow { follower, followee } => {
                 worker.unfollow(follower, followee).await?;
                 &counts.unfollows
             }
-            Churn::Deliver { author, pulled } => {
-                worker.deliver(author, pulled).await?;
+            Change::SetDelivery { author, pulled } => {
+                worker.set_delivery(author, pulled).await?;
                 &counts.switches
             }
-            Churn::Hide { how, by, other, hides } => {
+            Change::Hide { how, by, other, hides } => {
                 worker.hide(how, by, other, hides).await?;
                 &counts.hides
             }
-            Churn::Send(number) => {
-                worker.send(number).await?;
-                &counts.sent
+            Change::SendMessage(number) => {
+                worker.send_message(number).await?;
+                &counts.messages
             }
-            Churn::Unsend(number) => {
-                worker.unsend(number).await?;
-                &counts.unsent
+            Change::DeleteMessage(number) => {
+                worker.delete_message(number).await?;
+                &counts.message_deletions
             }
-            Churn::Delete(number) => {
+            Change::DeletePost(number) => {
                 let board = &worker.shared.board;
                 let Some(post) = stop.run_until_cancelled(board.wait(number)).await else { break };
-                worker.delete(post).await?;
+                worker.delete_post(post).await?;
                 &counts.deletions
             }
         };
@@ -138,7 +138,7 @@ impl Worker {
         .await
     }
 
-    async fn deliver(&self, author: UserIndex, pulled: bool) -> Result<(), LoadError> {
+    async fn set_delivery(&self, author: UserIndex, pulled: bool) -> Result<(), LoadError> {
         let delivery = if pulled { Delivery::Pull } else { Delivery::Push };
         let request = SetDeliveryRequest { author_id: self.id(author), delivery: delivery.into() };
         let is_kept = retried(self.shared.patience, || {
@@ -194,7 +194,7 @@ impl Worker {
         .await
     }
 
-    async fn delete(&self, post: PostId) -> Result<(), LoadError> {
+    async fn delete_post(&self, post: PostId) -> Result<(), LoadError> {
         let request = DeletePostRequest { post_id: post.0 };
         retried(self.shared.patience, || {
             let mut posts = self.posts.clone();
@@ -204,12 +204,12 @@ impl Worker {
     }
 
     /// Sends a message, unless an earlier run is known to have sent it.
-    async fn send(&self, number: u32) -> Result<(), LoadError> {
+    async fn send_message(&self, number: u32) -> Result<(), LoadError> {
         let Churning { workload, messages, patience, .. } = &*self.shared;
         if messages.id(number).is_some() {
             return Ok(());
         }
-        let request = workload.message(number);
+        let request = workload.message_request(number);
         let sent = retried(*patience, || {
             let (mut client, request) = (self.messages.clone(), request.clone());
             async move { client.send_message(request).await }
@@ -219,12 +219,12 @@ impl Worker {
         Ok(())
     }
 
-    async fn unsend(&self, number: u32) -> Result<(), LoadError> {
+    async fn delete_message(&self, number: u32) -> Result<(), LoadError> {
         let Churning { workload, messages, patience, .. } = &*self.shared;
         // It is sent before by this worker.
         let Some(id) = messages.id(number) else { return Ok(()) };
         let request = DeleteMessageRequest {
-            sender_id: self.id(workload.letter(number).sender),
+            sender_id: self.id(workload.message_parties(number).sender),
             message_id: id.0,
         };
         retried(*patience, || {
@@ -269,7 +269,7 @@ mod tests {
         let stop = shared.stop.clone();
         let channel = Target::new("http://unused").connect_lazily().expect("an address");
         let (lane, queue) = mpsc::channel(1);
-        lane.send(Churn::Delete(0)).await.expect("there is room");
+        lane.send(Change::DeletePost(0)).await.expect("there is room");
         let working = tokio::spawn(work(Arc::new(shared), channel, queue));
         // It has taken the deletion of a post that nobody will send.
         let _room = lane.reserve().await.expect("it works");

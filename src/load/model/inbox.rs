@@ -52,7 +52,7 @@ impl Inboxes {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::churn::{Changes, Churn, Hide},
+        super::super::churn::{Change, Changes, Hide},
         *,
     };
 
@@ -65,7 +65,7 @@ mod tests {
         let shown = |cap, changes: &Changes| inboxes(cap).shown(0, &Hidden::new(changes));
         assert_eq!(shown(4, &changes), [9, 8, 5]);
         assert_eq!(shown(3, &changes), [9, 8]);
-        changes.record(Churn::Hide { how: Hide::Block, by: 3, other: 0, hides: true });
+        changes.record(Change::Hide { how: Hide::Block, by: 3, other: 0, hides: true });
         assert_eq!(shown(4, &changes), [9, 5]);
         assert!(inboxes(4).is_empty(1) && !inboxes(4).is_empty(0));
     }

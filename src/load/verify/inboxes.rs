@@ -34,8 +34,8 @@ impl Verifier {
         let received = self.read_received(user).await?;
         let sent = self.read_sent(user).await?;
         for (what, list, read) in [
-            ("messages received by", &self.told.received, received),
-            ("messages sent by", &self.told.sent, sent),
+            ("messages received by", &self.inboxes.received, received),
+            ("messages sent by", &self.inboxes.sent, sent),
         ] {
             findings.messages += read.len() as u64;
             let problems = self.message_problems(user, list, &read).into_iter();
@@ -69,18 +69,18 @@ impl Verifier {
         user: UserIndex,
         by_id: &[(PostId, u32)],
     ) -> Result<Findings, LoadError> {
-        let told = self.read_notifications(user).await?;
-        let posts: Vec<_> = told.iter().flat_map(|it| it.post.clone()).collect();
+        let notifications = self.read_notifications(user).await?;
+        let posts: Vec<_> = notifications.iter().flat_map(|it| it.post.clone()).collect();
         let ids: Vec<PostId> = posts.iter().map(|post| PostId(post.id)).collect();
-        let expected = self.model.shown(&self.told.notifications, user);
+        let expected = self.model.shown(&self.inboxes.notifications, user);
         let mut problems = Vec::new();
         problems
             .extend(compare(&as_posts(expected), &ids).map(|difference| difference.to_string()));
         problems.extend(self.post_problem(&ids, &posts, by_id));
-        problems.extend(told.iter().zip(&ids).find_map(|(told, id)| {
+        problems.extend(notifications.iter().zip(&ids).find_map(|(notification, id)| {
             let reasons = self.workload.reasons(number_of(*id, by_id)?, user);
-            let is_right = told.reasons().eq(reasons.iter().copied());
-            (!is_right).then(|| format!("{told:?} should be told for {reasons:?}"))
+            let is_right = notification.reasons().eq(reasons.iter().copied());
+            (!is_right).then(|| format!("{notification:?} should be told for {reasons:?}"))
         }));
         let problems = problems
             .into_iter()
@@ -96,7 +96,7 @@ impl Verifier {
         let difference = compare(&as_posts(expected), &as_posts(ids));
         let mut problems: Vec<String> = difference.iter().map(ToString::to_string).collect();
         problems.extend(read.iter().find_map(|message| {
-            let sent = self.workload.message(*self.messages.get(&MessageId(message.id))?);
+            let sent = self.workload.message_request(*self.messages.get(&MessageId(message.id))?);
             let is_as_sent = message.sender_id == sent.sender_id
                 && message.recipient_ids == sent.recipient_ids
                 && message.text == sent.text;

@@ -14,7 +14,7 @@ const RECIPIENTS_MAX: u64 = 3;
 
 /// Who sends a message to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Letter {
+pub(crate) struct MessageParties {
     pub(crate) sender: UserIndex,
     /// Ascending; at least one, the sender not among them.
     pub(crate) recipients: Vec<UserIndex>,
@@ -23,7 +23,7 @@ pub(crate) struct Letter {
 impl Workload {
     /// Who sends the message of this number to whom, the same every time. There are as many
     /// as the settings ask for.
-    pub(crate) fn letter(&self, number: u32) -> Letter {
+    pub(crate) fn message_parties(&self, number: u32) -> MessageParties {
         let mut random = generator(self.seed, Purpose::Messages, u64::from(number));
         let sender = self.somebody(&mut random);
         let count = 1 + below(&mut random, RECIPIENTS_MAX);
@@ -34,12 +34,12 @@ impl Workload {
         }
         recipients.sort_unstable();
         recipients.dedup();
-        Letter { sender, recipients }
+        MessageParties { sender, recipients }
     }
 
     /// The request that sends it.
-    pub(crate) fn message(&self, number: u32) -> SendMessageRequest {
-        let Letter { sender, recipients } = self.letter(number);
+    pub(crate) fn message_request(&self, number: u32) -> SendMessageRequest {
+        let MessageParties { sender, recipients } = self.message_parties(number);
         SendMessageRequest {
             sender_id: self.graph.id(sender).0,
             recipient_ids: recipients.iter().map(|user| self.graph.id(*user).0).collect(),
@@ -60,8 +60,8 @@ mod tests {
             let settings = Settings { messages_percent: 5, ..synthetic_settings(users, 10) };
             let (load, same) = (planned(&settings), planned(&settings));
             for number in 0..200 {
-                let message = load.message(number);
-                assert_eq!(message, same.message(number));
+                let message = load.message_request(number);
+                assert_eq!(message, same.message_request(number));
                 assert!((1..=3).contains(&message.recipient_ids.len()), "{message:?}");
                 assert!(message.recipient_ids.is_sorted_by(|a, b| a < b), "{message:?}");
                 assert!(!message.recipient_ids.contains(&message.sender_id), "{message:?}");

@@ -39,14 +39,14 @@ impl Workload {
     }
 
     /// Who is told of a post, each once.
-    pub(crate) fn told(&self, number: u32) -> Vec<UserIndex> {
-        let mut told = self.mentions(number);
+    pub(crate) fn notified(&self, number: u32) -> Vec<UserIndex> {
+        let mut notified = self.mentions(number);
         let meant = self.meant(number).map(|other| self.author(other));
-        let is_new = |user: &UserIndex| *user != self.author(number) && !told.contains(user);
+        let is_new = |user: &UserIndex| *user != self.author(number) && !notified.contains(user);
         if let Some(user) = meant.filter(is_new) {
-            told.push(user);
+            notified.push(user);
         }
-        told
+        notified
     }
 
     /// Why an account is told of a post.
@@ -102,16 +102,16 @@ mod tests {
             file_of(b"1 2 100 MT\n2 1 101 RE\n3 2 102 RT\n4 3 103 RT\n2 2 104 MT\n1 1 105 RE\n");
         let source = Source::Trace { file: file.path().to_owned(), speed: None };
         let load = planned(&Settings { source, ..synthetic_settings(2, 1) });
-        let told = |number| {
-            let told = load.told(number).into_iter();
-            told.map(|user| (user, load.reasons(number, user))).collect::<Vec<_>>()
+        let notified = |number| {
+            let notified = load.notified(number).into_iter();
+            notified.map(|user| (user, load.reasons(number, user))).collect::<Vec<_>>()
         };
-        assert_eq!(told(0), [(1, vec![Mention])]);
-        assert_eq!(told(1), [(0, vec![Reply])]);
-        assert_eq!(told(2), [(1, vec![Repost])]);
+        assert_eq!(notified(0), [(1, vec![Mention])]);
+        assert_eq!(notified(1), [(0, vec![Reply])]);
+        assert_eq!(notified(2), [(1, vec![Repost])]);
         // What repeats a repost repeats its original.
-        assert_eq!(told(3), [(1, vec![Repost])]);
+        assert_eq!(notified(3), [(1, vec![Repost])]);
         // Nobody is told of what he does to himself.
-        assert_eq!((told(4), told(5)), (vec![], vec![]));
+        assert_eq!((notified(4), notified(5)), (vec![], vec![]));
     }
 }

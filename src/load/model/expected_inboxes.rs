@@ -1,22 +1,27 @@
-//! What accounts are told of, from what the load has sent.
+//! What accounts should find in lists other than timelines, from what the load has sent.
 
 use std::collections::BTreeMap;
 
 use super::{
-    super::{board::Board, churn::Changes, graph::UserIndex, workload::Workload},
+    super::{
+        board::Board,
+        churn::Changes,
+        graph::UserIndex,
+        workload::{MessageParties, Workload},
+    },
     inbox::{Entry, Inboxes},
 };
 use crate::domain::MessageId;
 
-/// All that accounts find in lists other than timelines.
-pub(crate) struct Told {
+/// The lists of all accounts.
+pub(crate) struct ExpectedInboxes {
     /// The posts that mention, answer or repeat them.
     pub(crate) notifications: Inboxes,
     pub(crate) received: Inboxes,
     pub(crate) sent: Inboxes,
 }
 
-impl Told {
+impl ExpectedInboxes {
     pub(crate) fn new(
         workload: &Workload,
         board: &Board,
@@ -31,15 +36,15 @@ impl Told {
         let notified = acked.flat_map(|(number, id)| {
             let author = workload.author(number);
             let entry = Entry { id: id.0, author, is_gone: changes.is_deleted(number) };
-            workload.told(number).into_iter().map(move |user| (user, entry))
+            workload.notified(number).into_iter().map(move |user| (user, entry))
         });
         let (mut received, mut sent) = (Vec::new(), Vec::new());
         for (number, id) in messages {
-            let letter = workload.letter(*number);
-            let is_gone = changes.is_unsent(*number);
-            let entry = Entry { id: id.0, author: letter.sender, is_gone };
-            sent.push((letter.sender, entry));
-            received.extend(letter.recipients.iter().map(|user| (*user, entry)));
+            let MessageParties { sender, recipients } = workload.message_parties(*number);
+            let is_gone = changes.is_message_deleted(*number);
+            let entry = Entry { id: id.0, author: sender, is_gone };
+            sent.push((sender, entry));
+            received.extend(recipients.into_iter().map(|user| (user, entry)));
         }
         Self {
             notifications: inboxes(notified.collect()),
