@@ -28,9 +28,9 @@ pub const CLIENTS: u64 = 3;
 /// Authors who write as much as all others together, and have most followers.
 const POPULAR: u64 = 2;
 
-/// What clients were told, as far as it binds the engine.
+/// What was acknowledged to clients, as far as it binds the engine.
 #[derive(Default)]
-pub struct Told {
+pub struct Acknowledged {
     /// Acknowledged posts.
     pub published: Mutex<BTreeMap<PostId, UserId>>,
     /// Acknowledged posts by their request.
@@ -57,13 +57,13 @@ pub struct Told {
     pub repeated_requests: AtomicU64,
 }
 
-/// One of several, who know nothing of each other but what they were told.
+/// One of several, who know nothing of each other but what was acknowledged.
 pub struct Client {
     pub number: u64,
     /// Whether it has authors pulled, and pushed again.
     pub pulls: bool,
     pub faults: Faults,
-    pub told: Arc<Told>,
+    pub acknowledged: Arc<Acknowledged>,
     pub log: Arc<SimLog>,
     pub writes: Writes<SimLog, FaultyStore>,
     pub homes: Arc<HomeTimelines<FaultyStore>>,
@@ -121,7 +121,7 @@ impl Client {
     /// does not know of it yet.
     async fn repeat_a_request_elsewhere(&self) {
         let (author, request_id) = {
-            let requests = self.told.requests.lock().unwrap();
+            let requests = self.acknowledged.requests.lock().unwrap();
             let Some(request) = self.pick_one(requests.keys()) else { return };
             request.clone()
         };
@@ -138,7 +138,7 @@ impl Client {
         let event = Event::PostPublished { post, request_id: Some(request_id) };
         let partition = partition_of(author, PARTITIONS);
         if self.log.append(partition, vec![codec::encode(&event)]).await.is_ok() {
-            self.told.repeated_requests.fetch_add(1, Ordering::Relaxed);
+            self.acknowledged.repeated_requests.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -158,9 +158,9 @@ impl Client {
         let results = self.writes.publish(drafts).await;
         for ((author, request_id), result) in named.into_iter().zip(results) {
             let Ok(post) = result else { continue };
-            self.told.published.lock().unwrap().insert(post, author);
+            self.acknowledged.published.lock().unwrap().insert(post, author);
             if let Some(request_id) = request_id {
-                let mut requests = self.told.requests.lock().unwrap();
+                let mut requests = self.acknowledged.requests.lock().unwrap();
                 let first = *requests.entry((author, request_id)).or_insert(post);
                 assert_eq!(first, post, "one request made two posts");
             }
@@ -176,7 +176,7 @@ impl Client {
         let author = if self.faults.chance(70) { author } else { self.author() };
         let request_id = match self.faults.pick(0..10) {
             0..5 => None,
-            5..8 => Some(self.told.next_request.fetch_add(1, Ordering::Relaxed)),
+            5..8 => Some(self.acknowledged.next_request.fetch_add(1, Ordering::Relaxed)),
             // A repetition, perhaps of one that is under way.
             _ => Some(self.faults.pick(0..20)),
         };
@@ -201,7 +201,7 @@ impl Client {
         if !self.faults.chance(25) {
             return None;
         }
-        let published = self.told.published.lock().unwrap();
+        let published = self.acknowledged.published.lock().unwrap();
         self.pick_one(published.keys()).copied()
     }
 
@@ -209,18 +209,18 @@ impl Client {
         if !self.faults.chance(15) {
             return None;
         }
-        let published = self.told.published.lock().unwrap();
+        let published = self.acknowledged.published.lock().unwrap();
         self.pick_one(published.keys()).copied()
     }
 
     async fn delete(&self) {
         let post = {
-            let published = self.told.published.lock().unwrap();
+            let published = self.acknowledged.published.lock().unwrap();
             let Some(post) = self.pick_one(published.keys()) else { return };
             *post
         };
         if let Ok(true) = self.writes.delete(post).await {
-            self.told.deleted.lock().unwrap().insert(post);
+            self.acknowledged.deleted.lock().unwrap().insert(post);
         }
     }
 
@@ -232,14 +232,14 @@ impl Client {
             return;
         }
         let pair = (follower, followee);
-        self.told.follows.lock().unwrap().remove(&pair);
+        self.acknowledged.follows.lock().unwrap().remove(&pair);
         let result = if follow {
             self.writes.follow(follower, followee).await
         } else {
             self.writes.unfollow(follower, followee).await
         };
         if let Ok(true) = result {
-            self.told.follows.lock().unwrap().insert(pair, follow);
+            self.acknowledged.follows.lock().unwrap().insert(pair, follow);
         }
     }
 
@@ -250,15 +250,15 @@ impl Client {
             return;
         }
         let pair = (reader, other);
-        let (told, result) = if self.faults.chance(50) {
-            self.told.mutes.lock().unwrap().remove(&pair);
-            (&self.told.mutes, self.writes.mute(reader, other, hides).await)
+        let (acknowledged, result) = if self.faults.chance(50) {
+            self.acknowledged.mutes.lock().unwrap().remove(&pair);
+            (&self.acknowledged.mutes, self.writes.mute(reader, other, hides).await)
         } else {
-            self.told.blocks.lock().unwrap().remove(&pair);
-            (&self.told.blocks, self.writes.block(reader, other, hides).await)
+            self.acknowledged.blocks.lock().unwrap().remove(&pair);
+            (&self.acknowledged.blocks, self.writes.block(reader, other, hides).await)
         };
         if let Ok(true) = result {
-            told.lock().unwrap().insert(pair, hides);
+            acknowledged.lock().unwrap().insert(pair, hides);
         }
     }
 
@@ -269,8 +269,8 @@ impl Client {
             return;
         };
         if let Ok(true) = self.writes.move_read_marker(reader, post).await {
-            let mut told = self.told.read_markers.lock().unwrap();
-            let marker = told.entry(reader).or_insert(post);
+            let mut markers = self.acknowledged.read_markers.lock().unwrap();
+            let marker = markers.entry(reader).or_insert(post);
             *marker = post.max(*marker);
         }
     }
@@ -282,7 +282,7 @@ impl Client {
             .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
             .collect();
         for follower in &followers {
-            self.told.follows.lock().unwrap().remove(&(*follower, followee));
+            self.acknowledged.follows.lock().unwrap().remove(&(*follower, followee));
         }
         // Durable, but not yet applied: it binds nothing but the end.
         let _ = self.writes.import(vec![(followee, followers)]).await;
@@ -290,17 +290,17 @@ impl Client {
 
     async fn read(&self) {
         let reader = self.user();
-        let deleted = self.told.deleted.lock().unwrap().clone();
-        let all_told = || {
-            let Told { follows, mutes, blocks, .. } = &*self.told;
-            [follows, mutes, blocks].map(|told| told.lock().unwrap().clone())
+        let deleted = self.acknowledged.deleted.lock().unwrap().clone();
+        let all_acknowledged = || {
+            let Acknowledged { follows, mutes, blocks, .. } = &*self.acknowledged;
+            [follows, mutes, blocks].map(|acknowledged| acknowledged.lock().unwrap().clone())
         };
-        let [follows, mutes, blocks] = all_told();
+        let [follows, mutes, blocks] = all_acknowledged();
         let count_max = self.faults.pick(1..CAP as u64 + 2) as usize;
         let page = self.homes.read(reader, &Filter::default(), None, count_max).await;
         let Ok(page) = page else { return };
-        self.told.reads.fetch_add(1, Ordering::Relaxed);
-        let [follows_then, mutes_then, blocks_then] = all_told();
+        self.acknowledged.reads.fetch_add(1, Ordering::Relaxed);
+        let [follows_then, mutes_then, blocks_then] = all_acknowledged();
         let model = Model::of(&self.log.all());
         assert!(page.ids.is_sorted_by(|newer, older| newer > older), "the order of {page:?}");
         for id in page.ids {
@@ -310,9 +310,9 @@ impl Client {
             }
             let author = model.authors[&id];
             let (pair, turned) = ((reader, author), (author, reader));
-            // Told before the read, and after it.
-            let is = |told: &BTreeMap<_, bool>, then: &BTreeMap<_, bool>, pair, value| {
-                told.get(pair) == Some(&value) && then.get(pair) == Some(&value)
+            // Acknowledged before the read, and after it.
+            let is = |acknowledged: &BTreeMap<_, bool>, then: &BTreeMap<_, bool>, pair, value| {
+                acknowledged.get(pair) == Some(&value) && then.get(pair) == Some(&value)
             };
             let unfollowed = is(&follows, &follows_then, &pair, false);
             assert!(!unfollowed, "{reader} does not follow {author}, and sees {id}");

@@ -23,9 +23,9 @@ impl Client {
         let text = "psst".to_owned();
         let draft = MessageDraft { sender, recipients, text, request_id: request_id.clone() };
         let Ok(sent) = self.writes.send_message(draft).await else { return };
-        self.told.messages.lock().unwrap().insert(sent.message, sender);
+        self.acknowledged.messages.lock().unwrap().insert(sent.message, sender);
         if let Some(request_id) = request_id {
-            let mut requests = self.told.message_requests.lock().unwrap();
+            let mut requests = self.acknowledged.message_requests.lock().unwrap();
             let first = *requests.entry((sender, request_id)).or_insert(sent.message);
             assert_eq!(first, sent.message, "one request sent two messages");
         }
@@ -33,20 +33,20 @@ impl Client {
 
     pub async fn delete_message(&self) {
         let (message, sender) = {
-            let messages = self.told.messages.lock().unwrap();
+            let messages = self.acknowledged.messages.lock().unwrap();
             let Some((message, sender)) = self.pick_one(messages.iter()) else { return };
             (*message, *sender)
         };
         if let Ok(true) = self.writes.delete_message(sender, message).await {
-            self.told.deleted_messages.lock().unwrap().insert(message);
+            self.acknowledged.deleted_messages.lock().unwrap().insert(message);
         }
     }
 
     /// What an account is told of and was sent, at any time.
     pub async fn read_inbox(&self) {
         let (reader, store) = (self.user(), &*self.store);
-        let deleted = self.told.deleted.lock().unwrap().clone();
-        let unsent = self.told.deleted_messages.lock().unwrap().clone();
+        let deleted = self.acknowledged.deleted.lock().unwrap().clone();
+        let unsent = self.acknowledged.deleted_messages.lock().unwrap().clone();
         let Ok(told) = inbox::notifications(store, reader, None, CAP).await else { return };
         let received = MessageSide::Received;
         let Ok(sent) = inbox::messages(store, reader, received, None, CAP).await else { return };

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{CLIENTS, Client, Told},
+    client::{Acknowledged, CLIENTS, Client},
     faults::{Faults, FaultyStore, greatest_in},
     log::SimLog,
     model::Model,
@@ -109,7 +109,7 @@ struct Simulation {
     /// In half of the runs, so that in the others floors are exact.
     pulls: bool,
     log: Arc<SimLog>,
-    told: Arc<Told>,
+    acknowledged: Arc<Acknowledged>,
     store_dir: PathBuf,
     clock: Arc<AtomicU64>,
     metrics: Arc<FanoutMetrics>,
@@ -149,7 +149,7 @@ impl Simulation {
             log: Arc::new(SimLog::new(PARTITIONS, faults.clone())),
             pulls: faults.chance(50),
             faults,
-            told: Arc::default(),
+            acknowledged: Arc::default(),
             store_dir,
             clock: Arc::new(AtomicU64::new(PostId::EPOCH_UNIX_MS + 1_000)),
             metrics: Arc::default(),
@@ -188,11 +188,12 @@ impl Simulation {
             }
         }
         self.check_all(&engine).await;
-        self.totals.posts = self.told.published.lock().unwrap().len() as u64;
-        self.totals.deleted = self.told.deleted.lock().unwrap().len() as u64;
-        self.totals.deleted_messages = self.told.deleted_messages.lock().unwrap().len() as u64;
-        self.totals.reads = self.told.reads.load(Ordering::Relaxed);
-        self.totals.repeated_requests = self.told.repeated_requests.load(Ordering::Relaxed);
+        self.totals.posts = self.acknowledged.published.lock().unwrap().len() as u64;
+        self.totals.deleted = self.acknowledged.deleted.lock().unwrap().len() as u64;
+        self.totals.deleted_messages =
+            self.acknowledged.deleted_messages.lock().unwrap().len() as u64;
+        self.totals.reads = self.acknowledged.reads.load(Ordering::Relaxed);
+        self.totals.repeated_requests = self.acknowledged.repeated_requests.load(Ordering::Relaxed);
         self.totals.switched = self.metrics.switched_authors.get();
         self.totals.resumed_fanouts = self.metrics.resumed_fanouts.get();
         self.totals.fingerprint = self.faults.pick(0..u64::MAX);
@@ -294,7 +295,7 @@ impl Simulation {
                 number: client,
                 pulls: self.pulls,
                 faults: self.faults.clone(),
-                told: Arc::clone(&self.told),
+                acknowledged: Arc::clone(&self.acknowledged),
                 log: Arc::clone(&self.log),
                 writes: engine.writes.clone(),
                 homes: Arc::clone(&engine.homes),
@@ -347,33 +348,33 @@ impl Simulation {
         self.faults.rest();
         let model = Model::of(&self.log.all());
         self.totals.pulled += model.pulled.len() as u64;
-        for (post, author) in &*self.told.published.lock().unwrap() {
+        for (post, author) in &*self.acknowledged.published.lock().unwrap() {
             assert_eq!(model.authors.get(post), Some(author), "acknowledged post {post} is lost");
         }
-        for (request, post) in &*self.told.requests.lock().unwrap() {
+        for (request, post) in &*self.acknowledged.requests.lock().unwrap() {
             assert_eq!(model.requests.get(request), Some(post), "request {request:?}");
         }
-        for post in &*self.told.deleted.lock().unwrap() {
+        for post in &*self.acknowledged.deleted.lock().unwrap() {
             assert!(!model.posts.contains_key(post), "acknowledged deletion of {post} is lost");
         }
-        for (message, sender) in &*self.told.messages.lock().unwrap() {
+        for (message, sender) in &*self.acknowledged.messages.lock().unwrap() {
             let found = model.messages.get(message).map(|message| message.sender);
             assert_eq!(found, Some(*sender), "acknowledged message {message} is lost");
         }
-        for (request, message) in &*self.told.message_requests.lock().unwrap() {
+        for (request, message) in &*self.acknowledged.message_requests.lock().unwrap() {
             assert_eq!(model.message_requests.get(request), Some(message), "request {request:?}");
         }
-        for message in &*self.told.deleted_messages.lock().unwrap() {
+        for message in &*self.acknowledged.deleted_messages.lock().unwrap() {
             let is_deleted = model.deleted_messages.contains(message);
             assert!(is_deleted, "acknowledged deletion of message {message} is lost");
         }
-        for (what, told, holds) in [
-            ("follow", &self.told.follows, &model.follows),
-            ("mute", &self.told.mutes, &model.mutes),
-            ("block", &self.told.blocks, &model.blocks),
+        for (what, acknowledged, holds) in [
+            ("follow", &self.acknowledged.follows, &model.follows),
+            ("mute", &self.acknowledged.mutes, &model.mutes),
+            ("block", &self.acknowledged.blocks, &model.blocks),
         ] {
-            for (pair, told) in &*told.lock().unwrap() {
-                assert_eq!(holds.contains(pair), *told, "{what} {pair:?}");
+            for (pair, is_so) in &*acknowledged.lock().unwrap() {
+                assert_eq!(holds.contains(pair), *is_so, "{what} {pair:?}");
             }
         }
         for user in (1..=USERS).map(UserId) {
@@ -381,8 +382,8 @@ impl Simulation {
             let marker = engine.store.read_marker(reader).await.unwrap();
             let expected = model.read_markers.get(&user).copied().unwrap_or(PostId(0));
             assert_eq!(marker, expected, "the read marker of {user}");
-            let told = self.told.read_markers.lock().unwrap().get(&user).copied();
-            assert!(told.is_none_or(|told| told <= marker), "{told:?} of {user} is lost");
+            let read = self.acknowledged.read_markers.lock().unwrap().get(&user).copied();
+            assert!(read.is_none_or(|read| read <= marker), "{read:?} of {user} is lost");
         }
         for user in (1..=USERS).map(UserId) {
             let told = inbox::notifications(&*engine.store, user, None, CAP).await.unwrap();
