@@ -244,7 +244,7 @@ fn nothing_read(reason: &str) -> String {
     format!("nothing can be read now: {reason}; try again")
 }
 
-/// Whether a service does nothing but read.
+/// Whether health of a service follows the reads: nearly all it does is read.
 fn is_of_reads(service: &str) -> bool {
     [TIMELINES, NOTIFICATIONS].contains(&service)
 }

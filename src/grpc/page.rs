@@ -53,7 +53,7 @@ pub(super) fn parse(token: &str, list: List, owner: u64) -> Result<Option<u64>, 
 
 const TOKEN_VERSION: u8 = 1;
 
-/// A token of something that a list of `owner` is to be told later.
+/// A token that carries `content` and is good only for this list of this owner.
 ///
 /// Version, list, owner, content and a checksum, so that a token that was cut, made
 /// up, or belongs to another list is noticed. It holds nothing secret.
