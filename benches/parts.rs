@@ -125,15 +125,17 @@ fn reading(criterion: &mut Criterion) {
     for number in 0..10_000 {
         by_author.entry(random.random_range(0..70)).or_default().push(id(number));
     }
-    let timelines: Vec<NewestPosts> =
-        by_author.into_values().map(|ids| NewestPosts { ids, floor: None }).collect();
+    let (authors, timelines): (Vec<u64>, Vec<NewestPosts>) = by_author
+        .into_iter()
+        .map(|(author, ids)| (author, NewestPosts { ids, floor: None }))
+        .unzip();
     group.throughput(Throughput::Elements(10_000));
     group.bench_function("merge an id of 70 authors", |bencher| {
         bencher.iter_batched(
             || timelines.clone(),
             |timelines| {
                 let mut merge = Merge::new(CAP + CAP / 10);
-                merge.add(timelines);
+                merge.add(&authors, timelines);
                 black_box(merge.finish())
             },
             BatchSize::SmallInput,

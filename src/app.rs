@@ -51,6 +51,8 @@ pub struct Settings {
     pub pull_rule: PullRule,
     /// The longest text of a post, in Unicode scalar values.
     pub text_chars_max: usize,
+    /// Accounts that one may follow.
+    pub followees_max: u64,
     /// Home timeline streams that a process has at once.
     pub home_streams_max: usize,
     /// Threads that the workers share.
@@ -114,6 +116,7 @@ impl Settings {
             home_timeline_cap: store::HOME_TIMELINE_CAP_DEFAULT,
             pull_rule: PullRule { above: Some(PULL_ABOVE_DEFAULT) },
             text_chars_max: writes::TEXT_CHARS_MAX_DEFAULT,
+            followees_max: writes::FOLLOWEES_MAX_DEFAULT,
             home_streams_max: HOME_STREAMS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
             settled_after: SETTLED_AFTER_DEFAULT,

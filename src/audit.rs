@@ -212,14 +212,14 @@ impl<L: EventLog, S: Store> Auditor<L, S> {
                 };
             }
         };
-        let Some(should) = self.homes.pulled(reader).await? else {
+        let Some(should) = self.homes.recomputed(reader).await? else {
             return Ok(self.skipped(Skip::Follows));
         };
         let floor = floor.max(should.floor.unwrap_or(PostId(0)));
         let mut should: BTreeSet<PostId> = should.ids.into_iter().collect();
         // Posts of authors who are pulled may be there, and need not, if the reader reads them.
-        let pulled = self.store.read_among(reader, &self.store.pulled()).await?;
-        for posts in self.store.newest_of(&pulled).await? {
+        let pulled = self.store.read_among(reader, &self.store.pulled_authors()).await?;
+        for posts in self.store.newest_of(&pulled, self.store.entries_max()).await? {
             for id in posts.ids {
                 is.remove(&id);
                 should.remove(&id);

@@ -133,6 +133,7 @@ impl From<WriteError> for Status {
             WriteError::Field(error) => error.into(),
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
             WriteError::UnknownMessage { message: id, .. } => not_found("message", id.0, message),
+            WriteError::FollowsTooMany { .. } => Status::failed_precondition(message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
             WriteError::Busy

@@ -15,12 +15,15 @@ mod watch;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use tokio::{sync::watch::Receiver, time::timeout};
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, timeout},
+};
 
 pub use self::{position::Position, watch::Watch};
 use crate::{
     domain::{PostId, UserId},
-    home_timeline::{Filter, HomeTimelines, ReadError},
+    home_timeline::{Filter, HomeTimelines, Newer, ReadError},
     store::{Homes, Lookups},
 };
 
@@ -33,6 +36,11 @@ const READ_EVERY_FACTORS: Range<f64> = 0.5..1.5;
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 /// Posts that are read of a timeline, at the most, to find those that are new.
 const READ_MAX: usize = 800;
+/// Of those that are there when a stream begins so many are named as sent; what is older counts
+/// as settled.
+const SENT_AT_FIRST_MAX: usize = 400;
+/// Who has read its timeline so lately has found all that is settled now.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// A home timeline that somebody follows.
 pub struct HomeStream<S: Homes> {
@@ -46,6 +54,8 @@ pub struct HomeStream<S: Homes> {
     changed: Option<Receiver<()>>,
     /// Whether there is more to send already.
     has_more: bool,
+    /// When a read began that has found all that there was.
+    read_at: Option<Instant>,
 }
 
 /// What a stream sends at once.
@@ -75,13 +85,16 @@ impl<S: Homes + Lookups> HomeStream<S> {
         let settled = watch.settled();
         let is_new = position.is_none();
         let position = position.unwrap_or_else(|| Position::after(settled));
-        let has_more = false;
+        let (has_more, read_at) = (false, None);
         let mut this =
-            Self { homes, watch, user, filter, position, together_max, changed, has_more };
+            Self { homes, watch, user, filter, position, together_max, changed, has_more, read_at };
         if is_new {
             // All that is there counts as sent.
-            let (there, _) = this.read().await?;
-            this.position.sent(&there);
+            let there = this.read(SENT_AT_FIRST_MAX).await?;
+            this.position.sent(&there.ids);
+            if let Some(oldest) = there.complete_down_to {
+                this.position.settle(PostId(oldest.0 - 1));
+            }
         }
         Ok(this)
     }
@@ -119,11 +132,17 @@ impl<S: Homes + Lookups> HomeStream<S> {
     /// If the timeline cannot be read.
     pub async fn take_new(&mut self) -> Result<Batch, ReadError> {
         // Before it is read: what is settled by then is found.
-        let settled = self.watch.settled();
-        let (read, cut) = self.read().await?;
-        let mut batch = Batch { ids: self.position.unsent(&read), missed_before: cut };
-        if let Some(cut) = cut {
-            self.position.settle(PostId(cut.0 - 1));
+        let (settled, begun) = (self.watch.settled(), Instant::now());
+        // One more tells whether there are more.
+        let mut read = self.read(READ_MAX + 1).await?;
+        if read.ids.len() > READ_MAX {
+            read.ids.truncate(READ_MAX);
+            read.complete_down_to = read.ids.last().copied();
+        }
+        let ids = self.position.unsent(&read.ids);
+        let mut batch = Batch { ids, missed_before: read.complete_down_to };
+        if let Some(oldest) = read.complete_down_to {
+            self.position.settle(PostId(oldest.0 - 1));
         }
         self.has_more = batch.ids.len() > self.together_max;
         batch.ids.truncate(self.together_max);
@@ -131,17 +150,29 @@ impl<S: Homes + Lookups> HomeStream<S> {
             // What comes late below it cannot be told from what was sent.
             batch.missed_before = batch.missed_before.max(Some(forgotten));
         }
-        if !self.has_more {
+        if !self.has_more && self.has_found_all(begun).await {
             self.position.settle(settled);
         }
         Ok(batch)
     }
 
-    /// What is newer than what is settled, newest first; and down to where, if not all of it.
-    async fn read(&self) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
+    /// What is newer than what the stream has settled.
+    async fn read(&self, count_max: usize) -> Result<Newer, ReadError> {
         let settled = self.position.settled();
         // What was sent is there still.
         let sent = self.position.sent_count();
-        self.homes.newer_than(self.user, &self.filter, settled, None, sent, READ_MAX).await
+        self.homes.newer_than(self.user, &self.filter, settled, None, sent, count_max).await
+    }
+
+    /// Whether a read that began then, together with those before it, has found all that is
+    /// settled. Where the store has just lost something and nobody knows it yet, one who comes
+    /// back after a while would miss what it does not hold for a moment.
+    async fn has_found_all(&mut self, begun: Instant) -> bool {
+        let lately = self.read_at.is_some_and(|last| begun - last < LATELY);
+        let has = lately || self.watch.holds_since(begun).await;
+        if has {
+            self.read_at = Some(begun);
+        }
+        has
     }
 }

@@ -17,17 +17,20 @@
 pub mod catch_up;
 mod filter;
 pub mod merge;
+mod newer;
 mod once;
 pub mod pull;
 mod rebuild;
 mod view;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::Semaphore;
 
-pub use self::filter::Filter;
-pub(crate) use self::view::originals_there;
+pub use self::{filter::Filter, newer::Newer};
 use self::{
     pull::{Newest, merge_pulled},
     rebuild::Rebuilds,
@@ -42,16 +45,10 @@ use crate::{
 const READ_ATTEMPTS_MAX: usize = 10;
 /// Rebuilds and pulls at work at once, each with a few megabytes in hand at the most.
 const REBUILDS_MAX: usize = 64;
-/// Followees whose posts are in hand at once.
-const REBUILD_FOLLOWEES_MAX: usize = 64;
+/// Followees who are asked for older posts at once.
+const PULL_FOLLOWEES_AT_ONCE: usize = 64;
 /// Posts that are looked at for one page, about, however few of them are shown.
 const LOOKED_AT_MAX: usize = 2_000;
-/// Reads in which posts that are newer than another are looked for, each of which looks at
-/// [`LOOKED_AT_MAX`] posts or a few more.
-const NEWER_READS_MAX: usize = 5;
-/// Posts that are read first beyond those that are expected, where only those are wanted that
-/// are newer than another.
-const NEWER_FIRST: usize = 20;
 /// Posts that are looked at together, once the first page was not enough.
 const LOOKED_AT_MIN: usize = 100;
 /// Who follows more accounts reads no further than CAP: every page would ask all of them.
@@ -101,10 +98,25 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 
     /// Reads up to `count_max` posts older than `before` (or the newest) that `filter` shows,
     /// newest first, past CAP too. An account that no event has named has an empty timeline.
+    ///
+    /// # Errors
+    /// If the timeline cannot be read.
     pub async fn read(
         &self,
         user: UserId,
         filter: &Filter,
+        before: Option<PostId>,
+        count_max: usize,
+    ) -> Result<Page, ReadError> {
+        self.read_above(user, filter, PostId(0), before, count_max).await
+    }
+
+    /// The same of those that are newer than `after`; what is older is not looked at.
+    async fn read_above(
+        &self,
+        user: UserId,
+        filter: &Filter,
+        after: PostId,
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<Page, ReadError> {
@@ -119,6 +131,10 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             let shown = self.shown(&viewer, &read).await?;
             looked_at += read.ids.len();
             for (place, id) in read.ids.iter().enumerate() {
+                if *id <= after {
+                    page.next = None;
+                    return Ok(page);
+                }
                 if shown[place] {
                     page.ids.push(*id);
                 }
@@ -145,39 +161,6 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         }
     }
 
-    /// The posts newer than `after` and older than `before` (or the newest), newest first,
-    /// `count_max` of them at the most.
-    ///
-    /// Where there are more, or so many that are not shown that the search is given up, it
-    /// comes with the id down to which all of them are there. As many as are expected are read
-    /// at once.
-    pub async fn newer_than(
-        &self,
-        user: UserId,
-        filter: &Filter,
-        after: PostId,
-        mut before: Option<PostId>,
-        expected: usize,
-        count_max: usize,
-    ) -> Result<(Vec<PostId>, Option<PostId>), ReadError> {
-        // One more tells whether there are more.
-        let (mut ids, mut count) = (Vec::new(), (expected + NEWER_FIRST).min(count_max + 1));
-        for _ in 0..NEWER_READS_MAX {
-            let page = self.read(user, filter, before, count).await?;
-            let end = page.ids.iter().position(|id| *id <= after);
-            ids.extend_from_slice(&page.ids[..end.unwrap_or(page.ids.len())]);
-            if ids.len() > count_max {
-                ids.truncate(count_max);
-                let last = ids.last().copied();
-                return Ok((ids, last));
-            }
-            let next = page.next.filter(|next| end.is_none() && *next > after);
-            let Some(next) = next else { return Ok((ids, None)) };
-            (before, count) = (Some(next), count_max + 1 - ids.len());
-        }
-        Ok((ids, before))
-    }
-
     /// Up to `count_max` posts older than `before`, with those that are hidden.
     async fn read_all(
         &self,
@@ -187,14 +170,17 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     ) -> Result<HomePage, ReadError> {
         for _ in 0..READ_ATTEMPTS_MAX {
             // First: who is no longer among them is in the timeline.
-            let pulled = self.inner.store.pulled();
+            let pulled = self.inner.store.pulled_authors();
             let page = self.inner.store.page(reader, before, count_max);
             let (page, pulled) =
                 tokio::try_join!(page, self.inner.store.read_among(reader, &pulled))?;
             match page {
                 HomeRead::Page(page) => {
                     let page = self.inner.with_pulled(page, &pulled, before, count_max).await?;
-                    return Ok(self.go_on(reader, before, count_max, page).await?);
+                    // Otherwise what was pulled is read anew.
+                    if let Some(page) = page {
+                        return Ok(self.go_on(reader, before, count_max, page).await?);
+                    }
                 }
                 HomeRead::Asleep => self.rebuild(reader).await?,
             }
@@ -216,7 +202,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         }
         let before = before.map_or(oldest, |before| before.min(oldest));
         // One more tells whether another page follows.
-        let Some(mut ids) = self.pull(reader, before, count_max + 1).await? else {
+        let Some(mut ids) = self.older_of_all(reader, before, count_max + 1).await? else {
             return Ok(HomePage { floor: Floor::Followees(oldest), ..page });
         };
         let more = ids.len() > count_max;
@@ -226,7 +212,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 
     /// The newest posts older than `before` of all whom the reader reads; none if those
     /// are too many to be asked.
-    async fn pull(
+    async fn older_of_all(
         &self,
         reader: S::Account,
         before: PostId,
@@ -237,7 +223,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         let store = &self.inner.store;
         let Some(authors) = self.inner.few_authors(reader).await? else { return Ok(None) };
         let mut newest = Newest::new(count_max);
-        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
+        for authors in authors.chunks(PULL_FOLLOWEES_AT_ONCE) {
             for older in store.older_of(authors, before, count_max).await? {
                 newest.add(older);
             }
@@ -248,21 +234,27 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 }
 
 impl<S: Homes + Lookups> Inner<S> {
-    /// A page of what is held ready together with the posts of authors who are pulled.
+    /// A page of what is held ready together with the posts of authors who are pulled; none if
+    /// some of those were deleted meanwhile.
     async fn with_pulled(
         &self,
         page: HomePage,
         authors: &[S::Account],
         before: Option<PostId>,
         count_max: usize,
-    ) -> Result<HomePage, StoreError> {
+    ) -> Result<Option<HomePage>, StoreError> {
         if authors.is_empty() {
-            return Ok(page);
+            return Ok(Some(page));
         }
         let before = before.unwrap_or(PostId(u64::MAX));
         // One more tells whether there are more.
         let lists = self.store.older_of(authors, before, count_max + 1).await?;
-        Ok(merge_pulled(page, lists, count_max))
+        let pulled: HashSet<PostId> = lists.iter().flatten().copied().collect();
+        let page = merge_pulled(page, lists, count_max);
+        let of_pulled: Vec<PostId> =
+            page.ids.iter().copied().filter(|id| pulled.contains(id)).collect();
+        let are_outdated = !of_pulled.is_empty() && self.store.are_outdated(&of_pulled).await?;
+        Ok((!are_outdated).then_some(page))
     }
 
     /// Whose posts a reader reads: of those whom it follows, and its own.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::{
     domain::{Message, MessageId, Post, PostId, UserId},
-    home_timeline::originals_there,
     store::{Inboxes, Lookups, MessageSide, StoreError},
 };
 
@@ -55,7 +54,7 @@ pub async fn notifications(
     let mut shown = Vec::new();
     for ids in ids.chunks(LOOKED_UP_TOGETHER) {
         let posts = store.posts(ids).await?;
-        let there = originals_there(store, &posts).await?;
+        let there = store.originals_there(&posts).await?;
         let is_seen = |post: &Arc<Post>| {
             let original = post.repeats().is_none_or(|original| there.contains(&original.post));
             original && !hides.contain(post.author)

@@ -1,7 +1,7 @@
 //! Roost, a timeline fan-out engine for a large microblog.
 //!
-//! home(u) = the newest CAP posts among those written or reposted by u and by the
-//! accounts u follows now, newest first, without the deleted. All that follows is
+//! home(u) = the posts among those written or reposted by u and by the accounts u follows
+//! now, newest first, without the deleted, the muted and the blocked. All that follows is
 //! a way to make that cheap.
 //!
 //! ```text
@@ -14,11 +14,11 @@
 //! 2. [`event_log`]: the truth, a partitioned log; [`post_id`]: ids that only grow.
 //! 3. [`store`]: everything derived from the log, and the two rules that keep
 //!    timelines exact while everything runs at once.
-//! 4. [`fanout`]: the worker, from events to timelines.
-//! 5. [`home_timeline`]: the read; [`inbox`]: that of what an account is told of; [`thread`]: of
-//!    what answers a post; [`reading`]: of what has come since a reader last looked;
-//!    [`post_counts`]: of what has become of a post.
-//!    [`writes`]: the write.
+//! 4. [`fanout`]: the worker, from events to timelines; [`audit`]: what looks whether these are
+//!    what they should be.
+//! 5. [`home_timeline`]: the read; [`home_stream`]: the same as it grows; [`inbox`]: what an
+//!    account is told of; [`thread`]: what answers a post; [`reading`]: what has come since a
+//!    reader last looked; [`post_counts`]: what has become of a post. [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
 //! 7. [`telemetry`]: what an operator sees.
 //! 8. [`client`], [`load`] and [`rss`]: the other side of the wire.
@@ -34,9 +34,9 @@
 //!   `load`, `rss` and, to start the server, by `app`. `bench` sees whatever it measures Roost beside.
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.
-//! - Decisions have no I/O: `fanout::{plan, combine, queue}`,
+//! - Decisions have no I/O: `fanout::{plan, combine, queue, pull_rule}`,
 //!   `home_timeline::{catch_up, filter, merge, once, pull}`, `home_stream::position`,
-//!   `writes::draft`, the frames of the log, the lists and sets of the store.
+//!   `writes::draft`, the frames of the log, `store::hides`, the lists and sets of the store.
 //! - Nothing waits for a disk on an async thread, and what queues has a bound,
 //!   beside which stands what happens when it is full; the list of bounds, and of
 //!   what has none, is in `ARCHITECTURE.md`.

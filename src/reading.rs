@@ -10,7 +10,7 @@ use std::{cmp::Reverse, sync::Arc};
 use crate::{
     domain::{Post, PostId, UserId},
     home_timeline::{
-        Filter, HomeTimelines, ReadError,
+        Filter, HomeTimelines, Newer, ReadError,
         catch_up::{self, Place},
     },
     store::{Homes, Lookups, StoreError},
@@ -28,7 +28,7 @@ pub struct Unread {
     pub count: usize,
     /// The newest of them.
     pub newest: Option<PostId>,
-    /// Whether there are more than were looked at.
+    /// Whether there may be more than were looked at.
     pub is_at_least: bool,
 }
 
@@ -65,7 +65,8 @@ pub async fn unread<S: Homes + Lookups>(
 ) -> Result<Unread, ReadError> {
     let read_marker = read_marker(store, user).await?;
     let everything = Filter::default();
-    let (new, cut) = homes.newer_than(user, &everything, read_marker, None, 0, NEW_MAX).await?;
+    let Newer { ids: new, complete_down_to } =
+        homes.newer_than(user, &everything, read_marker, None, 0, NEW_MAX).await?;
     let mut own = store.author_page(user, None, NEW_MAX).await?;
     own.retain(|id| *id > read_marker);
     let is_others =
@@ -75,7 +76,7 @@ pub async fn unread<S: Homes + Lookups>(
         read_marker,
         count: others.len(),
         newest: others.first().copied(),
-        is_at_least: cut.is_some(),
+        is_at_least: complete_down_to.is_some(),
     })
 }
 
@@ -99,7 +100,8 @@ pub async fn catch_up<S: Homes + Lookups>(
     // What has come since the first page is none of it.
     let before = go_on.map(|go_on| PostId(go_on.until.0.saturating_add(1)));
     let everything = Filter::default();
-    let (new, cut) = homes.newer_than(user, &everything, after, before, 0, NEW_MAX).await?;
+    let Newer { ids: new, complete_down_to } =
+        homes.newer_than(user, &everything, after, before, 0, NEW_MAX).await?;
     let until = go_on.map_or_else(|| new.first().copied(), |go_on| Some(go_on.until));
     let posts = store.posts(&new).await?;
     let mut places =
@@ -116,7 +118,7 @@ pub async fn catch_up<S: Homes + Lookups>(
     let place_of = |id: PostId| new.binary_search_by_key(&Reverse(id), |id| Reverse(*id));
     let posts =
         places.iter().filter_map(|place| posts[place_of(place.post.0).ok()?].clone()).collect();
-    Ok(CatchUp { posts, next, looked_down_to: cut })
+    Ok(CatchUp { posts, next, looked_down_to: complete_down_to })
 }
 
 async fn read_marker<S: Lookups>(store: &S, user: UserId) -> Result<PostId, StoreError> {

@@ -22,12 +22,20 @@ mod error;
 mod hides;
 mod home;
 mod inboxes;
+mod post_memory;
 mod pulled;
 mod pushes;
 pub mod redis;
 mod referrers;
 
-use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Debug,
+    future::{self, Future},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use self::{
     cursor::{Cursor, Work},
@@ -327,10 +335,12 @@ pub trait Lookups: Accounts {
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<PostId>, StoreError>> + Send;
 
-    /// The newest posts of each author, [`Homes::entries_max`] of them at most.
+    /// The newest posts of each author, `count_max` of them at most, which may be
+    /// [`Homes::entries_max`] and no more.
     fn newest_of(
         &self,
         authors: &[Self::Account],
+        count_max: usize,
     ) -> impl Future<Output = Result<Vec<NewestPosts>, StoreError>> + Send;
 
     /// Up to `count_max` posts of each author older than `before`, newest first, in the
@@ -341,6 +351,16 @@ pub trait Lookups: Accounts {
         before: PostId,
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Vec<PostId>>, StoreError>> + Send;
+
+    /// Whether some of these posts, of [`older_of`](Self::older_of) authors who are
+    /// [pulled](Self::pulled_authors), are deleted: then the store has forgotten what it knew
+    /// of such authors, and is to be asked again.
+    fn are_outdated(
+        &self,
+        _posts: &[PostId],
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        future::ready(Ok(false))
+    }
 
     /// Whether one account follows another.
     fn follows(
@@ -353,7 +373,7 @@ pub trait Lookups: Accounts {
     /// posts are no longer pushed until those are in all timelines again. As it was heard
     /// last, but not before the [marks](Lookups::marks) that were; to be asked before a
     /// timeline is read.
-    fn pulled(&self) -> Arc<[Self::Account]>;
+    fn pulled_authors(&self) -> Arc<[Self::Account]>;
 
     /// The same by their numbers.
     fn pulled_users(&self) -> Vec<UserId>;
@@ -380,6 +400,23 @@ pub trait Lookups: Accounts {
                 read.push(reader);
             }
             Ok(read)
+        }
+    }
+
+    /// Which of the posts that these repeat are there.
+    fn originals_there(
+        &self,
+        posts: &[Option<Arc<Post>>],
+    ) -> impl Future<Output = Result<HashSet<PostId>, StoreError>> + Send {
+        let repeated = posts.iter().flatten().filter_map(|post| post.repeats());
+        // In an order of their own: a simulation must be able to run twice in the same way.
+        let originals: BTreeSet<PostId> = repeated.map(|original| original.post).collect();
+        let originals: Vec<PostId> = originals.into_iter().collect();
+        async move {
+            if originals.is_empty() {
+                return Ok(HashSet::new());
+            }
+            Ok(self.posts(&originals).await?.iter().flatten().map(|post| post.id).collect())
         }
     }
 
@@ -460,7 +497,7 @@ pub struct Resumed<A> {
     pub marks: Resume,
     /// How far fan-outs have come that were half done.
     pub cursors: Vec<Cursor<A>>,
-    /// Authors, of any partition, who are [pulled](Lookups::pulled).
+    /// Authors, of any partition, who are [pulled](Lookups::pulled_authors).
     pub pulled: Vec<UserId>,
 }
 

@@ -12,16 +12,17 @@
 
 mod clock;
 mod draft;
+mod error;
 mod memory;
 mod messages;
 mod patience;
 mod publish;
 mod requests;
+mod settings;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,20 +37,19 @@ pub use self::draft::{
     Draft, FieldError, LINK_BYTES_MAX, MENTIONS_MAX, REQUEST_ID_BYTES_MAX, check_follow,
     check_post, check_user,
 };
+pub use self::error::WriteError;
 pub use self::memory::Memory;
 pub use self::messages::{MessageDraft, RECIPIENTS_MAX, Sent};
 use self::requests::Requests;
+pub use self::settings::{FOLLOWEES_MAX_DEFAULT, Settings, TEXT_CHARS_MAX_DEFAULT};
 use crate::{
-    domain::{Event, MessageId, Post, PostId, UserId},
+    domain::{Event, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
-    fanout::{Progress, PullRule},
+    fanout::Progress,
     post_id::PostIds,
     store::{Lookups, PULLED_MAX, StoreError},
-    telemetry::{Held, WriteMetrics},
+    telemetry::Held,
 };
-
-/// The longest text unless something else is set, in Unicode scalar values.
-pub const TEXT_CHARS_MAX_DEFAULT: usize = 140;
 
 /// Followers to one event of an import: small enough to be interleaved with
 /// posts, large enough to be cheap.
@@ -58,46 +58,9 @@ pub(crate) const EVENT_FOLLOWERS_MAX: usize = 8_192;
 /// Bytes of events appended together: well below what a log takes at once.
 const APPEND_BYTES_MAX: usize = 1 << 20;
 
-/// How much the clocks of servers may differ, in milliseconds: an id of a later time is of the
-/// future.
-const CLOCKS_DIFFER_MAX_MS: u64 = 60_000;
-
-/// How writes are done.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The longest text, in Unicode scalar values.
-    pub text_chars_max: usize,
-    /// How long an answer waits for the worker to apply what was written.
-    pub apply_wait_max: Duration,
-    /// How long a retry waits until it is known what its request has made.
-    pub confirm_wait_max: Duration,
-    /// Bytes of writes under way, about; with more, new ones wait.
-    pub in_flight_bytes_max: u32,
-    /// How long they wait before they are refused.
-    pub in_flight_wait_max: Duration,
-    /// Requests with an id that are remembered until they are applied; with more,
-    /// new ones are refused.
-    pub requests_max: usize,
-    /// Whom the workers have pulled because of how many follow them.
-    pub pull_rule: PullRule,
-    /// Where what is written is counted.
-    pub metrics: Arc<WriteMetrics>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            text_chars_max: TEXT_CHARS_MAX_DEFAULT,
-            apply_wait_max: Duration::from_secs(5),
-            confirm_wait_max: Duration::from_secs(10),
-            in_flight_bytes_max: 64 << 20,
-            in_flight_wait_max: Duration::from_secs(10),
-            requests_max: 1_000_000,
-            pull_rule: PullRule::default(),
-            metrics: Arc::default(),
-        }
-    }
-}
+/// How much the clocks of servers differ, in milliseconds: the id of a post that another has
+/// just made may be so much ahead, and not known here yet.
+const CLOCKS_DIFFER_MS: u64 = 1_000;
 
 /// Room for a write, given back when it is dropped.
 #[derive(Debug)]
@@ -134,75 +97,6 @@ struct Inner<L, S> {
     /// That the log is not what it was, once that is known: nothing is written any more.
     log_lost: OnceLock<Arc<LogError>>,
     settings: Settings,
-}
-
-/// Why something was not written, or may not have been.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The request is wrong. Nothing was written.
-    #[error(transparent)]
-    Field(#[from] FieldError),
-    /// A field names a post that does not exist. Nothing was written.
-    #[error("{field}: there is no post {post}")]
-    UnknownPost {
-        /// The name of the field in the API.
-        field: &'static str,
-        /// What it names.
-        post: PostId,
-    },
-    /// A sender has sent no such message. Nothing was written.
-    #[error("message_id: account {sender} has sent no message {message}")]
-    UnknownMessage {
-        /// Which message.
-        message: MessageId,
-        /// Whose it should be.
-        sender: UserId,
-    },
-    /// As much is under way as there may be, and for long. Nothing was written; try again
-    /// later.
-    #[error("this server has as many writes under way as it takes; try again in a moment")]
-    Busy,
-    /// The workers are so far behind that this cannot be answered. Nothing was
-    /// written; try again later.
-    #[error("the fan-out workers are behind; try again in a moment")]
-    Behind,
-    /// The log did not acknowledge; it may have been written. Try again with the
-    /// same request id.
-    #[error(transparent)]
-    Log(#[from] Arc<LogError>),
-    /// This process has lost its node number, and would give out ids that another one
-    /// gives out too. Nothing was written.
-    #[error("this server has no node number at the moment; try again, or on another")]
-    NoNode,
-    /// The store could not be asked. Nothing was written.
-    #[error(transparent)]
-    Store(#[from] Arc<StoreError>),
-    /// An earlier request with the same id failed, and this one with it. Try
-    /// again.
-    #[error("the request with the same request id failed; try again")]
-    Repeated,
-    /// Nobody can tell yet whether an earlier request with the same id has made another
-    /// post or message. One of them is or will be there; try again.
-    #[error(
-        "the request may have made its post or message before, and which one is not known before \
-         the fan-out workers come to it; try again in a moment"
-    )]
-    Unconfirmed,
-    /// The process is shutting down.
-    #[error("the server is shutting down; try again on another or later")]
-    Closing,
-}
-
-impl From<StoreError> for WriteError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Arc::new(error))
-    }
-}
-
-impl From<LogError> for WriteError {
-    fn from(error: LogError) -> Self {
-        Self::Log(Arc::new(error))
-    }
 }
 
 impl<L: EventLog, S: Lookups> Writes<L, S> {
@@ -302,13 +196,14 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// Makes an account follow another. The result is as that of `delete`.
     pub async fn follow(&self, follower: UserId, followee: UserId) -> Result<bool, WriteError> {
         draft::check_follow(follower, followee)?;
+        self.inner.check_followees(follower, followee).await?;
         let followers = vec![follower];
         self.inner.write_and_wait(Event::Followed { followee, followers }).await
     }
 
     /// Has an author's posts pulled by reads from now on, or pushed again. The result is as
     /// that of `delete`.
-    pub async fn pull(&self, author: UserId, pulled: bool) -> Result<bool, WriteError> {
+    pub async fn set_delivery(&self, author: UserId, pulled: bool) -> Result<bool, WriteError> {
         draft::check_user("author_id", author)?;
         if let Some(reason) = self.inner.why_not_pull(author, pulled).await? {
             return Err(FieldError::new("delivery", reason).into());
@@ -350,20 +245,26 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     pub async fn move_read_marker(&self, reader: UserId, post: PostId) -> Result<bool, WriteError> {
         draft::check_user("user_id", reader)?;
         draft::check_post("post_id", post)?;
-        if self.is_of_the_future(post) {
+        if self.is_of_the_future(post).await? {
             let reason = "is of the future; mark a post that was read";
             return Err(FieldError::new("post_id", reason).into());
         }
         self.inner.write_and_wait(Event::ReadMarkerMoved { reader, post }).await
     }
 
-    /// Whether no server can have given out the id of a post yet.
-    pub fn is_of_the_future(&self, post: PostId) -> bool {
-        post > PostId::first_of((self.inner.clock)() + CLOCKS_DIFFER_MAX_MS)
+    /// Whether nobody can have seen a post with this id yet: it is newer than this moment, and
+    /// than every post that there is.
+    pub async fn is_of_the_future(&self, post: PostId) -> Result<bool, StoreError> {
+        let Inner { clock, store, .. } = &*self.inner;
+        if post < PostId::first_of(clock() + CLOCKS_DIFFER_MS) {
+            return Ok(false);
+        }
+        Ok(store.greatest_post().await?.is_none_or(|greatest| post > greatest))
     }
 
     /// Imports follows, each list being a followee with its followers, which
-    /// [`check_follow`] must have found good. Returns how many edges they are.
+    /// [`check_follow`] must have found good. Returns how many edges they are. How many
+    /// accounts one may follow does not count here: the graph is another's.
     pub async fn import(&self, lists: Vec<(UserId, Vec<UserId>)>) -> Result<u64, WriteError> {
         let edge_count: usize = lists.iter().map(|(_, followers)| followers.len()).sum();
         let _permit = self.inner.start_write(edge_count * size_of::<UserId>()).await?;
@@ -435,6 +336,25 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok(Found { posts, caught_up })
     }
 
+    /// As [`find_posts`](Self::find_posts), for posts that are referred to. A plain repost has
+    /// nothing of its own to refer to: what it repeats is meant.
+    async fn find_meant(&self, ids: &[PostId]) -> Result<Found, StoreError> {
+        let mut found = self.find_posts(ids).await?;
+        let repeated = |(place, post): (usize, &Option<Arc<Post>>)| {
+            Some((place, post.as_ref()?.repeats()?.post))
+        };
+        let (places, originals): (Vec<usize>, Vec<PostId>) =
+            found.posts.iter().enumerate().filter_map(repeated).unzip();
+        if !originals.is_empty() {
+            let originals = self.find_posts(&originals).await?;
+            found.caught_up &= originals.caught_up;
+            for (place, original) in places.into_iter().zip(originals.posts) {
+                found.posts[place] = original;
+            }
+        }
+        Ok(found)
+    }
+
     /// Looks for what was not found once more, when all that is in the log is applied. Says
     /// whether what is still not found is nowhere: it may be, where the workers are behind, or
     /// where the store has lost something, though nobody knew of that yet.
@@ -451,6 +371,22 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok((said, caught_up && holds.unwrap_or(false)))
     }
 
+    /// Refuses a follow by who follows as many as it may; those that come at the same moment
+    /// may go beyond that.
+    async fn check_followees(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
+        let accounts = self.store.accounts(&[follower, followee]).await?;
+        let [Some(reader), author] = accounts[..] else { return Ok(()) };
+        let (followees, followees_max) =
+            (self.store.count_follows(reader).await?.following, self.settings.followees_max);
+        if followees < followees_max {
+            return Ok(());
+        }
+        match author {
+            Some(author) if self.store.follows(reader, author).await? => Ok(()),
+            _ => Err(WriteError::FollowsTooMany { follower, followees, followees_max }),
+        }
+    }
+
     /// Why an author cannot be pulled, or be pushed again.
     async fn why_not_pull(
         &self,
@@ -458,7 +394,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         pulled: bool,
     ) -> Result<Option<String>, StoreError> {
         if pulled {
-            return Ok((self.store.pulled().len() >= PULLED_MAX).then(|| {
+            return Ok((self.store.pulled_authors().len() >= PULLED_MAX).then(|| {
                 format!(
                     "{PULLED_MAX} authors are pulled already, for whom every read looks; have \
                      one of them pushed first"
@@ -485,25 +421,6 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             Ok::<_, LogError>(())
         };
         matches!(timeout(self.settings.apply_wait_max, applied).await, Ok(Ok(_)))
-    }
-
-    /// The same for posts that are referred to. A plain repost has nothing of its own to
-    /// refer to: what it repeats is meant.
-    async fn find_meant(&self, ids: &[PostId]) -> Result<Found, StoreError> {
-        let mut found = self.find_posts(ids).await?;
-        let repeated = |(place, post): (usize, &Option<Arc<Post>>)| {
-            Some((place, post.as_ref()?.repeats()?.post))
-        };
-        let (places, originals): (Vec<usize>, Vec<PostId>) =
-            found.posts.iter().enumerate().filter_map(repeated).unzip();
-        if !originals.is_empty() {
-            let originals = self.find_posts(&originals).await?;
-            found.caught_up &= originals.caught_up;
-            for (place, original) in places.into_iter().zip(originals.posts) {
-                found.posts[place] = original;
-            }
-        }
-        Ok(found)
     }
 
     async fn write_and_wait(&self, event: Event) -> Result<bool, WriteError> {
@@ -619,7 +536,7 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use tokio::time::sleep;
 

@@ -191,7 +191,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             let (log, progress, clock) = (Arc::clone(&log), Arc::clone(&progress), system_clock());
             Arc::clone(&settled).run(log, progress, move || clock(), stop.clone())
         });
-        let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&settled)));
+        let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&settled), memory.clone()));
         let watching = tokio::spawn(Arc::clone(&watch).run(stop.clone()));
         let auditing = settings.audit_every.filter(|_| settings.roles.worker).map(|every| {
             let auditor = Auditor {
@@ -257,6 +257,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             system_clock(),
             writes::Settings {
                 text_chars_max,
+                followees_max: settings.followees_max,
                 pull_rule: settings.pull_rule,
                 metrics: Arc::clone(&self.metrics.writes),
                 ..Default::default()

@@ -82,7 +82,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     besides.push(Beside::pushed(users, 100, all));
     roost.settle().await?;
     ground.say("small authors beside a celebrity who is pulled");
-    writes.pull(celebrity.author(celebrity.posts()[0]), true).await?;
+    writes.set_delivery(celebrity.author(celebrity.posts()[0]), true).await?;
     let pulled = hold(ground, &roost, &writes, &seen, &beside, window, patience).await?;
     besides.push(Beside { name: format!("{users} followers, pulled"), due: 0.0, held: pulled });
     roost.settle().await?;

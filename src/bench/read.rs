@@ -140,7 +140,7 @@ async fn of_store<S: Store>(
     let (page, writes) = (PAGES[0], roost.writes());
     for count in PULLED {
         for author in audience.fillers().take(count) {
-            writes.pull(author, true).await?;
+            writes.set_delivery(author, true).await?;
         }
         let pair = Pair::of(page, &audience, &channels).await?;
         let before = Cost::until_now(redis).await?;

@@ -146,7 +146,11 @@ impl<S: Store> Roost<S> {
     pub(super) async fn api(&self) -> Api<BenchLog, S> {
         let (gate, _) = Gate::new().await;
         Api {
-            watch: Arc::new(Watch::new(Arc::clone(&self.store), Arc::clone(&self.settled))),
+            watch: Arc::new(Watch::new(
+                Arc::clone(&self.store),
+                Arc::clone(&self.settled),
+                Memory::perfect(),
+            )),
             door: gate.door(),
             stream_slots: StreamSlots::new(usize::MAX, Arc::default()),
             writes: self.writes(),

@@ -78,6 +78,10 @@ pub struct ServeFlags {
     /// The longest text of a post, in characters (Unicode scalar values) [default: 140]
     #[arg(long, value_name = "CHARACTERS", env = "ROOST_POST_TEXT_LIMIT")]
     post_text_limit: Option<String>,
+    /// Accounts that one may follow; one more is refused, but by an import
+    /// [default: 100000]
+    #[arg(long, value_name = "ACCOUNTS", env = "ROOST_FOLLOWING_LIMIT")]
+    following_limit: Option<String>,
     /// Home timeline streams that this process has at once; one more is refused
     /// [default: 50000]
     #[arg(long, value_name = "COUNT", env = "ROOST_HOME_STREAM_LIMIT")]
@@ -150,6 +154,7 @@ impl ServeFlags {
         let idle_days = text("sleep_after_days", self.sleep_after_days);
         let pull_above = text("pull_above", self.pull_above);
         let text_limit = text("post_text_limit", self.post_text_limit);
+        let following_limit = text("following_limit", self.following_limit);
         let stream_limit = text("home_stream_limit", self.home_stream_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
@@ -184,6 +189,7 @@ impl ServeFlags {
         let idle_days = number("sleep_after_days", idle_days, 1..=36_500, problems);
         let pull_above = number("pull_above", pull_above, 0..=u32::MAX, problems);
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
+        let following_limit = number("following_limit", following_limit, 1..=10_000_000, problems);
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -259,6 +265,7 @@ impl ServeFlags {
                 None => defaults.pull_rule,
             },
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
+            followees_max: following_limit.map_or(defaults.followees_max, u64::from),
             home_streams_max: stream_limit
                 .map_or(defaults.home_streams_max, |limit| limit as usize),
             ..defaults

@@ -60,6 +60,7 @@ impl TimelineArgs {
             let mut stream = timelines.stream_home_timeline(self.stream_from("")).await?;
             let first = stream.get_mut().message().await?.unwrap_or_default();
             let printed = self.print(&mut timelines).await?;
+            print_new(&first, &printed)?;
             return self.follow(timelines, stream.into_inner(), first.resume_token, printed).await;
         }
         self.print(&mut timelines).await.map(drop)

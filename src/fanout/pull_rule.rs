@@ -3,13 +3,13 @@
 /// Authors with more followers than this are pulled unless something else is set.
 pub const PULL_ABOVE_DEFAULT: u64 = 250_000;
 
-/// From how many followers on authors are pulled by themselves. `None`: never.
+/// From how many followers on authors are pulled by the workers.
 ///
 /// Who is pulled is pushed again only once a fifth of them has gone, since what was not
 /// pushed meanwhile has to be brought to all who are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PullRule {
-    /// Authors with more followers than this are pulled once they post.
+    /// Authors with more followers than this are pulled once they post; `None`: nobody is.
     pub above: Option<u64>,
 }
 
@@ -19,9 +19,9 @@ impl PullRule {
         self.above.is_some_and(|above| followers > above)
     }
 
-    /// Whether an author who has so many followers, after `lost` of them have gone, has
-    /// become one to be pushed again. Nobody who had as few before: that one was pulled by
-    /// hand.
+    /// Whether an author who has so many followers is to be pushed again, since `lost` of them
+    /// have just gone and with these it had more than four fifths of the limit. One that had
+    /// fewer already was pulled by hand, and stays so.
     pub fn returns(self, followers: u64, lost: u64) -> bool {
         let Some(above) = self.above else { return false };
         let enough = above - above / 5;

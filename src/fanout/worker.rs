@@ -14,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::round::{Writing, first_done};
+use self::{
+    round::{Writing, first_done},
+    switch::Switch,
+};
 use super::{
     FanoutError, Position, Progress, Settings, check_end,
     half_done::HalfDone,
@@ -25,7 +28,7 @@ use super::{
 use crate::{
     domain::{Event, PostId, UserId},
     event_log::{EventLog, LogError, Record, codec},
-    store::{Resumed, Store},
+    store::{NewestPosts, Resumed, Store},
     telemetry::FanoutMetrics,
 };
 
@@ -61,6 +64,10 @@ pub(super) struct Worker<L, S: Store> {
     returning: Vec<(UserId, u64)>,
     /// Authors whom it has had pulled or pushed, until it reads so in the log.
     switching: HashSet<UserId>,
+    /// Those for whom the log did not take it.
+    unswitched: Vec<Switch>,
+    /// Those who go on being pushed since enough others are pulled: it was said.
+    unpulled: HashSet<UserId>,
     /// Until all that may have been attempted is applied.
     half_done: HalfDone<S::Account>,
     /// What the store was told last of what holds in reads.
@@ -119,6 +126,8 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             pulled: pulled.into_iter().collect(),
             returning: Vec::new(),
             switching: HashSet::new(),
+            unswitched: Vec::new(),
+            unpulled: HashSet::new(),
             half_done: HalfDone::new(cursors),
             shown: resume.shown,
             delivered: committed,
@@ -406,6 +415,12 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             end = self.next_offset + records.len() as u64;
         }
         Ok(records)
+    }
+
+    /// As many of an author's posts as a timeline may have entries.
+    async fn newest_of(&self, author: S::Account) -> Result<NewestPosts, FanoutError> {
+        let newest = self.store.newest_of(&[author], self.store.entries_max()).await?;
+        Ok(newest.into_iter().next().unwrap_or_default())
     }
 }
 

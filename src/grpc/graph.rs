@@ -58,7 +58,7 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
                 return Err(FieldError::new("delivery", reason).into());
             }
         };
-        let applied = self.writes.pull(UserId(request.author_id), pulled).await?;
+        let applied = self.writes.set_delivery(UserId(request.author_id), pulled).await?;
         Ok(Response::new(v1::SetDeliveryResponse { applied }))
     }
 

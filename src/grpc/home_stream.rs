@@ -31,12 +31,12 @@ const QUIET_MIN: Duration = Duration::from_secs(20);
 const QUIET_MAX: Duration = Duration::from_secs(30);
 
 /// Where a stream goes on, as a request says; `None`: from now on.
-pub(super) fn position<L: EventLog, S: Store>(
+pub(super) async fn position<L: EventLog, S: Store>(
     writes: &Writes<L, S>,
     user: UserId,
     resume_token: &str,
     resume_after: PostId,
-) -> Result<Option<Position>, FieldError> {
+) -> Result<Option<Position>, Status> {
     let field = "resume_token";
     let token = page::unseal(field, resume_token, List::HomeStream, user.0)?;
     let position = match (token, resume_after) {
@@ -46,16 +46,17 @@ pub(super) fn position<L: EventLog, S: Store>(
             Position::of_bytes(&bytes).ok_or_else(|| page::malformed(field))?
         }
         (Some(_), _) => {
-            return Err(FieldError::new("resume_after_id", "is not to be set with a token"));
+            let reason = "is not to be set with a token";
+            return Err(FieldError::new("resume_after_id", reason).into());
         }
     };
-    if writes.is_of_the_future(position.settled()) {
+    if writes.is_of_the_future(position.settled()).await? {
         let field = if resume_token.is_empty() { "resume_after_id" } else { field };
         let created_at = Timestamp::from(position.settled().created_at());
         let reason = format!(
             "names a post of the future, of {created_at}; resume after a post that was received"
         );
-        return Err(FieldError::new(field, reason));
+        return Err(FieldError::new(field, reason).into());
     }
     Ok(Some(position))
 }

@@ -75,7 +75,8 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
         check_user("user_id", user)?;
         let filter = parse_filter(&origins, followed_replies_only, all_reposts)?;
         let position =
-            home_stream::position(&self.writes, user, &resume_token, PostId(resume_after_id))?;
+            home_stream::position(&self.writes, user, &resume_token, PostId(resume_after_id))
+                .await?;
         let slot = self.stream_slots.take()?;
         let (homes, watch) = (Arc::clone(&self.homes), Arc::clone(&self.watch));
         let together_max = STREAMED_TOGETHER_MAX.min(self.posts_max());

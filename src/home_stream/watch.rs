@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, future, stream};
 use tokio::{
     sync::watch::{Receiver, Sender},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use crate::{
     domain::{PostId, UserId},
     fanout::Settled,
     store::{Accounts, HomeEnd, Homes, Lookups, StoreError},
+    writes::Memory,
 };
 
 /// How often the ends of timelines are looked at.
@@ -34,6 +35,7 @@ pub struct Watch<S: Homes> {
     store: Arc<S>,
     readers: Mutex<HashMap<S::Account, Watched>>,
     settled: Arc<Settled>,
+    memory: Memory,
 }
 
 struct Watched {
@@ -43,9 +45,15 @@ struct Watched {
 }
 
 impl<S: Homes + Lookups> Watch<S> {
-    /// Watches nothing yet; `settled` says what its streams need not remember.
-    pub fn new(store: Arc<S>, settled: Arc<Settled>) -> Self {
-        Self { store, readers: Mutex::default(), settled }
+    /// Watches nothing yet; `settled` says what its streams need not remember, and `memory`
+    /// whether the store has lost anything.
+    pub fn new(store: Arc<S>, settled: Arc<Settled>, memory: Memory) -> Self {
+        Self { store, readers: Mutex::default(), settled, memory }
+    }
+
+    /// Whether what the store has said since `told` can be trusted.
+    pub(super) async fn holds_since(&self, told: Instant) -> bool {
+        self.memory.holds_since(told).await
     }
 
     /// Up to this id every post that there will be has reached every timeline.
@@ -113,7 +121,7 @@ impl<S: Homes + Lookups> Watch<S> {
 
     /// Tells those who read an author who is pulled, and so changes no end, that it has posted.
     async fn look_at_pulled(&self, last: &mut Newest<S>) -> Result<(), StoreError> {
-        let authors = self.store.pulled();
+        let authors = self.store.pulled_authors();
         if authors.is_empty() || self.lock().is_empty() {
             return Ok(());
         }
@@ -180,7 +188,11 @@ mod tests {
             post(1, AUTHOR),
         ];
         store.apply(0, 0, events.into()).await.unwrap();
-        let watch = Watch::new(Arc::clone(&store), Arc::new(Settled::new(Duration::ZERO)));
+        let watch = Watch::new(
+            Arc::clone(&store),
+            Arc::new(Settled::new(Duration::ZERO)),
+            Memory::perfect(),
+        );
         let mut streams = Vec::new();
         for user in [UserId(1), AUTHOR, UserId(2)] {
             streams.push(watch.subscribe(user).await.unwrap().expect("it is known"));

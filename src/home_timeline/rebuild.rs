@@ -1,17 +1,25 @@
 //! Making a home timeline live.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use super::{HomeTimelines, Inner, REBUILD_FOLLOWEES_MAX, ReadError, merge::Merge};
+use super::{
+    HomeTimelines, Inner, ReadError,
+    merge::{Merge, first_count, next_count},
+};
 use crate::store::{Homes, Lookups, NewestPosts, StoreError};
 
 /// How often a rebuild begins again before it gives up.
 const ATTEMPTS_MAX: usize = 100;
+/// Ids that a rebuild has in hand at once, about, beside those that it keeps.
+const REBUILD_IDS_MAX: usize = 60_000;
+/// Followees that are asked at once.
+const REBUILD_FOLLOWEES_MAX: usize = 1_000;
 
 /// Whose rebuild is under way, and who waits for it.
 pub(super) type Rebuilds<A> = Mutex<HashMap<A, Arc<Notify>>>;
@@ -22,7 +30,7 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn pulled(&self, reader: S::Account) -> Result<Option<NewestPosts>, StoreError> {
+    pub async fn recomputed(&self, reader: S::Account) -> Result<Option<NewestPosts>, StoreError> {
         let Some(authors) = self.inner.few_authors(reader).await? else { return Ok(None) };
         // The semaphore is never closed.
         let _permit = self.inner.at_work.acquire().await;
@@ -60,13 +68,24 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
 impl<S: Homes + Lookups> Inner<S> {
     /// The newest posts of all these authors together.
     async fn newest_of(&self, authors: &[S::Account]) -> Result<NewestPosts, StoreError> {
-        let mut merge = Merge::new(self.store.entries_max());
-        for authors in authors.chunks(REBUILD_FOLLOWEES_MAX) {
-            merge.add(self.store.newest_of(authors).await?);
-            // A store in memory would let nobody else go on before the last one.
-            tokio::task::yield_now().await;
+        let entries_max = self.store.entries_max();
+        let mut merge = Merge::new(entries_max);
+        let (mut asked, mut count) =
+            (Cow::Borrowed(authors), first_count(authors.len(), entries_max));
+        loop {
+            let authors_max = (REBUILD_IDS_MAX / count).clamp(1, REBUILD_FOLLOWEES_MAX);
+            for authors in asked.chunks(authors_max) {
+                merge.add(authors, self.store.newest_of(authors, count).await?);
+                // A store in memory would let nobody else go on before the last one.
+                tokio::task::yield_now().await;
+            }
+            let Some(next) = next_count(count, entries_max) else { return Ok(merge.finish()) };
+            asked = Cow::Owned(merge.take_unfinished());
+            if asked.is_empty() {
+                return Ok(merge.finish());
+            }
+            count = next;
         }
-        Ok(merge.finish())
     }
 }
 
@@ -108,4 +127,40 @@ impl<S: Homes> Drop for Leader<S> {
 /// The map is whole even after a panic: it is changed by single calls only.
 fn lock<A>(rebuilds: &Rebuilds<A>) -> MutexGuard<'_, HashMap<A, Arc<Notify>>> {
     rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future;
+
+    use super::*;
+    use crate::{
+        domain::{Event, Post, PostId, UserId},
+        home_timeline::Filter,
+        store::{Accounts, Ledger, embedded::EmbeddedStore},
+    };
+
+    const READER: UserId = UserId(1);
+
+    #[tokio::test]
+    async fn of_many_who_ask_at_once_one_rebuilds() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Default::default()).unwrap();
+        let events = [
+            Event::Followed { followee: UserId(2), followers: vec![READER] },
+            Event::PostPublished { post: Post::plain(PostId(10), UserId(2)), request_id: None },
+        ];
+        store.resume(0, 0).await.unwrap();
+        store.apply(0, 0, events.into()).await.unwrap();
+        let store = Arc::new(store);
+        let homes = HomeTimelines::new(Arc::clone(&store));
+        let filter = Filter::default();
+        let reads = (0..50).map(|_| homes.read(READER, &filter, None, 10));
+        for page in future::join_all(reads).await {
+            assert_eq!(page.unwrap().ids, [PostId(10)]);
+        }
+        let reader = store.account(READER).await.unwrap().unwrap();
+        let before = store.begin_rebuild(reader).await.unwrap();
+        assert_eq!(before.0, 2, "the next one is the second");
+    }
 }

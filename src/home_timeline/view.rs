@@ -6,7 +6,7 @@
 //! whose reader hides nobody and asks for everything, is seen as it is.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -85,64 +85,66 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         let is_looked_at = |id: &PostId| !sees_everything || id.may_be_repost();
         let looked_at: Vec<PostId> = ids.iter().copied().filter(is_looked_at).collect();
         let posts = store.posts(&looked_at).await?;
-        let there = originals_there(store, &posts).await?;
-        let mut follows = Follows { store, reader: viewer.reader, known: HashMap::new() };
+        let originals = store.originals_there(&posts).await?;
+        let followed = self.followed_sides(viewer, &posts).await?;
+        let seen_by =
+            SeenBy { user: viewer.user, filter: viewer.filter, hides, originals, followed };
         let mut posts = posts.iter();
-        let mut entries = Vec::with_capacity(ids.len());
-        for id in ids {
-            let mut entry = Entry { post: *id, is_repost: false, is_seen: true };
-            if is_looked_at(id) {
-                // One that is not there was deleted since.
-                let post = posts.next().and_then(Option::as_ref);
-                entry.is_seen = post.is_some_and(|post| viewer.filter.shows(hides, post));
-                if let Some(original) = post.and_then(|post| post.repeats()) {
-                    (entry.post, entry.is_repost) = (original.post, true);
-                    entry.is_seen &= there.contains(&original.post);
-                }
-                let other = post.and_then(|post| viewer.filter.other_side(viewer.user, post));
-                if let Some(other) = other.filter(|_| entry.is_seen) {
-                    entry.is_seen = follows.follows(other).await?;
-                }
-            }
-            entries.push(entry);
-        }
-        Ok(entries)
-    }
-}
-
-/// Which of the posts that these repeat are not deleted.
-pub(crate) async fn originals_there(
-    store: &impl Lookups,
-    posts: &[Option<Arc<Post>>],
-) -> Result<HashSet<PostId>, StoreError> {
-    let repeated = posts.iter().flatten().filter_map(|post| post.repeats());
-    // In an order of their own: a simulation must be able to run twice in the same way.
-    let originals: BTreeSet<PostId> = repeated.map(|original| original.post).collect();
-    if originals.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let originals: Vec<PostId> = originals.into_iter().collect();
-    let found = store.posts(&originals).await?;
-    Ok(found.iter().flatten().map(|post| post.id).collect())
-}
-
-/// Whom a reader follows, as far as it was asked.
-struct Follows<'a, S: Homes> {
-    store: &'a S,
-    reader: S::Account,
-    known: HashMap<UserId, bool>,
-}
-
-impl<S: Homes + Lookups> Follows<'_, S> {
-    async fn follows(&mut self, other: UserId) -> Result<bool, StoreError> {
-        if let Some(follows) = self.known.get(&other) {
-            return Ok(*follows);
-        }
-        let follows = match self.store.account(other).await? {
-            Some(other) => self.store.follows(self.reader, other).await?,
-            None => false,
+        let entry = |id: &PostId| match is_looked_at(id) {
+            true => seen_by.entry(*id, posts.next().and_then(Option::as_deref)),
+            false => Entry { post: *id, is_repost: false, is_seen: true },
         };
-        self.known.insert(other, follows);
-        Ok(follows)
+        Ok(ids.iter().map(entry).collect())
+    }
+
+    /// Of those whom the reader must follow to see these posts, beside their authors, those
+    /// whom it follows.
+    async fn followed_sides(
+        &self,
+        viewer: &Viewer<'_, S::Account>,
+        posts: &[Option<Arc<Post>>],
+    ) -> Result<HashSet<UserId>, StoreError> {
+        let store = &*self.inner.store;
+        let sides = posts.iter().flatten();
+        let sides = sides.filter_map(|post| viewer.filter.other_side(viewer.user, post));
+        // In an order of their own: a simulation must be able to run twice in the same way.
+        let sides: Vec<UserId> = sides.collect::<BTreeSet<_>>().into_iter().collect();
+        let accounts = store.accounts(&sides).await?;
+        let known: Vec<S::Account> = accounts.iter().copied().flatten().collect();
+        if known.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let followed = store.followed_among(viewer.reader, &known).await?;
+        let followed: HashSet<S::Account> = followed.into_iter().collect();
+        let is_followed = |account: &S::Account| followed.contains(account);
+        let sides = sides.into_iter().zip(accounts);
+        let sides = sides.filter(|(_, account)| account.as_ref().is_some_and(is_followed));
+        Ok(sides.map(|(side, _)| side).collect())
+    }
+}
+
+/// What decides whether a viewer sees a post.
+struct SeenBy<'a> {
+    user: UserId,
+    filter: &'a Filter,
+    hides: &'a Hides,
+    /// Posts that are repeated and not deleted.
+    originals: HashSet<PostId>,
+    /// Whom the viewer follows, of those whom it must follow.
+    followed: HashSet<UserId>,
+}
+
+impl SeenBy<'_> {
+    /// An entry for this id; a post that is not there was deleted since.
+    fn entry(&self, id: PostId, post: Option<&Post>) -> Entry {
+        let Some(post) = post else {
+            return Entry { post: id, is_repost: false, is_seen: false };
+        };
+        let original = post.repeats().map(|original| original.post);
+        let other_side = self.filter.other_side(self.user, post);
+        let is_seen = self.filter.shows(self.hides, post)
+            && original.is_none_or(|original| self.originals.contains(&original))
+            && other_side.is_none_or(|other| self.followed.contains(&other));
+        Entry { post: original.unwrap_or(id), is_repost: original.is_some(), is_seen }
     }
 }

@@ -471,9 +471,13 @@ impl Lookups for EmbeddedStore {
         self.run_blocking(move |inner| inner.disk.author_page(author, before, count_max)).await
     }
 
-    async fn newest_of(&self, authors: &[u32]) -> Result<Vec<NewestPosts>, StoreError> {
-        let loaded: Vec<Option<NewestPosts>> =
-            authors.iter().map(|author| self.inner.authors.loaded(*author)).collect();
+    async fn newest_of(
+        &self,
+        authors: &[u32],
+        count_max: usize,
+    ) -> Result<Vec<NewestPosts>, StoreError> {
+        let loaded = |author: &u32| self.inner.authors.newest(*author, count_max);
+        let loaded: Vec<Option<NewestPosts>> = authors.iter().map(loaded).collect();
         if loaded.iter().all(Option::is_some) {
             return Ok(loaded.into_iter().flatten().collect());
         }
@@ -485,7 +489,7 @@ impl Lookups for EmbeddedStore {
                 .zip(authors.into_iter().zip(users))
                 .map(|(loaded, (author, user))| match loaded {
                     Some(posts) => Ok(posts),
-                    None => inner.authors.load(&inner.disk, author, user),
+                    None => inner.authors.load(&inner.disk, author, user, count_max),
                 })
                 .collect()
         })
@@ -513,7 +517,7 @@ impl Lookups for EmbeddedStore {
                 }
                 // Many reads ask for them.
                 if pulled.contains(&author) {
-                    inner.authors.load(&inner.disk, author, user)?;
+                    inner.authors.load(&inner.disk, author, user, count_max)?;
                 }
                 match inner.authors.older(author, before, count_max) {
                     Some(older) => Ok(older),
@@ -529,12 +533,12 @@ impl Lookups for EmbeddedStore {
         Ok(self.inner.graph.follows(follower, followee))
     }
 
-    fn pulled(&self) -> Arc<[u32]> {
+    fn pulled_authors(&self) -> Arc<[u32]> {
         self.inner.pulled.authors()
     }
 
     fn pulled_users(&self) -> Vec<UserId> {
-        self.inner.accounts.users(&self.pulled())
+        self.inner.accounts.users(&self.pulled_authors())
     }
 
     async fn followed_among(&self, reader: u32, accounts: &[u32]) -> Result<Vec<u32>, StoreError> {

@@ -36,8 +36,8 @@ pub struct HomePage {
     pub hides: Arc<Hides>,
 }
 
-/// Where a home timeline ends: another one each time a post comes to it, unless another has
-/// left it at the same time. Nothing else may be read from it.
+/// A fingerprint of a timeline's end, to be compared and nothing else: it changes whenever a
+/// post comes, unless another has left at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HomeEnd {
     /// How many entries it has.
@@ -56,6 +56,7 @@ pub enum Floor {
     /// It holds CAP posts, the oldest of which is this. What is older is read from the
     /// author timelines.
     Cap(PostId),
-    /// So it does, and ends there: the reader follows too many accounts for more.
+    /// It holds CAP posts, the oldest of which is this. What is older cannot be read, since the
+    /// reader follows more accounts than are asked for it.
     Followees(PostId),
 }

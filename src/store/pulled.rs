@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// The authors, with one of them among them from now on, or no longer.
+/// `authors` with `author` among them, or without it.
 pub(super) fn changed<A: Copy + PartialEq>(authors: &[A], author: A, is_pulled: bool) -> Arc<[A]> {
     let others = authors.iter().copied().filter(|other| *other != author);
     others.chain(is_pulled.then_some(author)).collect()

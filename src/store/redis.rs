@@ -23,6 +23,7 @@ mod fence;
 mod fold;
 mod followers;
 mod followers_cache;
+mod hides;
 mod homes;
 mod hot_authors;
 mod inboxes;
@@ -35,6 +36,7 @@ mod messages;
 pub mod node;
 mod nodes;
 pub mod pool;
+mod posts;
 mod probe;
 mod pulled;
 pub mod push;
@@ -69,6 +71,7 @@ use self::{
     hot_authors::HotAuthors,
     lists::Lists,
     node::ConnectionName,
+    posts::PostsCache,
     pulled::Pulled,
     push::{PushSettings, Pusher},
     sleepers::Sleepers,
@@ -81,7 +84,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "8";
+const VERSION: &str = "9";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]
@@ -106,6 +109,8 @@ pub struct Settings {
     pub sleepers_bytes_max: usize,
     /// Bytes of memory for home timelines as they were read last.
     pub lists_cache_bytes: u64,
+    /// Memory for posts that were read lately, in bytes.
+    pub posts_cache_bytes: u64,
     /// How long a home timeline lives that nobody reads; a 64th less, since not every read
     /// makes its life longer.
     pub idle_max: Duration,
@@ -126,6 +131,7 @@ impl Settings {
             followers_cache_bytes: 512 << 20,
             sleepers_bytes_max: 64 << 20,
             lists_cache_bytes: 64 << 20,
+            posts_cache_bytes: 128 << 20,
             idle_max: IDLE_MAX_DEFAULT,
             metrics: Arc::default(),
         }
@@ -147,6 +153,7 @@ struct Inner {
     followers: FollowersCache,
     sleepers: tokio::sync::Mutex<Sleepers>,
     lists: Lists,
+    posts_cache: PostsCache,
     pulled: Pulled,
     hot_authors: HotAuthors,
     /// What was seen last of which Redis this is.
@@ -252,6 +259,7 @@ impl Inner {
         let looked_at = tokio::sync::Mutex::new(Instant::now());
         let sleepers = tokio::sync::Mutex::new(Sleepers::new(settings.sleepers_bytes_max));
         let lists = lists::lists(settings.lists_cache_bytes);
+        let posts_cache = posts::posts_cache(settings.posts_cache_bytes);
         Ok(Self {
             control,
             pusher,
@@ -261,6 +269,7 @@ impl Inner {
             followers,
             sleepers,
             lists,
+            posts_cache,
             pulled: Pulled::default(),
             hot_authors: HotAuthors::default(),
             incarnation: AtomicU64::new(0),

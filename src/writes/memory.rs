@@ -109,7 +109,7 @@ impl Memory {
 
     /// Whether what the store had said at `told` can be trusted. Waits for the next look,
     /// unless the store has been without an answer for long.
-    pub(super) async fn holds_since(&self, told: Instant) -> bool {
+    pub async fn holds_since(&self, told: Instant) -> bool {
         let Some(looks) = &self.0 else { return true };
         let until = self.patience_until();
         let mut looks = looks.subscribe();

@@ -1,9 +1,9 @@
 //! Pages: their sizes, their tokens, and that they stay right while posts arrive.
 
 use roost::proto::v1::{
-    BatchPublishPostsRequest, FollowerList, ImportFollowsRequest, ListAuthorTimelineRequest,
-    ListFollowersRequest, ListFollowersResponse, ListFollowingRequest, ListHomeTimelineRequest,
-    ListHomeTimelineResponse,
+    BatchPublishPostsRequest, FloorReason, FollowerList, ImportFollowsRequest,
+    ListAuthorTimelineRequest, ListFollowersRequest, ListFollowersResponse, ListFollowingRequest,
+    ListHomeTimelineRequest, ListHomeTimelineResponse,
 };
 use tonic::Status;
 
@@ -54,6 +54,40 @@ async fn followers_come_in_pages_by_ascending_id() {
 
     assert_not_found(roost.graph().list_followers(followers_of(9)).await, "account", 9);
     assert_bad_field(roost.graph().list_followers(followers_of(0)).await, "user_id");
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_very_many_reads_the_newest_of_all_and_is_told_why_they_end() {
+    const CAP: usize = 10;
+    let roost = Roost::start_with_cap(CAP).await;
+    // One more than those whose older posts are asked for.
+    let followees = 1_000..6_001;
+    let lists = followees.map(|followee_id| FollowerList { followee_id, follower_ids: vec![7] });
+    let imported = roost.import(vec![ImportFollowsRequest { lists: lists.collect() }]).await;
+    assert_eq!(imported.expect("imported"), 5_001);
+    let mut posts = Vec::new();
+    for number in 0..3 * CAP as u64 {
+        // Many of one, and of some others one each.
+        let author = if number % 3 == 0 { 2_000 + number } else { 6_000 };
+        posts.insert(0, roost.publish(post(author, "hello")).await);
+    }
+    roost.delivered().await;
+    let request = ListHomeTimelineRequest { page_size: 4, ..home_of(7) };
+    let pages = roost.home_pages(request.clone()).await;
+    let ids: Vec<u64> = pages.iter().flat_map(|page| page.post_ids.clone()).collect();
+    assert_eq!(ids, posts[..CAP]);
+    let floor = pages.last().and_then(|page| page.floor).expect("a floor");
+    assert_eq!(floor.reason(), FloorReason::Followees);
+    assert_eq!(floor.complete_down_to_id, posts[CAP - 1]);
+
+    // With one less they go on to the beginning.
+    roost.unfollow(7, 1_000).await;
+    let pages = roost.home_pages(request).await;
+    let ids: Vec<u64> = pages.iter().flat_map(|page| page.post_ids.clone()).collect();
+    assert_eq!(ids, posts);
+    let floor = pages.last().and_then(|page| page.floor).expect("a floor");
+    assert_eq!(floor.reason(), FloorReason::Beginning);
     roost.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -112,28 +112,42 @@ async fn switched_a_hundred_times_while_it_posts_an_author_is_missed_and_repeate
         }
     }
     let stop = Arc::new(AtomicBool::new(false));
+    let published = Arc::new(Mutex::new(Vec::new()));
     let posting = [100, 101].map(|author| {
         let (roost, stop) = (Arc::clone(&roost), Arc::clone(&stop));
+        let published = Arc::clone(&published);
         tokio::spawn(async move {
-            let mut ids = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                ids.push(roost.publish(post(author, "hello")).await);
+                let id = roost.publish(post(author, "hello")).await;
+                published.lock().expect("whole").push(id);
             }
-            ids
         })
     });
+    let reading = {
+        let (roost, stop) = (Arc::clone(&roost), Arc::clone(&stop));
+        let (published, mut readers) = (Arc::clone(&published), readers.clone().cycle());
+        tokio::spawn(async move {
+            let mut reads = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let delivered = published.lock().expect("whole").clone();
+                roost.delivered_so_far().await;
+                let reader = readers.next().expect("they begin again");
+                assert_nothing_missing(&roost.home(reader).await.post_ids, &delivered);
+                reads += 1;
+            }
+            reads
+        })
+    };
     for switch in 0..SWITCHES {
         let delivery = if switch % 2 == 0 { Delivery::Pull } else { Delivery::Push };
         set(&roost, 100, delivery).await;
-        // What is read meanwhile is in order, and has nothing twice.
-        let ids = roost.home(1 + switch as u64 % 20).await.post_ids;
-        assert!(ids.is_sorted_by(|newer, older| newer > older), "after switch {switch}: {ids:?}");
     }
     stop.store(true, Ordering::Relaxed);
-    let mut expected = Vec::new();
     for task in posting {
-        expected.extend(task.await.expect("it has posted"));
+        task.await.expect("it has posted");
     }
+    assert!(reading.await.expect("every read has everything") > 0);
+    let mut expected = published.lock().expect("whole").clone();
     expected.sort_unstable_by(|a, b| b.cmp(a));
     roost.delivered().await;
     for reader in readers {
@@ -142,6 +156,16 @@ async fn switched_a_hundred_times_while_it_posts_an_author_is_missed_and_repeate
         assert_eq!(ids, expected, "of {reader}");
     }
     Arc::into_inner(roost).expect("nobody else has it").stop().await;
+}
+
+/// A page of the newest posts, read while more come: in order, nothing twice, and all of
+/// those that were delivered before, down to where it ends.
+fn assert_nothing_missing(page: &[u64], delivered: &[u64]) {
+    assert!(page.is_sorted_by(|newer, older| newer > older), "{page:?}");
+    let oldest = page.last().copied().filter(|_| page.len() == 800).unwrap_or(0);
+    let missing: Vec<&u64> =
+        delivered.iter().filter(|id| **id >= oldest && !page.contains(id)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {} are missing in {page:?}", delivered.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

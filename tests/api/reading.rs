@@ -6,7 +6,7 @@ use roost::proto::v1::{
 };
 use tonic::Status;
 
-use crate::server::{Roost, assert_bad_field, post};
+use crate::server::{Roost, assert_bad_field, id_of_the_future, post};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_newer_than_the_marker_is_unread_but_for_the_readers_own() {
@@ -109,9 +109,12 @@ async fn what_cannot_be_marked_or_caught_up_with_is_refused() {
     roost.follow(1, 7).await;
     roost.delivered().await;
     let events = roost.event_count().await;
-    for (user_id, post_id, field) in
-        [(0, posts[0], "user_id"), (1, 0, "post_id"), (1, u64::MAX, "post_id")]
-    {
+    for (user_id, post_id, field) in [
+        (0, posts[0], "user_id"),
+        (1, 0, "post_id"),
+        (1, u64::MAX, "post_id"),
+        (1, id_of_the_future(), "post_id"),
+    ] {
         let request = MoveReadMarkerRequest { user_id, post_id };
         assert_bad_field(roost.timelines().move_read_marker(request).await, field);
     }

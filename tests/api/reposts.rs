@@ -102,7 +102,7 @@ async fn a_repost_of_a_repost_is_one_of_the_original_and_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repost_of_what_is_gone_is_refused_and_so_is_another_kind_of_post_for_a_request() {
+async fn a_repost_of_what_is_gone_is_refused() {
     let roost = start().await;
     let original = roost.publish(post(7, "look")).await;
     let first = roost.publish(repost(8, original)).await;

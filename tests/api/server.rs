@@ -11,6 +11,7 @@ use std::{
 use roost::{
     app::{self, App, AppError, Backend, Rebuilt, Settings},
     client::Target,
+    domain::PostId,
     event_log::{
         EventLog,
         kafka::{self, KafkaLog},
@@ -25,6 +26,7 @@ use roost::{
         timeline_service_client::TimelineServiceClient,
     },
     store::redis::config::RedisConfig,
+    writes,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -365,6 +367,21 @@ impl Roost {
         }
     }
 
+    /// Waits until all that is in the log now is delivered, whatever comes meanwhile.
+    pub async fn delivered_so_far(&self) {
+        let ends = self.status().await.partitions;
+        let begun = Instant::now();
+        loop {
+            let partitions = self.status().await.partitions;
+            let mut both = partitions.iter().zip(&ends);
+            if both.all(|(now, then)| now.delivered_offset >= then.end_offset) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "not delivered: {partitions:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// How many events the log holds: as many after a call as before it, if the
     /// call has done nothing.
     pub async fn event_count(&self) -> u64 {
@@ -430,6 +447,12 @@ pub fn assert_bad_field<T: Debug>(result: Result<T, Status>, field: &str) {
     let fields: Vec<&str> = details.field_violations.iter().map(|it| it.field.as_str()).collect();
     assert_eq!(fields, [field], "{status:?}");
     assert!(status.message().contains(field), "{status:?}");
+}
+
+/// An id that no post has yet, nor will have for half a minute.
+pub fn id_of_the_future() -> u64 {
+    let unix_ms = writes::system_clock()() + 30_000;
+    PostId::first_of(unix_ms).0
 }
 
 /// The call was refused since this `id` names nothing of the `kind`.

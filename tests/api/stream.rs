@@ -12,7 +12,7 @@ use roost::proto::v1::{
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming, transport::Endpoint};
 
-use crate::server::{Roost, assert_bad_field, post};
+use crate::server::{Roost, assert_bad_field, home_of, id_of_the_future, post};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -222,6 +222,39 @@ async fn a_client_that_takes_nothing_does_not_hold_up_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_too_little_is_told_from_where_on_and_finds_the_rest() {
+    let roost = Roost::start().await;
+    roost.follow(1, 7).await;
+    let narrow = Endpoint::from_shared(roost.url()).expect("an address");
+    let narrow = narrow.initial_stream_window_size(1 << 10).connect().await.expect("connected");
+    let mut slow = TimelineServiceClient::new(narrow);
+    let slow = slow.stream_home_timeline(of(1)).await.expect("a stream").into_inner();
+    let mut slow = Stream(slow);
+    slow.message().await;
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        let requests = vec![post(7, &"x".repeat(140)); 100];
+        let batch = roost.posts().batch_publish_posts(BatchPublishPostsRequest { requests }).await;
+        ids.extend(batch.expect("published").into_inner().post_ids);
+    }
+    roost.delivered().await;
+    let (mut received, mut missed_before) = (Vec::new(), 0);
+    while received.last() != ids.last() {
+        let message = slow.message().await;
+        missed_before = missed_before.max(message.missed_before_id);
+        received.extend(message.post_ids);
+    }
+    assert!(missed_before > ids[0], "more than a stream keeps has come");
+    let distinct: BTreeSet<u64> = received.iter().copied().collect();
+    assert_eq!(distinct.len(), received.len(), "nothing comes twice");
+    let due = ids.iter().filter(|id| **id >= missed_before);
+    assert!(due.clone().count() >= 800 && due.clone().all(|id| distinct.contains(id)));
+    let pages = roost.home_pages(home_of(1)).await;
+    assert!(pages.iter().flat_map(|page| &page.post_ids).eq(ids.iter().rev()));
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_stream_too_many_is_refused_until_another_has_ended() {
     let roost = Roost::start_with(|settings| settings.home_streams_max = 2).await;
     let mut streams = [Stream::open(&roost, of(1)).await, Stream::open(&roost, of(2)).await];
@@ -259,6 +292,7 @@ async fn a_stream_begins_nowhere_but_where_one_can() {
         ("resume_token", with_token(1, &token[1..])),
         ("resume_token", with_token(1, "here")),
         ("resume_after_id", after(u64::MAX)),
+        ("resume_after_id", after(id_of_the_future())),
         (
             "resume_after_id",
             StreamHomeTimelineRequest { resume_after_id: 7, ..with_token(1, &token) },

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use roost::proto::v1::{
-    Account, FloorReason, GetAccountRequest, GetPostRequest, ListAuthorTimelineRequest,
-    ListAuthorTimelineResponse as AuthorPage, ListHomeTimelineRequest,
+    Account, FloorReason, FollowRequest, GetAccountRequest, GetPostRequest,
+    ListAuthorTimelineRequest, ListAuthorTimelineResponse as AuthorPage, ListHomeTimelineRequest,
     ListHomeTimelineResponse as HomePage, Origin, PublishPostRequest,
 };
+use tonic::Code;
 
 use crate::server::{
     DEADLINE, Roost, assert_bad_field, assert_not_found, author_of, home_of, post,
@@ -50,6 +51,26 @@ async fn following_brings_the_past_and_unfollowing_takes_it_away_at_once() {
     assert_eq!(roost.home(1).await.post_ids, [own]);
     let account = roost.graph().get_account(GetAccountRequest { user_id: 7 }).await;
     assert_eq!(account.expect("known").into_inner().follower_count, 0);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_as_many_as_it_may_follows_no_more_until_it_ends_one() {
+    let roost = Roost::start_with(|settings| settings.followees_max = 2).await;
+    roost.follow(1, 7).await;
+    roost.follow(1, 8).await;
+    // Again is no more than it was.
+    roost.follow(1, 7).await;
+    let request = FollowRequest { follower_id: 1, followee_id: 9 };
+    let refused = roost.graph().follow(request).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("following_limit"), "{}", refused.message());
+    let followers = roost.graph().get_account(GetAccountRequest { user_id: 9 }).await;
+    assert_not_found(followers, "account", 9);
+    // Whom others follow is not counted.
+    roost.follow(7, 1).await;
+    roost.unfollow(1, 8).await;
+    roost.follow(1, 9).await;
     roost.stop().await;
 }
 
@@ -189,12 +210,16 @@ async fn a_timeline_that_nobody_reads_sleeps_and_the_next_read_makes_it_anew() {
         roost.follow(reader, 7).await;
         roost.home(reader).await;
     }
+    roost.publish(post(8, "of the past")).await;
     let mut posts = Vec::new();
     // The author has never read its own.
     assert_eq!(asleep_for(&roost, 7, &mut posts).await, 1);
     let begun = Instant::now();
     while asleep_for(&roost, 7, &mut posts).await < 2 {
         assert!(posts.starts_with(&roost.home(2).await.post_ids));
+        // What is written to it is no read: the past comes with a follow, and goes.
+        roost.follow(1, 8).await;
+        roost.unfollow(1, 8).await;
         assert!(begun.elapsed() < DEADLINE, "nobody sleeps");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -89,7 +89,7 @@ impl Client {
                 80..82 => self.delete_message().await,
                 82..86 => self.read_inbox().await,
                 86..90 if self.pulls => {
-                    drop(self.writes.pull(self.author(), self.faults.chance(50)).await);
+                    drop(self.writes.set_delivery(self.author(), self.faults.chance(50)).await);
                 }
                 _ => self.read().await,
             }

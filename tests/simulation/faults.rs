@@ -455,8 +455,12 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.author_page(author, before, count_max))
     }
 
-    async fn newest_of(&self, authors: &[u32]) -> Result<Vec<NewestPosts>, StoreError> {
-        between_points!(self, self.store.newest_of(authors))
+    async fn newest_of(
+        &self,
+        authors: &[u32],
+        count_max: usize,
+    ) -> Result<Vec<NewestPosts>, StoreError> {
+        between_points!(self, self.store.newest_of(authors, count_max))
     }
 
     async fn older_of(
@@ -472,8 +476,8 @@ impl Lookups for FaultyStore {
         between_points!(self, self.store.follows(follower, followee))
     }
 
-    fn pulled(&self) -> Arc<[u32]> {
-        self.store.pulled()
+    fn pulled_authors(&self) -> Arc<[u32]> {
+        self.store.pulled_authors()
     }
 
     fn pulled_users(&self) -> Vec<UserId> {

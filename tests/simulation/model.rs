@@ -173,7 +173,8 @@ impl Model {
     /// The posts that are left of those that the reader was told of last.
     pub fn notifications(&self, reader: UserId, count_max: usize) -> Vec<PostId> {
         let told = self.told.iter().rev().filter(|(_, users)| users.contains(&reader));
-        let kept = told.take(count_max).map(|(id, _)| *id);
+        let told = told.map(|(id, _)| (*id, self.authors[id])).collect();
+        let kept = kept(told, count_max).into_iter();
         let is_there = |id: &PostId| {
             let original = self.reposts.get(id).is_none_or(|of| self.posts.contains_key(of));
             original && self.posts.contains_key(id)
@@ -188,11 +189,12 @@ impl Model {
             MessageSide::Received => message.recipients.contains(&user),
             MessageSide::Sent => message.sender == user,
         };
-        let kept = self.messages.values().rev().filter(is_of_user).take(count_max);
-        let is_shown = |message: &&Message| {
-            !self.deleted_messages.contains(&message.id) && !self.hides(user, message.sender)
+        let all = self.messages.values().rev().filter(is_of_user);
+        let kept = kept(all.map(|message| (message.id, message.sender)).collect(), count_max);
+        let is_shown = |id: &MessageId| {
+            !self.deleted_messages.contains(id) && !self.hides(user, self.messages[id].sender)
         };
-        kept.filter(is_shown).map(|message| message.id).collect()
+        kept.into_iter().filter(is_shown).collect()
     }
 
     fn hides(&self, reader: UserId, author: UserId) -> bool {
@@ -200,4 +202,16 @@ impl Model {
             || self.blocks.contains(&(reader, author))
             || self.blocks.contains(&(author, reader))
     }
+}
+
+/// What is kept of a list, newest first: as long as there are more than so many, the oldest
+/// of whoever has the most goes.
+fn kept<Id: Copy>(mut entries: Vec<(Id, UserId)>, count_max: usize) -> Vec<Id> {
+    while entries.len() > count_max {
+        let count = |of| entries.iter().filter(|(_, from)| *from == of).count();
+        let most = entries.iter().map(|(_, from)| count(*from)).max();
+        let goes = entries.iter().rposition(|(_, from)| Some(count(*from)) == most);
+        entries.remove(goes.expect("somebody has the most"));
+    }
+    entries.into_iter().map(|(id, _)| id).collect()
 }

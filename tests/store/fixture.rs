@@ -126,7 +126,8 @@ impl<B: Backend> World<B> {
     }
 
     pub async fn newest(&self, author: Account<B>) -> (Vec<u64>, Option<u64>) {
-        let newest = self.store.newest_of(&[author]).await.unwrap().pop().unwrap();
+        let newest = self.store.newest_of(&[author], self.store.entries_max()).await;
+        let newest = newest.unwrap().pop().unwrap();
         (numbers(&newest.ids), newest.floor.map(|floor| floor.0))
     }
 

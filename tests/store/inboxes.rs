@@ -20,6 +20,7 @@ on_every_backend! {
     the_newest_are_kept_in_whatever_order_they_come_and_however_often
     the_newest_are_kept_over_many_starts
     a_message_is_in_the_lists_of_its_sender_and_its_recipients
+    who_floods_an_account_drives_out_nobody_else
     a_message_and_a_post_of_one_request_id_are_both_made
     a_message_is_as_new_as_a_post_to_who_gives_out_ids
 }
@@ -77,8 +78,34 @@ async fn the_newest_are_kept_in_whatever_order_they_come_and_however_often(backe
         }
         let events = log[next..].into();
         world.store.apply(partition as u32, next as u64, events).await.unwrap();
-        let expected: Vec<u64> = all.iter().rev().take(CAP).copied().collect();
-        assert_eq!(told_to(&world, BOB).await, expected, "step {step}");
+        assert_eq!(told_to(&world, BOB).await, kept(&all), "step {step}");
+    }
+}
+
+/// As long as there are more than CAP of these ids, the oldest of the author who has the most
+/// goes; the last digit is the author.
+fn kept(all: &BTreeSet<u64>) -> Vec<u64> {
+    let mut kept: Vec<u64> = all.iter().rev().copied().collect();
+    while kept.len() > CAP {
+        let count = |of| kept.iter().filter(|id| *id % 10 == of).count();
+        let most = (0..10).map(count).max();
+        let goes = kept.iter().rposition(|id| Some(count(id % 10)) == most);
+        kept.remove(goes.expect("one has the most"));
+    }
+    kept
+}
+
+async fn who_floods_an_account_drives_out_nobody_else(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let of_cem: Vec<Event> = (1..=5).map(|id| mentioning(id, CEM, &[BOB])).collect();
+    world.apply(&of_cem).await;
+    for id in 10..10 + 5 * CAP as u64 {
+        world.apply(&[mentioning(id, ANN, &[BOB])]).await;
+    }
+    for _ in 0..2 {
+        let told = told_to(&world, BOB).await;
+        assert_eq!((told.len(), &told[CAP - 5..]), (CAP, &[5, 4, 3, 2, 1][..]));
+        world = world.reopen().await;
     }
 }
 

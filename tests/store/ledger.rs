@@ -10,8 +10,8 @@ use roost::{
 use crate::{
     Backend, CAP,
     fixture::{
-        ANN, BOB, CEM, DEE, NONE, PARTITION, World, applied, deleted, followed, named, post,
-        post_of, unfollowed,
+        ANN, BOB, CEM, DEE, NONE, PARTITION, World, applied, deleted, followed, named, numbers,
+        post, post_of, unfollowed,
     },
     on_every_backend,
 };
@@ -20,7 +20,9 @@ on_every_backend! {
     an_account_is_known_once_an_event_names_it
     posts_are_kept_as_they_were_written
     a_deleted_post_is_nowhere
+    a_post_that_was_read_is_gone_once_it_is_deleted
     a_request_makes_one_post
+    a_request_that_comes_again_with_other_words_changes_nothing
     a_request_that_made_a_deleted_post_makes_no_other
     a_partitions_events_are_counted
     events_applied_again_change_nothing
@@ -98,6 +100,20 @@ async fn a_deleted_post_is_nowhere(backend: impl Backend) {
     }
 }
 
+async fn a_post_that_was_read_is_gone_once_it_is_deleted(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    world.apply(&[post(10, ANN), post(11, ANN), post(12, BOB)]).await;
+    for _ in 0..2 {
+        assert_eq!(world.existing(&[12, 9, 11, 10]).await, [12, 11, 10]);
+    }
+    world.apply(&[deleted(11, ANN)]).await;
+    assert_eq!(world.existing(&[12, 9, 11, 10]).await, [12, 10]);
+    world.store.forget_deleted(PostId(11)).await.unwrap();
+    assert_eq!(world.existing(&[12, 9, 11, 10]).await, [12, 10]);
+    world.apply(&[post(9, BOB)]).await;
+    assert_eq!(world.existing(&[12, 9, 11, 10]).await, [12, 9, 10]);
+}
+
 async fn a_request_makes_one_post(backend: impl Backend) {
     let mut world = World::new(backend).await;
     let batch = [
@@ -118,6 +134,27 @@ async fn a_request_makes_one_post(backend: impl Backend) {
     assert_eq!(world.existing(&[11, 12, 20, 30]).await, NONE);
     let made = world.requests(&[(ANN, "a"), (ANN, "b"), (ANN, "c"), (ANN, "d")]).await;
     assert_eq!(made, [Some(10), Some(13), Some(21), Some(31)]);
+}
+
+/// A server that does not know what became of a request gives the same id to the next try.
+async fn a_request_that_comes_again_with_other_words_changes_nothing(backend: impl Backend) {
+    let mut world = World::new(backend).await;
+    let said = |id, words: &str| {
+        let mut post = post_of(id, ANN);
+        post.text = words.to_owned();
+        Event::PostPublished { post, request_id: Some(id.to_string()) }
+    };
+    assert_eq!(world.apply(&[said(10, "first"), said(10, "second")]).await, NONE);
+    world.apply(&[said(10, "third"), said(12, "other")]).await;
+    world.apply(&[deleted(12, ANN)]).await;
+    world.apply(&[said(12, "again")]).await;
+    for _ in 0..2 {
+        let posts = world.store.posts(&[PostId(10), PostId(12)]).await.unwrap();
+        assert_eq!(posts[0].as_ref().map(|post| post.text.as_str()), Some("first"));
+        assert_eq!(posts[1], None);
+        assert_eq!(world.author_page(ANN, None, 10).await, [10]);
+        world = world.reopen().await;
+    }
 }
 
 async fn a_request_that_made_a_deleted_post_makes_no_other(backend: impl Backend) {
@@ -404,9 +441,16 @@ async fn the_newest_posts_say_what_is_missing(backend: impl Backend) {
     let world = world.reopen().await;
     world.assert_newest(ANN, &all).await;
     let [ann, bob] = world.accounts([ANN, BOB]).await;
-    let newest = world.store.newest_of(&[bob, ann]).await.unwrap();
-    assert_eq!(newest[0], NewestPosts::default());
-    assert_eq!(newest[1].ids.last(), all.last().map(|id| PostId(*id)).as_ref());
+    for count_max in [1, 3, entries_max as usize] {
+        let newest = world.store.newest_of(&[bob, ann], count_max).await.unwrap();
+        assert_eq!(newest[0], NewestPosts::default());
+        let NewestPosts { ids, floor } = &newest[1];
+        let above = all.iter().copied().filter(|id| floor.is_none_or(|floor| *id > floor.0));
+        assert_eq!(numbers(ids), above.collect::<Vec<_>>());
+        assert!(ids.len() <= count_max && !ids.is_empty());
+    }
+    let newest = world.store.newest_of(&[ann], 1).await.unwrap();
+    assert_eq!(newest[0].ids.last(), all.last().map(|id| PostId(*id)).as_ref());
 }
 
 async fn cursors_are_given_to_who_resumes_until_there_are_others(backend: impl Backend) {

@@ -7,6 +7,7 @@ mod homes;
 mod inboxes;
 mod ledger;
 mod model;
+mod pulled;
 mod redis;
 #[path = "../common/seed.rs"]
 mod seed;

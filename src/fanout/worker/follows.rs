@@ -27,7 +27,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
             if awake.is_empty() {
                 continue;
             }
-            let posts = self.store.newest_of(&[followee]).await?.pop().unwrap_or_default();
+            let posts = self.newest_of(followee).await?;
             // Posts on their way out of the followers' timelines would stay with a
             // reader who has just ceased to be a follower.
             let mut gone = posts.clone();

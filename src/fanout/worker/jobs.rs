@@ -42,7 +42,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let mut jobs = Vec::new();
         for (user, offset) in &effects.returned {
             let Some(author) = self.store.account(*user).await? else { continue };
-            let mut ids = self.store.newest_of(&[author]).await?.pop().unwrap_or_default().ids;
+            let mut ids = self.newest_of(author).await?.ids;
             if let Some(posted) = effects.posted.get(user) {
                 ids.retain(|id| !posted.ids.contains(id));
             }

@@ -3,7 +3,7 @@
 //! The worker appends to its own partition what an operator would have set, and goes by it
 //! when it reads it there: so it stands in the log before which post it holds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use super::Worker;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// That an author is to be pulled, or to be pushed again.
+#[derive(Clone, Copy)]
 pub(super) struct Switch {
     author: UserId,
     pulled: bool,
@@ -66,16 +67,25 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         lost
     }
 
-    /// Has authors pulled, or pushed again. One that fails is left as it is until the next
-    /// reason for it: its timelines are right either way.
+    /// Has authors pulled, or pushed again. One that fails is tried again with the next batch:
+    /// its timelines are right either way.
     pub(super) async fn append_switches(&mut self, switches: Vec<Switch>) {
-        for Switch { author, pulled, followers } in switches {
-            if pulled && self.store.pulled().len() >= PULLED_MAX {
-                tracing::warn!(
-                    author = author.0,
-                    followers,
-                    "{PULLED_MAX} authors are pulled already, and this one goes on being pushed"
-                );
+        let unswitched = mem::take(&mut self.unswitched);
+        for switch in unswitched.into_iter().chain(switches) {
+            let Switch { author, pulled, followers } = switch;
+            if self.switching.contains(&author) || self.pulled.contains(&author) == pulled {
+                continue;
+            }
+            if pulled && self.store.pulled_authors().len() >= PULLED_MAX {
+                if self.unpulled.insert(author) {
+                    tracing::warn!(
+                        author = author.0,
+                        followers,
+                        "{PULLED_MAX} authors are pulled already, and this one goes on being \
+                         pushed: have some pushed who were pulled by hand, or set pull_above of \
+                         the servers to more"
+                    );
+                }
                 continue;
             }
             let event = codec::encode(&Event::PullChanged { author, pulled });
@@ -87,6 +97,9 @@ impl<L: EventLog, S: Store> Worker<L, S> {
                 }
                 Err(error) => {
                     tracing::warn!(author = author.0, pulled, %error, "an author is not switched");
+                    if self.unswitched.iter().all(|other| other.author != author) {
+                        self.unswitched.push(switch);
+                    }
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! What accounts are told of: bounded lists of what concerns them.
 //!
-//! Of each list the newest CAP are kept, those that are gone or of hidden accounts among
-//! them; the others are shown.
+//! Of each list CAP entries are kept, those that are gone or of hidden accounts among them,
+//! and the others are shown. As long as there are more, the oldest of whoever has the most
+//! goes.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use super::{super::graph::UserIndex, grouped::Grouped, hidden::Hidden};
 
@@ -43,10 +44,25 @@ impl Inboxes {
 
     /// The ids that an account reads, newest first.
     pub(super) fn shown(&self, user: UserIndex, hidden: &Hidden) -> Vec<u64> {
-        let kept = self.entries.of(user).iter().take(self.cap);
-        let is_shown = |entry: &&Entry| !entry.is_gone && !hidden.contains(user, entry.author);
+        let kept = kept(self.entries.of(user), self.cap).into_iter();
+        let is_shown = |entry: &Entry| !entry.is_gone && !hidden.contains(user, entry.author);
         kept.filter(is_shown).map(|entry| entry.id).collect()
     }
+}
+
+/// What is kept of a list, newest first.
+fn kept(entries: &[Entry], cap: usize) -> Vec<Entry> {
+    let mut newer = HashMap::<UserIndex, usize>::new();
+    let mut by_rank: Vec<(usize, &Entry)> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let newer = newer.entry(entry.author).or_default();
+        by_rank.push((*newer, entry));
+        *newer += 1;
+    }
+    by_rank.sort_by_key(|(rank, entry)| (*rank, Reverse(entry.id)));
+    let mut kept: Vec<Entry> = by_rank.into_iter().take(cap).map(|(_, entry)| *entry).collect();
+    kept.sort_by_key(|entry| Reverse(entry.id));
+    kept
 }
 
 #[cfg(test)]
@@ -65,6 +81,7 @@ mod tests {
         let shown = |cap, changes: &Changes| inboxes(cap).shown(0, &Hidden::new(changes));
         assert_eq!(shown(4, &changes), [9, 8, 5]);
         assert_eq!(shown(3, &changes), [9, 8]);
+        assert_eq!(shown(2, &changes), [9, 8]);
         changes.record(Change::Hide { how: Hide::Block, by: 3, other: 0, hides: true });
         assert_eq!(shown(4, &changes), [9, 5]);
         assert!(inboxes(4).is_empty(1) && !inboxes(4).is_empty(0));

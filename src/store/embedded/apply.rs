@@ -2,7 +2,7 @@
 //! comes back into memory when the store is opened.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{MutexGuard, PoisonError, atomic::Ordering},
 };
 
@@ -117,8 +117,9 @@ impl Inner {
         let mut absent = self.find_deleted(known)?;
         if !new.is_empty() {
             let first_offset = first_offset + known_len as u64;
-            let duplicates = self.find_duplicates(new)?;
-            self.apply_to_disk(partition, first_offset, new, &duplicates)?;
+            let repeated = self.find_repeated(new)?;
+            self.apply_to_disk(partition, first_offset, new, &repeated)?;
+            let duplicates = repeated.others;
             self.apply_to_memory(new, &duplicates)?;
             self.write_snapshots(partition, first_offset + new.len() as u64, new)?;
             self.trim_inboxes(partition, first_offset + new.len() as u64, new)?;
@@ -134,18 +135,19 @@ impl Inner {
         partition: u32,
         first_offset: u64,
         events: &[Event],
-        duplicates: &[PostId],
+        repeated: &Repeated<PostId>,
     ) -> Result<(), StoreError> {
         let mut batch = self.disk.batch();
         self.write_accounts(events, &mut batch)?;
-        let repeated = self.find_repeated_messages(events)?;
+        let repeated_messages = self.find_repeated_messages(events)?;
         let (mut greatest_post, mut read_markers) = (0, HashMap::<UserId, PostId>::new());
         let mut made = HashMap::new();
-        for (offset, event) in (first_offset..).zip(events) {
+        for (place, event) in events.iter().enumerate() {
+            let offset = first_offset + place as u64;
             match event {
                 Event::PostPublished { post, request_id } => {
                     greatest_post = greatest_post.max(post.id.0);
-                    if duplicates.binary_search(&post.id).is_err() {
+                    if !repeated.places.contains(&place) {
                         batch.add_post(post, request_id.as_deref());
                         batch.add_referrer(post);
                         made.insert(post.id, post);
@@ -182,7 +184,7 @@ impl Inner {
                 }
                 Event::MessageSent { message, request_id } => {
                     greatest_post = greatest_post.max(message.id.0);
-                    if !repeated.contains(&message.id) {
+                    if !repeated_messages.places.contains(&place) {
                         batch.add_message(message, request_id.as_deref());
                         batch.add_to_inboxes(entries_of_message(message));
                     }
@@ -262,17 +264,15 @@ impl Inner {
         Ok(deleted)
     }
 
-    /// The posts whose author has used their request id before, ascending.
-    fn find_duplicates(&self, events: &[Event]) -> Result<Vec<PostId>, StoreError> {
-        let requests = events.iter().filter_map(|event| match event {
+    /// The posts whose author has used their request id before.
+    fn find_repeated(&self, events: &[Event]) -> Result<Repeated<PostId>, StoreError> {
+        let requests = events.iter().map(|event| match event {
             Event::PostPublished { post, request_id: Some(name) } => {
                 Some((post.author, name.as_str(), post.id))
             }
             _ => None,
         });
-        let mut duplicates = repeated(requests, |author, name| self.disk.request(author, name))?;
-        duplicates.sort_unstable();
-        Ok(duplicates)
+        Repeated::find(requests, |author, name| self.disk.request(author, name))
     }
 
     fn write_accounts(
@@ -345,18 +345,39 @@ impl Inner {
     }
 }
 
-/// What requests would make whose name has made something else before: an earlier one of
-/// them, or what `made` knows.
-pub(super) fn repeated<'a, Id: Copy + PartialEq>(
-    requests: impl Iterator<Item = (UserId, &'a str, Id)>,
-    made: impl Fn(UserId, &str) -> Result<Option<Id>, StoreError>,
-) -> Result<Vec<Id>, StoreError> {
-    let (mut first, mut repeated) = (HashMap::new(), Vec::new());
-    for (user, name, id) in requests {
-        let winner = *first.entry((user, name)).or_insert(id);
-        if made(user, name)?.unwrap_or(winner) != id {
-            repeated.push(id);
+/// The events whose request was made before: the first of a request counts, even where a
+/// later one would make the same id again, of something else.
+pub(super) struct Repeated<Id> {
+    /// The places of all of them.
+    pub(super) places: HashSet<usize>,
+    /// What those would make that is another one than the first has made, ascending.
+    pub(super) others: Vec<Id>,
+}
+
+impl<Id: Copy + Ord> Repeated<Id> {
+    /// Of the requests of these events, in their places, with what they would make. `made`
+    /// knows what earlier ones have made.
+    pub(super) fn find<'a>(
+        requests: impl Iterator<Item = Option<(UserId, &'a str, Id)>>,
+        made: impl Fn(UserId, &str) -> Result<Option<Id>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut repeated = Self { places: HashSet::new(), others: Vec::new() };
+        let mut first = HashMap::new();
+        for (place, request) in requests.enumerate() {
+            let Some((user, name, id)) = request else { continue };
+            let made = match first.get(&(user, name)) {
+                Some(made) => Some(*made),
+                None => made(user, name)?,
+            };
+            first.entry((user, name)).or_insert(made.unwrap_or(id));
+            if let Some(made) = made {
+                repeated.places.insert(place);
+                if made != id {
+                    repeated.others.push(id);
+                }
+            }
         }
+        repeated.others.sort_unstable();
+        Ok(repeated)
     }
-    Ok(repeated)
 }

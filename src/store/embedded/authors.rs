@@ -51,10 +51,9 @@ impl AuthorTimelines {
         });
     }
 
-    /// The newest posts of an author, if they are in memory.
-    pub(super) fn loaded(&self, author: u32) -> Option<NewestPosts> {
-        self.authors
-            .with(author, |author| author.loaded.as_ref().map(|list| list.to_newest_posts()))
+    /// Up to `count_max` of the newest posts of an author, if they are in memory.
+    pub(super) fn newest(&self, author: u32, count_max: usize) -> Option<NewestPosts> {
+        self.authors.with(author, |author| Some(author.loaded.as_ref()?.newest(count_max)))
     }
 
     /// Up to `count_max` posts of an author older than `before`, newest first, if they are in
@@ -68,15 +67,16 @@ impl AuthorTimelines {
         self.authors.with(author, |author| author.loaded.as_ref()?.older(before.0, count_max))
     }
 
-    /// The newest posts of an author, from the disk if need be, which it waits
-    /// for without holding a lock.
+    /// Up to `count_max` of the newest posts of an author, from the disk if need be, which it
+    /// waits for without holding a lock.
     pub(super) fn load(
         &self,
         disk: &Disk,
         author: u32,
         user: UserId,
+        count_max: usize,
     ) -> Result<NewestPosts, StoreError> {
-        if let Some(posts) = self.loaded(author) {
+        if let Some(posts) = self.newest(author, count_max) {
             return Ok(posts);
         }
         let version = self.authors.with(author, |author| author.version);
@@ -85,7 +85,7 @@ impl AuthorTimelines {
         for post in disk.author_page(user, None, self.entries_max + 1)?.into_iter().rev() {
             list.insert(post.0, self.entries_max);
         }
-        let posts = list.to_newest_posts();
+        let posts = list.newest(count_max);
         self.authors.with(author, |author| {
             if author.version == version {
                 author.loaded = Some(Box::new(list));

@@ -12,7 +12,7 @@
 //! | `referrers` | post, kind, referring post | nothing: it answers or repeats the post |
 //! | `pulled` | author | nothing: its posts are pulled |
 //! | `hides` | reader, reason, account | nothing: the reader does not see the account |
-//! | `inboxes` | account, list, post or message | nothing: the account is told of the post, has received or sent the message |
+//! | `inboxes` | account, list, post or message | who has written it: the account is told of the post, has received or sent the message |
 //! | `messages` | message | the message |
 //!
 //! Ids are 8 bytes, big-endian. Every batch of writes ends each keyspace with a

@@ -1,13 +1,13 @@
 //! What accounts are told of, their messages, and how the lists stay bounded.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
-use super::{EmbeddedStore, Inner, apply::repeated};
+use super::{EmbeddedStore, Inner, apply::Repeated};
 use crate::{
     domain::{Event, Message, MessageId, PostId, UserId},
     store::{
         Inboxes, MessageSide, StoreError,
-        inboxes::{InboxList, entries_of_message, entries_of_post},
+        inboxes::{InboxList, entries_of_message, entries_of_post, kept},
     },
 };
 
@@ -44,7 +44,11 @@ impl Inboxes for EmbeddedStore {
 
 impl EmbeddedStore {
     async fn inbox(&self, account: UserId, list: InboxList) -> Result<Vec<u64>, StoreError> {
-        self.run_blocking(move |inner| inner.disk.inbox(account, list, inner.limits.cap)).await
+        self.run_blocking(move |inner| {
+            let entries = kept(inner.disk.inbox(account, list)?, inner.limits.cap);
+            Ok(entries.into_iter().map(|entry| entry.id).collect())
+        })
+        .await
     }
 }
 
@@ -53,15 +57,14 @@ impl Inner {
     pub(super) fn find_repeated_messages(
         &self,
         events: &[Event],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        let requests = events.iter().filter_map(|event| match event {
+    ) -> Result<Repeated<MessageId>, StoreError> {
+        let requests = events.iter().map(|event| match event {
             Event::MessageSent { message, request_id: Some(name) } => {
                 Some((message.sender, name.as_str(), message.id))
             }
             _ => None,
         });
-        let made = |sender, name: &str| self.disk.message_of_request(sender, name);
-        Ok(repeated(requests, made)?.into_iter().collect())
+        Repeated::find(requests, |sender, name| self.disk.message_of_request(sender, name))
     }
 
     /// Trims the lists that these events have grown, once they are on disk. To count a list is
@@ -124,7 +127,7 @@ mod tests {
                 let post = Post { mentions: vec![reader], ..Post::plain(PostId(id), author) };
                 let event = Event::PostPublished { post, request_id: None };
                 store.apply(0, id - 1, [event].into()).await.unwrap();
-                let kept = store.inner.disk.inbox(reader, InboxList::Notifications, usize::MAX);
+                let kept = store.inner.disk.inbox(reader, InboxList::Notifications);
                 let kept = kept.unwrap().len();
                 let entries_max = store.inner.limits.entries_max;
                 assert!(kept <= entries_max && kept >= CAP.min(id as usize), "{kept} of {id}");

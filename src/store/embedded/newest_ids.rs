@@ -137,11 +137,13 @@ impl NewestIds {
         self.ids.len() - self.ids.partition_point(|other| *other < id)
     }
 
-    /// A copy of all of it.
-    pub(super) fn to_newest_posts(&self) -> NewestPosts {
+    /// A copy of the newest `count_max` ids of it.
+    pub(super) fn newest(&self, count_max: usize) -> NewestPosts {
+        let first = self.ids.len().saturating_sub(count_max);
+        let floor = first.checked_sub(1).map_or(self.floor, |last| self.ids[last]);
         NewestPosts {
-            ids: self.ids.iter().copied().map(PostId).collect(),
-            floor: (self.floor > 0).then_some(PostId(self.floor)),
+            ids: self.ids.range(first..).copied().map(PostId).collect(),
+            floor: (floor > 0).then_some(PostId(floor)),
         }
     }
 }
@@ -220,6 +222,13 @@ mod tests {
                 let expected: Vec<u64> =
                     model.iter().rev().copied().filter(|id| *id > list.floor()).collect();
                 prop_assert_eq!(list.newest_first().collect::<Vec<_>>(), expected);
+                for count_max in [1, 3, LEN_MAX] {
+                    let newest = list.newest(count_max);
+                    let floor = newest.floor.map_or(0, |floor| floor.0);
+                    let above = model.range(floor + 1..).copied().map(PostId);
+                    prop_assert_eq!(&newest.ids, &above.collect::<Vec<_>>());
+                    prop_assert!(newest.ids.len() == count_max.min(list.len()));
+                }
                 for (before, count_max) in [(u64::MAX, 2), (30, 3), (5, 1)] {
                     let older = model.range(..before).rev().take(count_max);
                     let older: Vec<PostId> = older.copied().map(PostId).collect();

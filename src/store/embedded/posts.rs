@@ -13,11 +13,11 @@ use quick_cache::{Weighter, sync::Cache};
 use super::disk::Disk;
 use crate::{
     domain::{Post, PostId},
-    store::{Moment, StoreError},
+    store::{
+        Moment, StoreError,
+        post_memory::{POST_MEMORY_BYTES_USUAL, memory_bytes},
+    },
 };
-
-/// Memory that a cached post takes beside its text and link, in bytes.
-const POST_OVERHEAD_BYTES: u64 = 200;
 
 pub(super) struct PostTable {
     cache: Cache<PostId, Arc<Post>, PostWeighter>,
@@ -32,15 +32,13 @@ struct PostWeighter;
 
 impl Weighter<PostId, Arc<Post>> for PostWeighter {
     fn weight(&self, _: &PostId, post: &Arc<Post>) -> u64 {
-        let link_len = post.link.as_ref().map_or(0, String::len);
-        let mentions = size_of_val(&*post.mentions);
-        POST_OVERHEAD_BYTES + (post.text.len() + link_len + mentions) as u64
+        memory_bytes(post)
     }
 }
 
 impl PostTable {
     pub(super) fn new(cache_bytes: u64) -> Self {
-        let items = (cache_bytes / (POST_OVERHEAD_BYTES + 100)).max(1) as usize;
+        let items = (cache_bytes / POST_MEMORY_BYTES_USUAL).max(1) as usize;
         Self {
             cache: Cache::with_weighter(items, cache_bytes, PostWeighter),
             forgotten: AtomicU64::new(0),

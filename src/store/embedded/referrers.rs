@@ -88,17 +88,25 @@ mod tests {
         let whole = store.count_referrers(&ids, ReferrerKind::Reply).await.unwrap();
         assert_eq!((whole.len(), whole[0], whole.iter().sum::<u64>()), (ids.len(), 3, 3));
 
-        let others = store.counting.acquire_many(COUNTS_AT_ONCE as u32 - 1).await.unwrap();
+        let mut all = store.counting.acquire_many(COUNTS_AT_ONCE as u32).await.unwrap();
         let mut counting = Box::pin(store.count_referrers(&ids, ReferrerKind::Reply));
-        // The first piece has the last turn, and the next one waits behind whoever came before.
         assert!(poll!(&mut counting).is_pending());
-        let turn = timeout(Duration::from_secs(60), store.counting.acquire()).await;
-        let turn = turn.expect("a turn after the first piece").unwrap();
-        assert!(poll!(&mut counting).is_pending());
+        let mut behind = Box::pin(store.counting.acquire());
+        assert!(poll!(&mut behind).is_pending());
+        // The first piece has the one turn that there is, and the next one comes behind whoever
+        // has waited meanwhile.
+        drop(all.split(1));
+        let turn = async {
+            tokio::select! {
+                turn = &mut behind => turn.unwrap(),
+                _ = &mut counting => panic!("it has waited for no second turn"),
+            }
+        };
+        let turn = timeout(Duration::from_secs(60), turn).await.expect("a turn");
         assert_eq!(store.counting.available_permits(), 0);
         // As if its client had gone: nobody counts any more.
         drop((turn, counting));
         assert_eq!(store.counting.available_permits(), 1);
-        drop(others);
+        drop(all);
     }
 }

@@ -44,12 +44,12 @@ pub(super) struct Fold<'a> {
     pub(super) greatest_post: u64,
 }
 
-/// What a request made.
+/// What a request made: a post or a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Made {
-    /// The post.
-    pub(super) post: PostId,
-    /// Where its event stands in the author's partition.
+    /// Its id.
+    pub(super) id: u64,
+    /// Where its event stands in the partition of whoever asked.
     pub(super) offset: u64,
 }
 
@@ -70,13 +70,13 @@ impl Made {
 
     /// As it stands in Redis.
     pub(super) fn bytes(self) -> [u8; 16] {
-        (u128::from(self.post.0) << 64 | u128::from(self.offset)).to_be_bytes()
+        (u128::from(self.id) << 64 | u128::from(self.offset)).to_be_bytes()
     }
 
     /// The same, read.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let both = u128::from_be_bytes(bytes.try_into().ok()?);
-        Some(Self { post: PostId((both >> 64) as u64), offset: both as u64 })
+        Some(Self { id: (both >> 64) as u64, offset: both as u64 })
     }
 }
 
@@ -112,14 +112,14 @@ impl<'a> Fold<'a> {
                     fold.greatest_post = fold.greatest_post.max(post.id.0);
                     if let Some(request_id) = request_id {
                         let key = (post.author, request_id.as_str());
-                        let this = Made { post: post.id, offset };
+                        let this = Made { id: post.id.0, offset };
                         let first = this.or_earlier(&mut first, key);
                         if first != this {
-                            if first.post != post.id {
+                            if first.id != this.id {
                                 fold.doubtful.insert(post.id, post.author);
                             }
                             // The same post may be new in this batch all the same.
-                            if first.post != post.id || first.offset < first_offset {
+                            if first.id != this.id || first.offset < first_offset {
                                 fold.duplicates.push(post.id);
                             }
                             continue;
@@ -198,7 +198,7 @@ mod tests {
 
     /// The posts and the duplicates of events that begin at offset 10.
     fn fold(events: &[Event], made: Option<(u64, u64)>) -> (Vec<u64>, Vec<u64>) {
-        let made = made.map(|(post, offset)| Made { post: PostId(post), offset });
+        let made = made.map(|(id, offset)| Made { id, offset });
         let made = made.map(|made| ((AUTHOR, "a"), made)).into_iter().collect();
         let fold = Fold::new(10, events, &made);
         let posts = fold.posts.iter().map(|post| post.id.0).collect();
@@ -214,16 +214,16 @@ mod tests {
 
     #[test]
     fn a_later_event_that_was_taken_for_the_first_is_so_no_more_once_both_are_read_again() {
-        let made = Made { post: PostId(6), offset: 11 };
+        let made = Made { id: 6, offset: 11 };
         let made = [((AUTHOR, "a"), made)].into();
         let events = [published(5), published(6)];
         let fold = Fold::new(10, &events, &made);
         assert!(fold.posts.iter().map(|post| post.id).eq([PostId(5)]));
-        assert_eq!(fold.requests, [(AUTHOR, "a", Made { post: PostId(5), offset: 10 })]);
+        assert_eq!(fold.requests, [(AUTHOR, "a", Made { id: 5, offset: 10 })]);
         assert_eq!(fold.duplicates, [PostId(6)]);
         assert_eq!(fold.doubtful, [(PostId(6), AUTHOR)].into());
         // The same post in both: there is nothing to take back.
-        let made = [((AUTHOR, "a"), Made { post: PostId(5), offset: 11 })].into();
+        let made = [((AUTHOR, "a"), Made { id: 5, offset: 11 })].into();
         let events = [published(5), published(5)];
         let fold = Fold::new(10, &events, &made);
         assert_eq!((fold.posts.len(), fold.duplicates.len(), fold.doubtful.len()), (1, 0, 0));
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_a_request_made_is_read_as_it_was_written() {
-        let made = Made { post: PostId(u64::MAX - 1), offset: 7 };
+        let made = Made { id: u64::MAX - 1, offset: 7 };
         assert_eq!(Made::read(&made.bytes()), Some(made));
         assert_eq!(Made::read(&[1; 8]), None);
     }

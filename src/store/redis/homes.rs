@@ -7,7 +7,7 @@ use super::{
     control::{Call, bytes, integer},
     damaged, keys,
     ledger::{id_bytes, post_id, with_ids},
-    lists::{Looked, Part, Read},
+    lists::{DeletedMarks, Part, Read},
     push::PushReport,
     scripts,
 };
@@ -208,9 +208,9 @@ impl Inner {
     fn merge(&self, reader: UserId, floor: Option<PostId>, ids: &[PostId]) -> Call {
         let floor = floor_bytes(floor);
         let ids = id_bytes(ids);
-        let (kept, ttl) = (self.limits.kept.to_string(), self.ttl());
+        let kept = self.limits.kept.to_string();
         let version = version();
-        let arguments = with_ids([&floor, kept.as_bytes(), ttl.as_bytes(), &version], &ids);
+        let arguments = with_ids([&floor, kept.as_bytes(), &version], &ids);
         scripts::MERGE.call(&keys::home(reader), &arguments)
     }
 
@@ -222,7 +222,7 @@ impl Inner {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<Option<HomePage>, StoreError> {
-        let (ids, floor, looked) = (&read.list.ids, read.list.floor, &read.looked);
+        let (ids, floor, marks) = (&read.list.ids, read.list.floor, &read.deleted_marks);
         let cap = self.limits.cap;
         if floor > PostId(0) && ids.len() < cap {
             return Ok(None);
@@ -235,7 +235,7 @@ impl Inner {
         let mut more = false;
         // The deleted are left out; looked for in pieces, since they are few.
         for piece in shown[start..].chunks(piece_len(count_max)) {
-            let kept = self.not_deleted(piece, looked).await?;
+            let kept = self.not_deleted(piece, marks).await?;
             let room = count_max - page.len();
             more = kept.len() > room;
             page.extend(kept.into_iter().take(room));
@@ -246,11 +246,11 @@ impl Inner {
         if !more && !complete {
             // This is where CAP posts end, and those that are deleted make room: those of
             // this page, and those above it.
-            let above = start - self.not_deleted(&shown[..start], looked).await?.len();
+            let above = start - self.not_deleted(&shown[..start], marks).await?.len();
             let hidden = above + (shown.len() - start - page.len());
             let mut others = Vec::new();
             if hidden > 0 {
-                others = self.not_deleted(spare, looked).await?;
+                others = self.not_deleted(spare, marks).await?;
             }
             if others.len() < hidden && floor > PostId(0) {
                 return Ok(None);
@@ -273,16 +273,17 @@ impl Inner {
     async fn not_deleted(
         &self,
         ids: &[PostId],
-        looked: &Looked,
+        marks: &DeletedMarks,
     ) -> Result<Vec<PostId>, StoreError> {
-        let is_unknown = |id: &PostId| looked.is_deleted(*id).is_none();
+        let is_unknown = |id: &PostId| marks.is_deleted(*id).is_none();
         let unknown: Vec<PostId> = ids.iter().copied().filter(is_unknown).collect();
-        let mut others = Looked::default();
+        let mut others = DeletedMarks::default();
         if !unknown.is_empty() {
-            others = Looked::of(&unknown, self.control.one(Looked::call(&unknown)).await?);
+            let reply = self.control.one(DeletedMarks::ask(&unknown)).await?;
+            others = DeletedMarks::read(&unknown, reply);
         }
         let is_shown = |id: &PostId| {
-            let deleted = looked.is_deleted(*id).or_else(|| others.is_deleted(*id));
+            let deleted = marks.is_deleted(*id).or_else(|| others.is_deleted(*id));
             deleted != Some(true)
         };
         Ok(ids.iter().copied().filter(is_shown).collect())

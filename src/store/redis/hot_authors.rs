@@ -2,7 +2,8 @@
 //!
 //! What was read of an author is good until this process hears of any event: of one that it
 //! has applied itself, or in the marks of one that another has. So whoever knows here that
-//! a post is applied reads it, and however many ask in between ask Redis once.
+//! a post is applied reads it, and however many ask in between ask Redis once. A deletion
+//! that another process has acknowledged is found among the deleted.
 
 use std::{
     future::Future,
@@ -40,8 +41,8 @@ impl Default for HotAuthors {
 }
 
 impl HotAuthors {
-    /// This process has applied events.
-    pub(super) fn applied(&self) {
+    /// This process has applied events, or has come across what is no longer so.
+    pub(super) fn forget(&self) {
         self.heard.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -51,7 +52,7 @@ impl HotAuthors {
         let mut last = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != marks {
             *last = marks.to_vec();
-            self.applied();
+            self.forget();
         }
     }
 
@@ -95,7 +96,7 @@ mod tests {
         let hot = HotAuthors::default();
         assert_eq!(ask(&hot, newest(1)).await, Some(newest(1)));
         assert_eq!(ask(&hot, newest(2)).await, Some(newest(1)));
-        hot.applied();
+        hot.forget();
         assert_eq!(ask(&hot, newest(2)).await, Some(newest(2)));
         let marks = [Resume { applied: 7, ..Resume::default() }];
         hot.come(&marks);

@@ -8,7 +8,6 @@ use super::{
     damaged,
     fold::Fold,
     keys,
-    ledger::{id_bytes, post_id, with_ids},
     messages::MessageFold,
     scripts,
 };
@@ -16,13 +15,14 @@ use crate::{
     domain::{Message, MessageId, PostId, UserId},
     store::{
         Inboxes, MessageSide, StoreError,
-        inboxes::{InboxList, entries_of_message, entries_of_post},
+        inboxes::{InboxEntry, InboxList, entries_of_message, entries_of_post, kept},
     },
 };
 
 impl Inboxes for RedisStore {
     async fn notifications(&self, account: UserId) -> Result<Vec<PostId>, StoreError> {
-        self.inner.inbox(account, InboxList::Notifications).await
+        let ids = self.inner.inbox(account, InboxList::Notifications).await?;
+        Ok(ids.into_iter().map(PostId).collect())
     }
 
     async fn message_ids(
@@ -31,7 +31,7 @@ impl Inboxes for RedisStore {
         side: MessageSide,
     ) -> Result<Vec<MessageId>, StoreError> {
         let ids = self.inner.inbox(account, side.into()).await?;
-        Ok(ids.into_iter().map(|id| MessageId(id.0)).collect())
+        Ok(ids.into_iter().map(MessageId).collect())
     }
 
     async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Message>>, StoreError> {
@@ -45,18 +45,19 @@ impl Inboxes for RedisStore {
     ) -> Result<Option<MessageId>, StoreError> {
         let request = [(sender, request_id)];
         let made = self.inner.requests_made(&request, keys::message_request).await?;
-        Ok(made.into_iter().flatten().next().map(|made| MessageId(made.post.0)))
+        Ok(made.into_iter().flatten().next().map(|made| MessageId(made.id)))
     }
 }
 
 impl Inner {
-    /// The newest ids of a list, newest first.
-    async fn inbox(&self, account: UserId, list: InboxList) -> Result<Vec<PostId>, StoreError> {
-        let first = format!("-{}", self.limits.cap);
+    /// The ids that are kept of a list, newest first.
+    async fn inbox(&self, account: UserId, list: InboxList) -> Result<Vec<u64>, StoreError> {
         let key = keys::inbox(account, list);
-        let entries = self.control.one(Call::of("LRANGE", &[&key, first.as_bytes(), b"-1"]));
-        let ids = elements(entries.await?).into_iter().rev().filter_map(bytes);
-        ids.map(|id| post_id(&id).ok_or_else(|| damaged("an entry of an inbox"))).collect()
+        let entries = self.control.one(Call::of("LRANGE", &[&key, b"0", b"-1"])).await?;
+        let entries = elements(entries).into_iter().rev().filter_map(bytes);
+        let entries: Option<Vec<InboxEntry>> = entries.map(|entry| read_entry(&entry)).collect();
+        let entries = entries.ok_or_else(|| damaged("an entry of an inbox"))?;
+        Ok(kept(entries, self.limits.cap).into_iter().map(|entry| entry.id).collect())
     }
 
     /// Each list has many writers, so every id is looked for its place, in a script.
@@ -65,18 +66,30 @@ impl Inner {
         fold: &Fold<'_>,
         messages: &MessageFold<'_>,
     ) -> Result<(), StoreError> {
-        let mut by_list = BTreeMap::<(UserId, InboxList), Vec<PostId>>::new();
+        let mut by_list = BTreeMap::<(UserId, InboxList), Vec<[u8; 16]>>::new();
         let of_posts = fold.posts.iter().flat_map(|post| entries_of_post(post));
         let of_messages = messages.sent.iter().flat_map(|message| entries_of_message(message));
-        for (account, list, id) in of_posts.chain(of_messages) {
-            by_list.entry((account, list)).or_default().push(PostId(id));
+        for (account, list, entry) in of_posts.chain(of_messages) {
+            by_list.entry((account, list)).or_default().push(entry_bytes(entry));
         }
         let [kept, len_max] = [self.limits.cap, self.limits.kept].map(|count| count.to_string());
-        let calls = by_list.into_iter().map(|((account, list), ids)| {
-            let ids = id_bytes(&ids);
-            let arguments = with_ids([kept.as_bytes(), len_max.as_bytes()], &ids);
+        let calls = by_list.into_iter().map(|((account, list), entries)| {
+            let limits = [kept.as_bytes(), len_max.as_bytes()];
+            let entries = entries.iter().map(<[u8; 16]>::as_slice);
+            let arguments: Vec<&[u8]> = limits.into_iter().chain(entries).collect();
             scripts::INSERT_CAPPED.call(&keys::inbox(account, list), &arguments)
         });
         self.write(calls.collect()).await.map(drop)
     }
+}
+
+/// An entry as it stands in a list: its id, and who has written it.
+fn entry_bytes(InboxEntry { id, from }: InboxEntry) -> [u8; 16] {
+    (u128::from(id) << 64 | u128::from(from.0)).to_be_bytes()
+}
+
+/// The same, read.
+fn read_entry(bytes: &[u8]) -> Option<InboxEntry> {
+    let both = u128::from_be_bytes(bytes.try_into().ok()?);
+    Some(InboxEntry { id: (both >> 64) as u64, from: UserId(both as u64) })
 }

@@ -22,7 +22,7 @@ use super::{
     cursors, damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    keys, lists, number, scripts, watermarks,
+    hides, keys, number, scripts, watermarks,
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -55,7 +55,7 @@ impl Ledger for RedisStore {
             let next_offset = first_offset + events.len() as u64;
             let applied = inner.apply(partition, &claim, next_offset, new).await;
             // Some of it may hold though it has failed.
-            inner.hot_authors.applied();
+            inner.hot_authors.forget();
             absent.extend(applied?);
         }
         absent.sort_unstable();
@@ -361,7 +361,7 @@ impl Inner {
         for (reader, changes) in &fold.hides {
             for ((reason, other), hides) in changes {
                 let command = if *hides { "SADD" } else { "SREM" };
-                let member = lists::hide_member(*reason, *other);
+                let member = hides::hide_member(*reason, *other);
                 calls.push(Call::of(command, &[&keys::hides(*reader), &member]));
             }
         }

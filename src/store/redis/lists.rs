@@ -21,12 +21,14 @@ use tokio::time::Instant;
 use super::{
     Inner,
     control::{Call, bytes, elements},
-    damaged, keys,
+    damaged,
+    hides::{hides_call, hides_of},
+    keys,
     ledger::{id_bytes, post_id, with_ids},
 };
 use crate::{
     domain::{PostId, UserId},
-    store::{HideReason, Hides, StoreError},
+    store::{Hides, StoreError},
 };
 
 /// The marker of a live list: its kind, floor, ticket and version.
@@ -67,7 +69,7 @@ pub(super) struct Read {
     pub(super) list: Arc<List>,
     renewed_at: Instant,
     pub(super) hides: Hides,
-    pub(super) looked: Looked,
+    pub(super) deleted_marks: DeletedMarks,
 }
 
 /// The part of a list that a page is cut out of.
@@ -81,7 +83,7 @@ pub(super) struct Part {
 
 /// Which of some ids are deleted; newest first.
 #[derive(Debug, Default)]
-pub(super) struct Looked(Vec<(PostId, bool)>);
+pub(super) struct DeletedMarks(Vec<(PostId, bool)>);
 
 /// A live list.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +143,7 @@ impl Inner {
             // In a Cluster another node has the deleted, and may answer first or last. Either
             // does: what was deleted before this read began stays told for a while
             // (`forget_deleted`).
-            Looked::call(part),
+            DeletedMarks::ask(part),
             Call::of("LRANGE", &[key, last.as_bytes(), b"-1"]),
             // Behind what it vouches for.
             Call::of("LINDEX", &[key, b"0"]),
@@ -152,14 +154,14 @@ impl Inner {
         }
         let mut replies = self.control.run(calls).await?.into_iter();
         let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
-        let looked = Looked::of(part, replies.next().unwrap_or(Value::Nil));
+        let deleted_marks = DeletedMarks::read(part, replies.next().unwrap_or(Value::Nil));
         let (end, marker) = (replies.next().unwrap_or(Value::Nil), replies.next().and_then(bytes));
         if marker.as_ref() != Some(&list.marker) {
             return Ok(None);
         }
         let renewed_at = if renews { Instant::now() } else { *renewed_at };
         let list = List::grown(list, &entries(end))?;
-        Ok(list.map(|list| Read { list, renewed_at, hides, looked }))
+        Ok(list.map(|list| Read { list, renewed_at, hides, deleted_marks }))
     }
 
     /// A list, by somebody who is not its reader: its life is not made longer, and it is not
@@ -171,7 +173,7 @@ impl Inner {
             list: Arc::new(list),
             renewed_at: Instant::now(),
             hides: Hides::default(),
-            looked: Looked::default(),
+            deleted_marks: DeletedMarks::default(),
         }))
     }
 
@@ -186,13 +188,8 @@ impl Inner {
         let hides = hides_of(replies.next().unwrap_or(Value::Nil))?;
         let list = List::of(&entries(replies.next().unwrap_or(Value::Nil)))?;
         let renewed_at = Instant::now();
-        let looked = Looked::default();
-        Ok(list.map(|list| Read { list: Arc::new(list), renewed_at, hides, looked }))
-    }
-
-    /// Whom a reader hides.
-    pub(super) async fn hides(&self, reader: UserId) -> Result<Hides, StoreError> {
-        hides_of(self.control.one(hides_call(reader)).await?)
+        let deleted_marks = DeletedMarks::default();
+        Ok(list.map(|list| Read { list: Arc::new(list), renewed_at, hides, deleted_marks }))
     }
 }
 
@@ -203,16 +200,16 @@ impl Part {
     }
 }
 
-impl Looked {
+impl DeletedMarks {
     /// Looks for ids among the deleted. One is looked for though there are none, so that the
     /// reply has its place.
-    pub(super) fn call(ids: &[PostId]) -> Call {
+    pub(super) fn ask(ids: &[PostId]) -> Call {
         let names = id_bytes(if ids.is_empty() { &[PostId(0)] } else { ids });
         Call::of("HMGET", &with_ids([keys::DELETED], &names))
     }
 
     /// What the reply says of them.
-    pub(super) fn of(ids: &[PostId], reply: Value) -> Self {
+    pub(super) fn read(ids: &[PostId], reply: Value) -> Self {
         let deleted = elements(reply).into_iter().map(|value| value != Value::Nil);
         Self(ids.iter().copied().zip(deleted).collect())
     }
@@ -222,28 +219,6 @@ impl Looked {
         let place = self.0.binary_search_by(|(looked, _)| id.cmp(looked));
         place.ok().map(|place| self.0[place].1)
     }
-}
-
-fn hides_call(reader: UserId) -> Call {
-    Call::of("SMEMBERS", &[&keys::hides(reader)])
-}
-
-fn hides_of(members: Value) -> Result<Hides, StoreError> {
-    let mut hides = Hides::default();
-    for member in entries(members) {
-        let parts = member.split_first().and_then(|(reason, other)| {
-            let other = std::str::from_utf8(other).ok()?.parse().ok()?;
-            Some((HideReason::of_byte(*reason)?, other))
-        });
-        let (reason, other) = parts.ok_or_else(|| damaged("whom a reader hides"))?;
-        hides.set(reason, other, true);
-    }
-    Ok(hides)
-}
-
-/// How it stands among those whom a reader hides.
-pub(super) fn hide_member(reason: HideReason, other: UserId) -> Vec<u8> {
-    format!("{}{other}", char::from(reason.byte())).into_bytes()
 }
 
 fn entries(list: Value) -> Vec<Vec<u8>> {
@@ -360,8 +335,8 @@ mod tests {
         assert_eq!(part(Some(7), 9).of(&ids), &ids[2..]);
         assert_eq!(part(Some(1), 9).of(&ids), []);
         let reply = Value::Array(vec![Value::Nil, Value::BulkString(vec![1]), Value::Nil]);
-        let looked = Looked::of(&ids[..3], reply);
-        let told = [9, 8, 7, 5, 3].map(|id| looked.is_deleted(PostId(id)));
+        let marks = DeletedMarks::read(&ids[..3], reply);
+        let told = [9, 8, 7, 5, 3].map(|id| marks.is_deleted(PostId(id)));
         assert_eq!(told, [Some(false), None, Some(true), Some(false), None]);
     }
 

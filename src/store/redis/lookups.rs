@@ -15,11 +15,11 @@ use super::{
     followers::{self, Followers},
     hot_authors, keys,
     ledger::{COUNT, Made, post_id, resume_of},
+    lists::DeletedMarks,
     number, scripts,
 };
 use crate::{
     domain::{Post, PostId, UserId},
-    event_log::codec,
     store::{
         ClaimedPost, FollowCounts, FollowSide, Hides, Lookups, Moment, NewestPosts, Resume,
         StoreError, StoreSize,
@@ -65,7 +65,7 @@ impl Lookups for RedisStore {
         let requests: Vec<(UserId, &str)> =
             requests.iter().map(|(author, name)| (*author, name.as_str())).collect();
         let made = self.inner.requests_made(&requests, keys::request).await?;
-        Ok(made.into_iter().map(|made| Some(made?.post)).collect())
+        Ok(made.into_iter().map(|made| Some(PostId(made?.id))).collect())
     }
 
     /// A claim that nobody redeems is forgotten after a while.
@@ -86,7 +86,7 @@ impl Lookups for RedisStore {
         let claimed = replies.chunks(3).zip(requests).map(|(replies, (.., offered))| {
             let value = |place: usize| bytes(replies.get(place).cloned().unwrap_or(Value::Nil));
             match value(2).and_then(|made| Made::read(&made)) {
-                Some(made) => ClaimedPost::Made(made.post),
+                Some(made) => ClaimedPost::Made(PostId(made.id)),
                 None => {
                     ClaimedPost::ToMake(value(1).and_then(|id| post_id(&id)).unwrap_or(*offered))
                 }
@@ -111,7 +111,7 @@ impl Lookups for RedisStore {
         before: PostId,
         count_max: usize,
     ) -> Result<Vec<Vec<PostId>>, StoreError> {
-        let pulled = self.pulled();
+        let pulled = self.pulled_authors();
         let mut lists = Vec::new();
         if !pulled.is_empty() {
             let hot = authors.iter().map(|author| async {
@@ -133,10 +133,23 @@ impl Lookups for RedisStore {
         lists.into_iter().map(list).collect()
     }
 
-    async fn newest_of(&self, authors: &[UserId]) -> Result<Vec<NewestPosts>, StoreError> {
-        let kept = self.inner.limits.kept;
+    async fn are_outdated(&self, posts: &[PostId]) -> Result<bool, StoreError> {
+        let marks = self.inner.control.one(DeletedMarks::ask(posts)).await?;
+        let marks = DeletedMarks::read(posts, marks);
+        let are_outdated = posts.iter().any(|post| marks.is_deleted(*post) == Some(true));
+        if are_outdated {
+            self.inner.hot_authors.forget();
+        }
+        Ok(are_outdated)
+    }
+
+    async fn newest_of(
+        &self,
+        authors: &[UserId],
+        count_max: usize,
+    ) -> Result<Vec<NewestPosts>, StoreError> {
         // One more tells where it stops to be complete.
-        let first = format!("-{}", kept + 1);
+        let first = format!("-{}", count_max + 1);
         let calls = authors
             .iter()
             .map(|author| Call::of("LRANGE", &[&keys::author(*author), first.as_bytes(), b"-1"]))
@@ -146,7 +159,7 @@ impl Lookups for RedisStore {
             .into_iter()
             .map(|list| {
                 let mut ids = ids(elements(list))?;
-                let floor = (ids.len() > kept).then(|| ids.remove(0));
+                let floor = (ids.len() > count_max).then(|| ids.remove(0));
                 Ok(NewestPosts { ids, floor })
             })
             .collect()
@@ -158,12 +171,12 @@ impl Lookups for RedisStore {
         Ok(integer(&self.inner.control.one(call).await?) == 1)
     }
 
-    fn pulled(&self) -> Arc<[UserId]> {
+    fn pulled_authors(&self) -> Arc<[UserId]> {
         self.inner.pulled.authors()
     }
 
     fn pulled_users(&self) -> Vec<UserId> {
-        self.pulled().to_vec()
+        self.pulled_authors().to_vec()
     }
 
     async fn followed_among(
@@ -276,21 +289,6 @@ impl Inner {
             ids_newest_first(self.control.one(call).await?)
         };
         self.hot_authors.older(author, before, count_max, newest).await
-    }
-
-    pub(super) async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
-        let call =
-            |id: &PostId| Call::of("HGET", &[&keys::posts_of_second(*id), &id.0.to_be_bytes()]);
-        let calls = ids.iter().map(call).collect();
-        let found = self.control.run(calls).await?;
-        found
-            .into_iter()
-            .map(|value| {
-                let Some(bytes) = bytes(value) else { return Ok(None) };
-                let post = codec::decode_post(&bytes);
-                Ok(Some(Arc::new(post.map_err(|_| damaged("a post"))?)))
-            })
-            .collect()
     }
 
     /// Reads only the blocks that it takes, of which the largest accounts have thousands.

@@ -15,7 +15,7 @@ use super::{
     ledger::set_fields,
 };
 use crate::{
-    domain::{Event, Message, MessageId, PostId, UserId},
+    domain::{Event, Message, MessageId, UserId},
     event_log::codec,
     store::StoreError,
 };
@@ -43,11 +43,11 @@ impl<'a> MessageFold<'a> {
             match event {
                 Event::MessageSent { message, request_id } => {
                     if let Some(request_id) = request_id {
-                        let this = Made { post: PostId(message.id.0), offset };
+                        let this = Made { id: message.id.0, offset };
                         let key = (message.sender, request_id.as_str());
                         let first = this.or_earlier(&mut first, key);
                         if first != this {
-                            if first.post != this.post {
+                            if first.id != this.id {
                                 fold.doubtful.insert(message.id);
                             }
                             continue;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn ids(events: &[Event], made: Option<(u64, u64)>) -> (Vec<u64>, Vec<u64>) {
-        let made = made.map(|(id, offset)| Made { post: PostId(id), offset });
+        let made = made.map(|(id, offset)| Made { id, offset });
         let made = made.map(|made| ((ANN, "a"), made)).into_iter().collect();
         let fold = MessageFold::new(10, events, made);
         let ids = |of: Vec<MessageId>| of.into_iter().map(|id| id.0).collect();

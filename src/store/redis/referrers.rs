@@ -60,7 +60,7 @@ impl Inner {
             }
         }
         let deleted: Vec<PostId> = fold.deleted.keys().copied().collect();
-        for post in self.posts(&deleted).await?.into_iter().flatten() {
+        for post in self.read_posts(&deleted).await?.into_iter().flatten() {
             for (of, kind) in referred_by(&post) {
                 let id = post.id.0.to_be_bytes();
                 calls.push(Call::of("ZREM", &[&keys::referrers(of, kind), &id]));

@@ -60,12 +60,13 @@ end
 }
 
 /// A script that can write a list anew: sorted, behind its marker. `ids` has no
-/// repetitions; those at or below the floor, and those past `max`, are left out.
+/// repetitions; those at or below the floor, and those past `max`, are left out. It lives as
+/// long as before: only reads make its life longer.
 macro_rules! with_rewrite {
     ($text:expr) => {
         with_less!(
             r"
-local function rewrite(home, marker, floor, ids, max, ttl)
+local function rewrite(home, marker, floor, ids, max)
   local high, low = {}, {}
   local kept = {}
   for _, id in ipairs(ids) do
@@ -88,7 +89,6 @@ local function rewrite(home, marker, floor, ids, max, ttl)
     redis.call('RPUSH', home, unpack(kept, from, math.min(from + 999, #kept)))
   end
   redis.call('LTRIM', home, outdated, -1)
-  redis.call('EXPIRE', home, ttl)
 end
 ",
             $text
@@ -121,32 +121,50 @@ return 1
     )
 );
 
-// Puts ids into a list that ascends and keeps its newest. KEYS: the list. ARGV: how many it
-// keeps, with how many it is trimmed to that, ids. One that is older than all of a list that
-// has as many as it keeps is left out: it may be one that was dropped.
+// Puts entries into an account's list, which ascends: ids, and behind them who has written
+// them. KEYS: the list. ARGV: how many it keeps, with how many it is trimmed to that, entries.
+// It is trimmed as `inboxes::kept` says.
 script!(
     INSERT_CAPPED,
     with_less!(
         r"
-local kept = tonumber(ARGV[1])
-local len = redis.call('LLEN', KEYS[1])
 for at = 3, #ARGV do
-  local id = ARGV[at]
+  local entry = ARGV[at]
   local last = redis.call('LINDEX', KEYS[1], -1)
-  if not last or less(last, id) then
-    len = redis.call('RPUSH', KEYS[1], id)
-  elseif last ~= id then
+  if not last or less(last, entry) then
+    redis.call('RPUSH', KEYS[1], entry)
+  elseif last ~= entry then
     local all = redis.call('LRANGE', KEYS[1], 0, -1)
     local place = #all
-    while place > 0 and less(id, all[place]) do place = place - 1 end
-    if place == 0 and len < kept then
-      len = redis.call('LPUSH', KEYS[1], id)
-    elseif place > 0 and all[place] ~= id then
-      len = redis.call('LINSERT', KEYS[1], 'AFTER', all[place], id)
+    while place > 0 and less(entry, all[place]) do place = place - 1 end
+    if place == 0 then
+      redis.call('LPUSH', KEYS[1], entry)
+    elseif all[place] ~= entry then
+      redis.call('LINSERT', KEYS[1], 'AFTER', all[place], entry)
     end
   end
 end
-if len > tonumber(ARGV[2]) then redis.call('LTRIM', KEYS[1], -kept, -1) end
+local all = redis.call('LRANGE', KEYS[1], 0, -1)
+if #all <= tonumber(ARGV[2]) then return 1 end
+local newer, ranked = {}, {}
+for place = #all, 1, -1 do
+  local from = string.sub(all[place], 9)
+  newer[from] = (newer[from] or 0) + 1
+  ranked[#ranked + 1] = {newer[from], place}
+end
+table.sort(ranked, function(a, b)
+  return a[1] < b[1] or (a[1] == b[1] and a[2] > b[2])
+end)
+local is_kept = {}
+for at = 1, tonumber(ARGV[1]) do is_kept[ranked[at][2]] = true end
+local rest = {}
+for place = 1, #all do
+  if is_kept[place] then rest[#rest + 1] = all[place] end
+end
+for from = 1, #rest, 1000 do
+  redis.call('RPUSH', KEYS[1], unpack(rest, from, math.min(from + 999, #rest)))
+end
+redis.call('LTRIM', KEYS[1], #all, -1)
 return 1
 "
     )
@@ -220,14 +238,15 @@ for place = 5, #ARGV do
   local id = ARGV[place]
   if not seen[id] and not taken[id] then seen[id] = true; ids[#ids + 1] = id end
 end
-rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 25), floor, ids, tonumber(ARGV[3]), ARGV[4])
+rewrite(KEYS[1], 'L' .. string.sub(marker, 2, 25), floor, ids, tonumber(ARGV[3]))
+redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 "
     )
 );
 
 // Puts ids where they belong, with a floor. KEYS: home. ARGV: floor, entries at
-// most, seconds to live, another version, ids. Returns how many ids the list had not.
+// most, another version, ids. Returns how many ids the list had not.
 script!(
     MERGE,
     with_rewrite!(
@@ -237,11 +256,11 @@ if not marker then return -1 end
 local floor = string.sub(marker, 2, 9)
 local raised = less(floor, ARGV[1])
 if raised then floor = ARGV[1] end
-if #ARGV == 5 and not raised then
-  if not less(floor, ARGV[5]) or redis.call('LPOS', KEYS[1], ARGV[5]) then return 0 end
+if #ARGV == 4 and not raised then
+  if not less(floor, ARGV[4]) or redis.call('LPOS', KEYS[1], ARGV[4]) then return 0 end
   local last = redis.call('LINDEX', KEYS[1], -1)
-  if #last ~= 8 or less(last, ARGV[5]) then
-    redis.call('RPUSH', KEYS[1], ARGV[5])
+  if #last ~= 8 or less(last, ARGV[4]) then
+    redis.call('RPUSH', KEYS[1], ARGV[4])
     return 1
   end
 end
@@ -249,7 +268,7 @@ local ids, seen, new = {}, {}, 0
 for _, id in ipairs(redis.call('LRANGE', KEYS[1], 1, -1)) do
   if not seen[id] then seen[id] = true; ids[#ids + 1] = id end
 end
-for place = 5, #ARGV do
+for place = 4, #ARGV do
   local id = ARGV[place]
   if not seen[id] and less(floor, id) then
     seen[id] = true
@@ -258,8 +277,8 @@ for place = 5, #ARGV do
   end
 end
 if new == 0 and not raised then return 0 end
-marker = string.sub(marker, 1, 17) .. ARGV[4] .. string.sub(marker, 26)
-rewrite(KEYS[1], marker, floor, ids, tonumber(ARGV[2]), ARGV[3])
+marker = string.sub(marker, 1, 17) .. ARGV[3] .. string.sub(marker, 26)
+rewrite(KEYS[1], marker, floor, ids, tonumber(ARGV[2]))
 return new
 "
     )

@@ -1,29 +1,31 @@
 //! What accounts are told of, on disk: each list is a range of keys.
 
+use std::collections::BTreeSet;
+
 use super::{Disk, DiskBatch, SECOND_PLACE, join_by, u64_at};
 use crate::{
     domain::UserId,
     store::{
         StoreError,
-        inboxes::{InboxEntry, InboxList},
+        inboxes::{InboxEntry, InboxList, kept},
     },
 };
 
 impl Disk {
-    /// Up to `count_max` ids of a list, newest first.
+    /// A list as it stands there, newest first.
     pub(in crate::store::embedded) fn inbox(
         &self,
         account: UserId,
         list: InboxList,
-        count_max: usize,
-    ) -> Result<Vec<u64>, StoreError> {
+    ) -> Result<Vec<InboxEntry>, StoreError> {
         self.inboxes
             .range(key(account, list, 0)..=key(account, list, u64::MAX))
             .rev()
-            .take(count_max)
             .map(|entry| {
-                let key = entry.key().map_err(|error| self.failure(error))?;
-                u64_at(&key, SECOND_PLACE).ok_or_else(|| self.damage("an inbox is malformed"))
+                let (key, value) = entry.into_inner().map_err(|error| self.failure(error))?;
+                let entry = u64_at(&key, SECOND_PLACE).zip(u64_at(&value, 0));
+                let (id, from) = entry.ok_or_else(|| self.damage("an inbox is malformed"))?;
+                Ok(InboxEntry { id, from: UserId(from) })
             })
             .collect()
     }
@@ -32,24 +34,24 @@ impl Disk {
 impl DiskBatch<'_> {
     pub(in crate::store::embedded) fn add_to_inboxes(
         &mut self,
-        entries: impl IntoIterator<Item = InboxEntry>,
+        entries: impl IntoIterator<Item = (UserId, InboxList, InboxEntry)>,
     ) {
-        for (account, list, id) in entries {
-            self.batch.insert(&self.disk.inboxes, key(account, list, id), []);
+        for (account, list, InboxEntry { id, from }) in entries {
+            self.batch.insert(&self.disk.inboxes, key(account, list, id), from.0.to_be_bytes());
         }
     }
 
-    /// Drops the oldest ids of a list, down to the newest `kept`.
+    /// Drops what is not kept of a list.
     pub(in crate::store::embedded) fn trim_inbox(
         &mut self,
         account: UserId,
         list: InboxList,
-        kept: usize,
+        len_max: usize,
     ) -> Result<(), StoreError> {
-        let all = key(account, list, 0)..=key(account, list, u64::MAX);
-        for entry in self.disk.inboxes.range(all).rev().skip(kept) {
-            let key = entry.key().map_err(|error| self.disk.failure(error))?;
-            self.batch.remove(&self.disk.inboxes, key);
+        let all = self.disk.inbox(account, list)?;
+        let kept: BTreeSet<InboxEntry> = kept(all.clone(), len_max).into_iter().collect();
+        for InboxEntry { id, .. } in all.into_iter().filter(|entry| !kept.contains(entry)) {
+            self.batch.remove(&self.disk.inboxes, key(account, list, id));
         }
         Ok(())
     }
