@@ -211,6 +211,7 @@ async fn a_timeline_that_nobody_reads_sleeps_and_the_next_read_makes_it_anew() {
         roost.home(reader).await;
     }
     roost.publish(post(8, "of the past")).await;
+    roost.delivered().await;
     let mut posts = Vec::new();
     // The author has never read its own.
     assert_eq!(asleep_for(&roost, 7, &mut posts).await, 1);
