@@ -16,7 +16,7 @@ use crate::process::Process;
 pub use crate::process::{free_address, roost, serve_on, signal};
 
 /// The longest wait for something that must happen.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// `roost serve` on this directory and a free port.
 pub fn serve(data_dir: &Path) -> Command {
