@@ -5,12 +5,17 @@ mod demo;
 mod rebuild;
 mod serve;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 pub use self::serve::LogFormat;
-use self::{config::ConfigError, demo::DemoArgs, rebuild::RebuildArgs, serve::ServeArgs};
+use self::{
+    config::ConfigError,
+    demo::DemoArgs,
+    rebuild::RebuildArgs,
+    serve::{ServeArgs, stop_signal},
+};
 use crate::{
     app::AppError,
     bench::{BenchArgs, BenchError},
@@ -99,6 +104,11 @@ enum CliError {
     Rss(#[from] RssError),
     #[error(transparent)]
     Bench(#[from] BenchError),
+    #[error(
+        "the bench was stopped; what it had started is ended, but for topics in a Kafka that you \
+         have named: drop those that begin with roost-bench-"
+    )]
+    BenchStopped,
     #[error("the demo's data directory cannot be made: {0}")]
     DemoDir(std::io::Error),
 }
@@ -117,7 +127,12 @@ impl Cli {
         match self.command.run().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("roost: {error}");
+                // Whoever reads what is written has had enough.
+                if !matches!(&error, CliError::Client(ClientError::Output(error))
+                    if error.kind() == io::ErrorKind::BrokenPipe)
+                {
+                    eprintln!("roost: {error}");
+                }
                 ExitCode::FAILURE
             }
         }
@@ -149,8 +164,28 @@ impl Command {
             Self::Import(args) => args.run().await?,
             Self::Rss(args) => args.run().await?,
             Self::Load(args) => args.run().await?,
-            Self::Bench(args) => args.run().await?,
+            // What it has started ends, and what it has written goes, as it is dropped.
+            Self::Bench(args) => tokio::select! {
+                measured = args.run() => measured?,
+                () = stop_signal() => return Err(CliError::BenchStopped),
+            },
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_may_begin_with_a_hyphen() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' ')).map(|cli| cli.command);
+        let post = parse("roost post --author 1 -hello");
+        assert!(matches!(&post, Ok(Command::Post(args)) if args.text == "-hello"), "{post:?}");
+        let message = parse("roost message --from 1 --to 2 -hi");
+        assert!(matches!(&message, Ok(Command::Message(args)) if args.text == "-hi"));
+        assert!(parse("roost post --author 1 --nobody hello").is_err());
+        assert!(parse("roost post --author 1 --help").is_err());
     }
 }

@@ -176,3 +176,52 @@ impl<S: Homes + Lookups> HomeStream<S> {
         has
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Event,
+        event_log::{EventLog, embedded::EmbeddedLog},
+        fanout::{Progress, Settled},
+        store::{Ledger, embedded::EmbeddedStore},
+        writes::Memory,
+    };
+
+    const READER: UserId = UserId(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_right_after_a_loss_settles_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(&dir.path().join("log"), Default::default()).unwrap();
+        let store = EmbeddedStore::open(&dir.path().join("store"), Default::default()).unwrap();
+        let event = Event::Followed { followee: UserId(2), followers: vec![READER] };
+        store.resume(0, 0).await.unwrap();
+        store.apply(0, 0, [event].into()).await.unwrap();
+        let (store, settled) = (Arc::new(store), Arc::new(Settled::new(Duration::ZERO)));
+        let now_ms = PostId::EPOCH_UNIX_MS + 1_000;
+        settled.settle(&log, &Progress::new(log.partitions()), now_ms).await.unwrap();
+        let memory = Memory::of_shared_store();
+        let looking = tokio::spawn({
+            let memory = memory.clone();
+            async move {
+                loop {
+                    memory.found_whole(Instant::now());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        let watch = Arc::new(Watch::new(Arc::clone(&store), settled, memory.clone()));
+        let homes = Arc::new(HomeTimelines::new(store));
+        let position = Some(Position::after(PostId(5)));
+        let open = HomeStream::open(homes, watch, READER, Filter::default(), position, 10);
+        let mut stream = open.await.unwrap();
+        memory.found_loss();
+        stream.take_new().await.unwrap();
+        assert_eq!(stream.position().settled(), PostId(5), "some of it may not be there now");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stream.take_new().await.unwrap();
+        assert_eq!(stream.position().settled(), PostId::first_of(now_ms));
+        looking.abort();
+    }
+}

@@ -24,6 +24,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct MessageArgs {
     /// What it says: 1 to 140 characters
+    #[arg(allow_hyphen_values = true)]
     pub text: String,
     /// The account that sends
     #[arg(long, value_name = "USER")]

@@ -16,7 +16,12 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct PostArgs {
     /// What it says: 1 to 140 characters; may be left out with --repost-of
-    #[arg(required_unless_present = "repost_of", default_value = "", hide_default_value = true)]
+    #[arg(
+        required_unless_present = "repost_of",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub text: String,
     /// The account that posts
     #[arg(long, value_name = "USER")]

@@ -99,7 +99,7 @@ impl TimelineArgs {
             if !is_transient(&broken) {
                 return Err(broken.into());
             }
-            eprintln!("-- {}; going on in a second", broken.message());
+            eprintln!("-- the server has ended the stream, or is away; trying again every second");
             stream = loop {
                 tokio::time::sleep(RESUME_AFTER).await;
                 match timelines.stream_home_timeline(self.stream_from(&resume_token)).await {

@@ -200,7 +200,7 @@ impl Load {
         if total == 0 {
             return Ok(());
         }
-        reporter.begin("events left to deliver", Some(total));
+        reporter.begin("delivering what is left", Some(total));
         loop {
             let left = undelivered(&ends, &now.partitions);
             reporter.advance(total.saturating_sub(left));

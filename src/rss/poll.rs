@@ -118,8 +118,10 @@ impl<'a> FeedTask<'a> {
         } else if is_backing_off {
             let errors = self.state.errors;
             tracing::warn!(
-                "{}: has failed {errors} times in a row, and is not polled for {wait} s",
-                self.feed
+                "{}: has failed {errors} times in a row, and is not polled for {wait} s; what was \
+                 wrong was told then. To poll it now, remove its file {}, if nothing of it waits",
+                self.feed,
+                self.shared.state_dir.file(&self.feed).display()
             );
         }
         let is_polled = !self.state.is_gone && !is_backing_off && self.has_room();

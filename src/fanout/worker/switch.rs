@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, mem};
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use super::Worker;
 use crate::{
     domain::{Event, UserId},
@@ -12,6 +14,10 @@ use crate::{
     fanout::plan::Effects,
     store::{PULLED_MAX, Store, StoreError},
 };
+
+/// Authors whose followers are counted at once: those of one who posts for the first time are
+/// read for that.
+const COUNTED_AT_ONCE: usize = 64;
 
 /// That an author is to be pulled, or to be pushed again.
 #[derive(Clone, Copy)]
@@ -39,19 +45,20 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let (authors, lost): (Vec<UserId>, Vec<Option<u64>>) =
             posted.chain(left).filter(|(author, _)| !self.switching.contains(author)).unzip();
         let accounts = self.store.accounts(&authors).await?;
-        let mut switches = Vec::new();
-        for ((author, lost), account) in authors.into_iter().zip(lost).zip(accounts) {
-            let Some(account) = account else { continue };
+        let reasons = authors.into_iter().zip(lost).zip(accounts);
+        let reasons =
+            reasons.filter_map(|((author, lost), account)| Some((author, lost, account?)));
+        let switches = stream::iter(reasons).map(|(author, lost, account)| async move {
             let followers = self.store.count_followers(account).await?;
             let (pulled, is_due) = match lost {
                 None => (true, rule.pulls(followers)),
                 Some(lost) => (false, rule.returns(followers, lost)),
             };
-            if is_due {
-                switches.push(Switch { author, pulled, followers });
-            }
-        }
-        Ok(switches)
+            Ok::<_, StoreError>(is_due.then_some(Switch { author, pulled, followers }))
+        });
+        let switches: Vec<Option<Switch>> =
+            switches.buffered(COUNTED_AT_ONCE).try_collect().await?;
+        Ok(switches.into_iter().flatten().collect())
     }
 
     /// How many followers those who are pulled have lost.
