@@ -23,10 +23,7 @@ pub mod pull;
 mod rebuild;
 mod view;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
@@ -249,11 +246,11 @@ impl<S: Homes + Lookups> Inner<S> {
         let before = before.unwrap_or(PostId(u64::MAX));
         // One more tells whether there are more.
         let lists = self.store.older_of(authors, before, count_max + 1).await?;
-        let pulled: HashSet<PostId> = lists.iter().flatten().copied().collect();
+        let newest_pulled = lists.iter().filter_map(|list| list.first()).max().copied();
         let page = merge_pulled(page, lists, count_max);
-        let of_pulled: Vec<PostId> =
-            page.ids.iter().copied().filter(|id| pulled.contains(id)).collect();
-        let are_outdated = !of_pulled.is_empty() && self.store.are_outdated(&of_pulled).await?;
+        // All of the page is asked for: to find out which of it is pulled would cost more.
+        let has_pulled = page.ids.last().is_some_and(|oldest| newest_pulled >= Some(*oldest));
+        let are_outdated = has_pulled && self.store.are_outdated(&page.ids).await?;
         Ok((!are_outdated).then_some(page))
     }
 

@@ -352,9 +352,9 @@ pub trait Lookups: Accounts {
         count_max: usize,
     ) -> impl Future<Output = Result<Vec<Vec<PostId>>, StoreError>> + Send;
 
-    /// Whether some of these posts, of [`older_of`](Self::older_of) authors who are
-    /// [pulled](Self::pulled_authors), are deleted: then the store has forgotten what it knew
-    /// of such authors, and is to be asked again.
+    /// Whether some of these posts, of which [`older_of`](Self::older_of) authors who are
+    /// [pulled](Self::pulled_authors) has said some, are deleted: then the store has forgotten
+    /// what it knew of such authors, and is to be asked again.
     fn are_outdated(
         &self,
         _posts: &[PostId],

@@ -23,7 +23,9 @@ impl Disk {
             .rev()
             .map(|entry| {
                 let (key, value) = entry.into_inner().map_err(|error| self.failure(error))?;
-                let entry = u64_at(&key, SECOND_PLACE).zip(u64_at(&value, 0));
+                // An entry of an older store does not say whose it is: all of those count as one's.
+                let from = if value.is_empty() { Some(0) } else { u64_at(&value, 0) };
+                let entry = u64_at(&key, SECOND_PLACE).zip(from);
                 let (id, from) = entry.ok_or_else(|| self.damage("an inbox is malformed"))?;
                 Ok(InboxEntry { id, from: UserId(from) })
             })
