@@ -92,9 +92,7 @@ impl<S: Homes + Lookups> HomeStream<S> {
             // All that is there counts as sent.
             let there = this.read(SENT_AT_FIRST_MAX).await?;
             this.position.sent(&there.ids);
-            if let Some(oldest) = there.complete_down_to {
-                this.position.settle(PostId(oldest.0 - 1));
-            }
+            this.position.settle_below(there.complete_down_to);
         }
         Ok(this)
     }
@@ -141,9 +139,7 @@ impl<S: Homes + Lookups> HomeStream<S> {
         }
         let ids = self.position.unsent(&read.ids);
         let mut batch = Batch { ids, missed_before: read.complete_down_to };
-        if let Some(oldest) = read.complete_down_to {
-            self.position.settle(PostId(oldest.0 - 1));
-        }
+        self.position.settle_below(read.complete_down_to);
         self.has_more = batch.ids.len() > self.together_max;
         batch.ids.truncate(self.together_max);
         if let Some(forgotten) = self.position.sent(&batch.ids).filter(|id| *id > settled) {
@@ -202,15 +198,7 @@ mod tests {
         let now_ms = PostId::EPOCH_UNIX_MS + 1_000;
         settled.settle(&log, &Progress::new(log.partitions()), now_ms).await.unwrap();
         let memory = Memory::of_shared_store();
-        let looking = tokio::spawn({
-            let memory = memory.clone();
-            async move {
-                loop {
-                    memory.found_whole(Instant::now());
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            }
-        });
+        let looking = memory.find_whole_again_and_again();
         let watch = Arc::new(Watch::new(Arc::clone(&store), settled, memory.clone()));
         let homes = Arc::new(HomeTimelines::new(store));
         let position = Some(Position::after(PostId(5)));

@@ -591,15 +591,7 @@ mod tests {
         let settings =
             Settings { apply_wait_max: Duration::from_millis(200), ..Settings::default() };
         let writes = writes(dir.path(), memory.clone(), settings);
-        let looking = tokio::spawn({
-            let memory = memory.clone();
-            async move {
-                loop {
-                    memory.found_whole(Instant::now());
-                    sleep(Duration::from_millis(1)).await;
-                }
-            }
-        });
+        let looking = memory.find_whole_again_and_again();
         let delete = async || writes.delete(PostId(7)).await;
         assert!(matches!(delete().await, Err(WriteError::UnknownPost { .. })));
         looking.abort();

@@ -65,6 +65,13 @@ impl Position {
         }
     }
 
+    /// The same of all that is older than this, if there is such a post.
+    pub(super) fn settle_below(&mut self, oldest: Option<PostId>) {
+        if let Some(PostId(oldest)) = oldest {
+            self.settle(PostId(oldest.saturating_sub(1)));
+        }
+    }
+
     /// As bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let ids = [self.settled].into_iter().chain(self.sent.iter().copied());

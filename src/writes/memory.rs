@@ -101,6 +101,18 @@ impl Memory {
         });
     }
 
+    /// Looks that find everything there, for tests: until the task is aborted.
+    #[cfg(test)]
+    pub(crate) fn find_whole_again_and_again(&self) -> tokio::task::JoinHandle<()> {
+        let memory = self.clone();
+        tokio::spawn(async move {
+            loop {
+                memory.found_whole(Instant::now());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    }
+
     fn change(&self, change: impl FnOnce(&mut Looks)) {
         if let Some(looks) = &self.0 {
             looks.send_modify(change);

@@ -144,8 +144,8 @@ for at = 3, #ARGV do
     end
   end
 end
+if redis.call('LLEN', KEYS[1]) <= tonumber(ARGV[2]) then return 1 end
 local all = redis.call('LRANGE', KEYS[1], 0, -1)
-if #all <= tonumber(ARGV[2]) then return 1 end
 local newer, ranked = {}, {}
 for place = #all, 1, -1 do
   local from = string.sub(all[place], 9)
