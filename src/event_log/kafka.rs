@@ -11,9 +11,10 @@
 //! ever, and is not written to in transactions, so offsets are consecutive.
 //!
 //! There are three clients of librdkafka, each with threads of its own: one
-//! appends (`appender`), one reads (`fetcher`), one is the member of the group
-//! (`group`) and asks where partitions end (`ends`). The topic is made and checked
-//! when the log is opened (`topic`); what goes wrong is said in `trouble`.
+//! appends (`appender`), one reads (`fetcher`), one is the `member` of the group
+//! (`group`) and asks where partitions end (`ends`). Each is replaced by another one
+//! should it come to nothing for good. The topic is made and checked when the log is
+//! opened (`topic`); what goes wrong is said in `trouble`.
 //!
 //! Left out: Kafka's transactions, since what is derived from the log stands
 //! outside of Kafka.
@@ -23,6 +24,9 @@ mod client;
 mod ends;
 mod fetcher;
 mod group;
+#[cfg(test)]
+mod lone_broker;
+mod member;
 mod presence;
 mod topic;
 mod trouble;
@@ -31,15 +35,22 @@ mod window;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use self::{appender::Appender, ends::Ends, fetcher::Fetcher, group::Group, trouble::Trouble};
+use self::{
+    appender::Appender,
+    ends::Ends,
+    fetcher::Fetcher,
+    group::{Group, Seat},
+    trouble::Trouble,
+};
 use super::{Assignments, EventLog, LogError, Record};
 use crate::telemetry::KafkaMetrics;
 
@@ -225,20 +236,22 @@ impl KafkaLog {
     fn open_blocking(settings: &Settings) -> Result<Self, LogError> {
         let deadline = Instant::now() + settings.open_timeout;
         let trouble = Arc::new(Trouble::new(Arc::clone(&settings.metrics)));
-        let member = Arc::new(group::member(settings, &trouble)?);
+        let closing = Arc::default();
+        let member = Arc::new(member::new(settings, &trouble, &closing)?);
         let partitions = topic::open(settings, &member, &trouble, deadline)?;
+        let seat = Seat::new(&member);
         let ends = Ends::new(
             settings.topic.clone(),
             partitions,
             settings.request_timeout,
-            Arc::downgrade(&member),
+            seat.clone(),
             Arc::clone(&trouble),
         );
         let log = Self {
             partitions,
             appender: Arc::new(Appender::new(settings, &trouble)?),
             fetcher: Arc::new(Fetcher::start(settings, partitions, ends, &trouble)?),
-            group: Arc::new(Group::start(settings, member, &trouble)?),
+            group: Arc::new(Group::start(settings, member, &seat, &closing, &trouble)?),
             closed: AtomicBool::new(false),
         };
         trouble.opened();
@@ -355,4 +368,14 @@ impl EventLog for KafkaLog {
     fn join(&self) -> Assignments {
         self.group.join(self.partitions)
     }
+}
+
+/// Drops a client on a thread of its own, since that may wait for brokers.
+fn drop_aside<T: Send + 'static>(client: T) {
+    // Where there can be no thread, it is dropped here.
+    let _ = thread::Builder::new().name("kafka-drop".into()).spawn(move || drop(client));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

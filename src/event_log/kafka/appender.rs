@@ -10,11 +10,11 @@
 //! none waits without holding a thread.
 
 use std::{
+    mem,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use rdkafka::{
         BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
         ThreadedProducer,
     },
+    statistics::Statistics,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
@@ -36,6 +37,7 @@ use tokio::{
 use super::{
     Settings,
     client::{self, PAYLOAD_BYTES_MAX},
+    drop_aside, lock,
     trouble::{Observer, Trouble},
 };
 use crate::{
@@ -87,7 +89,7 @@ impl Appender {
             return Ok(Vec::new());
         }
         let room = self.make_room(&payloads).await?;
-        let producer = self.producer();
+        let producer = self.living_producer();
         let (answer, answered) = oneshot::channel();
         let append = Arc::new(Append {
             left: AtomicUsize::new(payloads.len()),
@@ -108,12 +110,11 @@ impl Appender {
             }
         }
         drop(append);
-        // The producer has copied them.
-        drop(payloads);
+        // It has copied them, and what waits for it keeps no other from its place.
+        drop((producer, payloads));
         match answered.await.map_err(|_| LogError::Closed)? {
             Ok(offsets) => Ok(offsets),
             Err(error) => {
-                self.replace_if_dead(&producer);
                 let what = format!("partition {partition} did not acknowledge");
                 Err(self.trouble.explain(&what, &error))
             }
@@ -122,7 +123,7 @@ impl Appender {
 
     /// Waits until all that is under way is acknowledged or has failed. Blocks.
     pub fn flush(&self) {
-        if let Err(error) = self.producer().flush(self.delivery_timeout) {
+        if let Err(error) = lock(&self.producer).clone().flush(self.delivery_timeout) {
             tracing::error!(%error, "not all events under way were acknowledged");
         }
     }
@@ -145,33 +146,35 @@ impl Appender {
         }
     }
 
-    fn producer(&self) -> Arc<Deliverer> {
-        Arc::clone(&self.producer.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// An idempotent producer that cannot keep its promise takes nothing more.
-    fn replace_if_dead(&self, used: &Arc<Deliverer>) {
-        let Some((code, reason)) = used.client().fatal_error() else { return };
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&producer, used) {
-            return;
+    /// The producer in use: another one if that has failed for good.
+    fn living_producer(&self) -> Arc<Deliverer> {
+        let mut producer = lock(&self.producer);
+        if let Some(reason) = failure_of(&producer) {
+            tracing::warn!(reason, "the producer has failed, and a new one takes its place");
+            match deliverer(&self.config, &self.trouble) {
+                Ok(new) => drop_aside(mem::replace(&mut *producer, Arc::new(new))),
+                Err(error) => tracing::error!(%error, "there is no new producer yet"),
+            }
         }
-        tracing::error!(%code, reason, "the producer has failed, and a new one takes its place");
-        match deliverer(&self.config, &self.trouble) {
-            Ok(new) => *producer = Arc::new(new),
-            Err(error) => tracing::error!(%error, "there is no new producer yet"),
-        }
+        Arc::clone(&producer)
     }
 }
 
 impl Drop for Appender {
-    /// What is under way is given up, and nobody waits for it.
+    /// What is under way is given up.
     fn drop(&mut self) {
-        let producer = self.producer();
-        let drop_it = move || drop(producer);
-        // Where there can be no thread, it is dropped here.
-        let _ = thread::Builder::new().name("kafka-drop".into()).spawn(drop_it);
+        drop_aside(Arc::clone(&lock(&self.producer)));
     }
+}
+
+/// Why a producer takes nothing more, or brings nothing any more to any broker.
+fn failure_of(producer: &Deliverer) -> Option<String> {
+    // An idempotent one that cannot keep its promise.
+    if let Some((code, reason)) = producer.client().fatal_error() {
+        return Some(format!("{code}: {reason}"));
+    }
+    let has_lost_all_brokers = producer.context().0.has_lost_all_brokers();
+    has_lost_all_brokers.then(|| "it finds no broker any more".to_owned())
 }
 
 fn deliverer(config: &ClientConfig, trouble: &Arc<Trouble>) -> Result<Deliverer, LogError> {
@@ -203,7 +206,7 @@ struct Progress {
 impl Append {
     /// Notes what became of `messages` of it, and tells once all are in.
     fn finish(&self, messages: usize, result: Result<u64, KafkaError>) {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = lock(&self.progress);
         match result {
             Ok(offset) => progress.offsets.push(offset),
             Err(error) => progress.error = progress.error.take().or(Some(error)),
@@ -212,7 +215,7 @@ impl Append {
             return;
         }
         let Some((answer, room)) = progress.answer.take() else { return };
-        let mut offsets = std::mem::take(&mut progress.offsets);
+        let mut offsets = mem::take(&mut progress.offsets);
         offsets.sort_unstable();
         let result = progress.error.take().map_or(Ok(offsets), Err);
         drop(room);
@@ -231,6 +234,10 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.note_brokers(&statistics);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use rdkafka::{ClientConfig, error::KafkaError};
 
-use super::{Settings, group};
+use super::{Settings, member};
 
 /// Properties that are the log's own, and what each would break.
 pub const RESERVED: [&str; 21] = [
@@ -55,6 +55,8 @@ pub fn producer(settings: &Settings) -> ClientConfig {
     overlay(&mut config, settings)
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        // These say whether it knows any broker.
+        .set("statistics.interval.ms", "2000")
         .set("delivery.timeout.ms", settings.delivery_timeout.as_millis().to_string())
         // The room is bounded before a message gets here.
         .set("queue.buffering.max.messages", "0")
@@ -81,13 +83,13 @@ pub fn reader(settings: &Settings) -> ClientConfig {
 /// Membership: who works on which partition, and how far they are.
 pub fn member(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("session.timeout.ms", group::SESSION_TIMEOUT_MS.to_string());
+    config.set("session.timeout.ms", member::SESSION_TIMEOUT_MS.to_string());
     // It never keeps what it might fetch.
     config.set("queued.max.messages.kbytes", "1");
     consumer(&mut config, settings)
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "cooperative-sticky")
-        // These say whether the coordinator is there.
+        // These say whether the coordinator is there, and any broker.
         .set("statistics.interval.ms", "1000");
     config
 }

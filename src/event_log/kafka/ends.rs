@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::oneshot;
 
-use super::{group::Member, trouble::Trouble};
+use super::{group::Seat, member::Member, trouble::Trouble};
 use crate::event_log::LogError;
 
 /// How long to wait before a question that failed is asked again.
@@ -33,7 +33,7 @@ struct Inner {
     topic: String,
     partitions: u32,
     timeout: Duration,
-    member: Weak<Member>,
+    seat: Seat,
     trouble: Arc<Trouble>,
     callers: Mutex<Callers>,
 }
@@ -46,16 +46,16 @@ struct Callers {
 }
 
 impl Ends {
-    /// Questions for `topic`, each of which may take `timeout`.
+    /// Questions of the member in `seat` for `topic`, each of which may take `timeout`.
     pub fn new(
         topic: String,
         partitions: u32,
         timeout: Duration,
-        member: Weak<Member>,
+        seat: Seat,
         trouble: Arc<Trouble>,
     ) -> Self {
         let callers = Mutex::default();
-        Self(Arc::new(Inner { topic, partitions, timeout, member, trouble, callers }))
+        Self(Arc::new(Inner { topic, partitions, timeout, seat, trouble, callers }))
     }
 
     /// One past the last acknowledged record of every partition, at some moment
@@ -99,7 +99,7 @@ impl Inner {
     fn ask(&self) -> Option<Answer> {
         let deadline = Instant::now() + self.timeout;
         loop {
-            let member = self.member.upgrade()?;
+            let member = self.seat.member()?;
             match self.ask_once(&member, deadline.saturating_duration_since(Instant::now())) {
                 Ok(ends) => return Some(Ok(ends)),
                 Err(error) if Instant::now() >= deadline => return Some(Err(Arc::new(error))),

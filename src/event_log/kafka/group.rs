@@ -7,16 +7,9 @@
 //!                     ──► no member any more ──► Over
 //! ```
 //!
-//! The member fetches nothing: its partitions are paused, and reading is the
-//! fetcher's part, so that where one reads has nothing to do with the group. Its
-//! thread does not wait for a partition to be released, but looks again and again,
-//! so that it stays a member meanwhile.
-//!
-//! Whoever has not reached the group's coordinator for as long as a session lasts
-//! must take its partitions for lost. librdkafka says so itself, but not while it is
-//! joining again; so the thread watches too (`presence`). What librdkafka still has
-//! when it is back, it never gave back, and it is taken up again. To leave and join
-//! instead would not do: while librdkafka joins, it forgets that it was to leave.
+//! The member (`member`) is served by a thread of its own, which also lets another take
+//! its place once it can find no broker any more: what it had is lost then, as if the
+//! process had been started anew.
 //!
 //! The protocol is the classic one with cooperative rebalancing, which every Kafka
 //! since 2.4 speaks: partitions that stay where they are go on through a
@@ -24,10 +17,9 @@
 //! older one would refuse it.
 
 use std::{
-    collections::BTreeSet,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -35,59 +27,36 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    statistics::Statistics,
-    types::RDKafkaRespErr,
 };
-use tokio::{
-    sync::{
-        mpsc::{self, error::TrySendError},
-        oneshot::{self, error::TryRecvError},
-    },
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Settings, client,
-    presence::Presence,
-    trouble::{Observer, Trouble},
+    Settings, drop_aside, lock,
+    member::{self, Member, Membership},
+    trouble::Trouble,
 };
 use crate::event_log::{Assignment, Assignments, LogError};
 
-/// How long the thread waits for an event of the group.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-/// The same while partitions are handed over.
-const HANDOVER_POLL_TIMEOUT: Duration = Duration::from_millis(10);
 /// How long to wait before a commit that met a rebalance is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// After which a worker that has died is replaced, unless the operator says otherwise.
-pub const SESSION_TIMEOUT_MS: u64 = 10_000;
+/// Who is the member now, for those who ask something of it; nobody once the log is closed.
+#[derive(Clone, Debug)]
+pub struct Seat(Arc<Mutex<Weak<Member>>>);
 
-/// The client that is the member.
-pub type Member = BaseConsumer<Membership>;
+impl Seat {
+    /// That of `member`.
+    pub fn new(member: &Arc<Member>) -> Self {
+        Self(Arc::new(Mutex::new(Arc::downgrade(member))))
+    }
 
-/// A client for the group of `settings`, which has not joined yet.
-pub fn member(settings: &Settings, trouble: &Arc<Trouble>) -> Result<Member, LogError> {
-    let config = client::member(settings);
-    let session_ms = config.get("session.timeout.ms").and_then(|value| value.parse().ok());
-    let membership = Membership {
-        presence: Mutex::new(Presence::new(Duration::from_millis(
-            session_ms.unwrap_or(SESSION_TIMEOUT_MS),
-        ))),
-        observer: Observer::new("member", trouble),
-        group: settings.group.clone(),
-        release_timeout: settings.release_timeout,
-        changes: Mutex::default(),
-        owned: Mutex::default(),
-        handovers: Mutex::default(),
-        closing: AtomicBool::new(false),
-    };
-    Member::from_config_and_context(&config, membership)
-        .map_err(|error| trouble.explain("no member of the group", &error))
+    /// The member of now.
+    pub fn member(&self) -> Option<Arc<Member>> {
+        lock(&self.0).upgrade()
+    }
 }
 
 /// This process in the group.
@@ -95,23 +64,32 @@ pub struct Group {
     topic: String,
     group: String,
     request_timeout: Duration,
-    member: Weak<Member>,
+    seat: Seat,
     trouble: Arc<Trouble>,
     /// Commits take turns, so that none goes back behind another.
     turn: Arc<tokio::sync::Mutex<()>>,
+    closing: Arc<AtomicBool>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Group {
-    /// Runs the member on a thread of its own.
+    /// Runs `member`, which takes `seat` and ends once `closing` is set, on a thread of
+    /// its own.
     pub fn start(
         settings: &Settings,
         member: Arc<Member>,
+        seat: &Seat,
+        closing: &Arc<AtomicBool>,
         trouble: &Arc<Trouble>,
     ) -> Result<Self, LogError> {
-        let weak = Arc::downgrade(&member);
+        let server = Server {
+            settings: settings.clone(),
+            seat: seat.clone(),
+            closing: Arc::clone(closing),
+            trouble: Arc::clone(trouble),
+        };
         let thread = thread::Builder::new().name("kafka-group".into());
-        let thread = thread.spawn(move || run(&member)).map_err(|source| LogError::Io {
+        let thread = thread.spawn(move || server.run(member)).map_err(|source| LogError::Io {
             action: "starting",
             file: "the thread kafka-group".into(),
             source,
@@ -120,9 +98,10 @@ impl Group {
             topic: settings.topic.clone(),
             group: settings.group.clone(),
             request_timeout: settings.request_timeout,
-            member: weak,
+            seat: seat.clone(),
             trouble: Arc::clone(trouble),
             turn: Arc::default(),
+            closing: Arc::clone(closing),
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -131,11 +110,10 @@ impl Group {
     pub fn join(&self, partitions: u32) -> Assignments {
         // Given, withdrawn and lost again, before anybody looks; and the last word.
         let (sender, changes) = mpsc::channel(3 * partitions.max(1) as usize + 1);
-        if let Some(member) = self.member.upgrade() {
-            *lock(&member.context().changes) = Some(sender);
-            if let Err(error) = member.subscribe(&[&self.topic]) {
-                member.context().end(no_worker(error.rdkafka_error_code(), &error.to_string()));
-            }
+        // Locked, so that no other member takes the seat meanwhile.
+        let seat = lock(&self.seat.0);
+        if let Some(member) = seat.upgrade() {
+            join(&member, &self.topic, sender);
         }
         Assignments::new(changes)
     }
@@ -177,9 +155,7 @@ impl Group {
 
     /// Leaves the group. Blocks until the brokers know, if `wait` says so.
     pub fn close(&self, wait: bool) {
-        if let Some(member) = self.member.upgrade() {
-            member.context().closing.store(true, Ordering::Relaxed);
-        }
+        self.closing.store(true, Ordering::Relaxed);
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread.filter(|_| wait)
             && thread.join().is_err()
@@ -193,7 +169,7 @@ impl Group {
         &self,
         work: impl FnOnce(&Member) -> T + Send + 'static,
     ) -> Result<T, LogError> {
-        let member = self.member.upgrade().ok_or(LogError::Closed)?;
+        let member = self.seat.member().ok_or(LogError::Closed)?;
         let work = tokio::task::spawn_blocking(move || work(&member));
         // Twice: a commit first asks what is committed.
         match timeout(2 * self.request_timeout, work).await {
@@ -249,248 +225,51 @@ fn commit(
     }
 }
 
-/// What the member knows of itself, and its callbacks.
-pub struct Membership {
-    observer: Observer,
-    group: String,
-    presence: Mutex<Presence>,
-    release_timeout: Duration,
-    /// Where changes are told; `None` before it has joined and once it has left.
-    changes: Mutex<Option<mpsc::Sender<Assignment>>>,
-    owned: Mutex<BTreeSet<u32>>,
-    /// Those under way; the group waits until each is let go.
-    handovers: Mutex<Vec<Handover>>,
-    closing: AtomicBool,
-}
-
-/// Partitions that the group has asked back.
-struct Handover {
-    partitions: TopicPartitionList,
-    /// Those that are not released yet.
-    waiting: Vec<(u32, oneshot::Receiver<()>)>,
-    deadline: Instant,
-}
-
-/// Serves the member until the log is closed.
-fn run(member: &Member) {
-    let membership = member.context();
-    while !membership.is_closing() {
-        let is_handing_over = !lock(&membership.handovers).is_empty();
-        let wait = if is_handing_over { HANDOVER_POLL_TIMEOUT } else { POLL_TIMEOUT };
-        // Its partitions are paused, so there are no messages, and most errors pass.
-        drop(member.poll(wait));
-        if let Some((code, reason)) = member.client().fatal_error()
-            && membership.is_joined()
-        {
-            membership.take_for_lost(member);
-            membership.end(no_worker(Some(code), &reason));
-            member.unsubscribe();
-        }
-        membership.hand_over(member);
-        let now = Instant::now();
-        if lock(&membership.presence).gets_cut_off(now) {
-            membership.take_for_lost(member);
-        }
-        if lock(&membership.presence).gets_back(now) {
-            membership.take_up_again(member);
-        }
-        if membership.is_unheard() {
-            *lock(&membership.changes) = None;
-            member.unsubscribe();
-        }
-    }
-    for handover in mem::take(&mut *lock(&membership.handovers)) {
-        membership.let_go(member, &handover.partitions);
+/// Lets the member tell changes of the partitions of `topic` to `changes`.
+fn join(member: &Member, topic: &str, changes: mpsc::Sender<Assignment>) {
+    member.context().tell_to(changes);
+    if let Err(error) = member.subscribe(&[topic]) {
+        member.context().refuse(&error);
     }
 }
 
-impl Membership {
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
-    }
+/// What the thread of the member does.
+struct Server {
+    settings: Settings,
+    seat: Seat,
+    closing: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
+}
 
-    fn is_joined(&self) -> bool {
-        lock(&self.changes).is_some()
-    }
-
-    /// Tells that there will be no more changes, and why.
-    fn end(&self, reason: String) {
-        let error = LogError::NoWorker { group: self.group.clone(), reason };
-        self.tell(Assignment::Over { error });
-        *lock(&self.changes) = None;
-    }
-
-    /// Whether nobody listens to changes any more.
-    fn is_unheard(&self) -> bool {
-        lock(&self.changes).as_ref().is_some_and(mpsc::Sender::is_closed)
-    }
-
-    fn assigned(&self, member: &Member, partitions: &mut TopicPartitionList) {
-        // Nothing is to be fetched: from the end on, and paused.
-        let assigned = partitions
-            .set_all_offsets(Offset::End)
-            .and_then(|()| member.incremental_assign(partitions))
-            .and_then(|()| member.pause(partitions));
-        if let Err(error) = assigned {
-            tracing::error!(%error, "partitions were given and could not be taken");
-        }
-        self.give(partitions);
-    }
-
-    fn revoked(&self, member: &Member, partitions: &TopicPartitionList) {
-        let owned: Vec<u32> = {
-            let owned = lock(&self.owned);
-            numbers(partitions).filter(|partition| owned.contains(partition)).collect()
-        };
-        if member.assignment_lost() {
-            self.tell_lost(owned.iter().copied());
-        }
-        let nobody_listens = self.is_closing() || lock(&self.changes).is_none();
-        if member.assignment_lost() || nobody_listens || owned.is_empty() {
-            return self.let_go(member, partitions);
-        }
-        let withdraw = |partition| {
-            let (released, waiting) = oneshot::channel();
-            self.tell(Assignment::Withdrawn { partition, released });
-            (partition, waiting)
-        };
-        let waiting = owned.into_iter().map(withdraw).collect();
-        let deadline = Instant::now() + self.release_timeout;
-        let handover = Handover { partitions: partitions.clone(), waiting, deadline };
-        lock(&self.handovers).push(handover);
-    }
-
-    /// Lets go what has been released, or should have been.
-    fn hand_over(&self, member: &Member) {
-        let is_lost = member.assignment_lost();
-        let handovers = mem::take(&mut *lock(&self.handovers));
-        for mut handover in handovers {
-            let is_waiting = |released: &mut oneshot::Receiver<()>| {
-                matches!(released.try_recv(), Err(TryRecvError::Empty))
-            };
-            handover.waiting.retain_mut(|(_, released)| is_waiting(released));
-            let is_late = Instant::now() >= handover.deadline;
-            if handover.waiting.is_empty() || is_lost || is_late {
-                self.let_go_unreleased(member, handover);
-            } else {
-                lock(&self.handovers).push(handover);
+impl Server {
+    /// Serves the member, or who comes after it, until the log is closed.
+    fn run(&self, mut member: Arc<Member>) {
+        while !self.closing.load(Ordering::Relaxed) {
+            Membership::serve(&member);
+            if member.context().has_lost_all_brokers() {
+                match self.successor(&member) {
+                    Ok(next) => drop_aside(mem::replace(&mut member, next)),
+                    Err(error) => tracing::error!(%error, "there is no new member yet"),
+                }
             }
         }
+        member.context().let_go_all(&member);
     }
 
-    /// Takes all partitions for lost.
-    fn take_for_lost(&self, member: &Member) {
-        for handover in mem::take(&mut *lock(&self.handovers)) {
-            self.let_go_unreleased(member, handover);
+    /// The member that takes the place of `old`, and has joined if that one had.
+    fn successor(&self, old: &Arc<Member>) -> Result<Arc<Member>, LogError> {
+        let next = Arc::new(member::new(&self.settings, &self.trouble, &self.closing)?);
+        tracing::warn!(
+            group = self.settings.group,
+            "the member of the group finds no broker any more, and another takes its place"
+        );
+        old.context().take_for_lost(old);
+        let mut seat = lock(&self.seat.0);
+        *seat = Arc::downgrade(&next);
+        if let Some(changes) = old.context().fall_silent() {
+            join(&next, &self.settings.topic, changes);
         }
-        let owned = mem::take(&mut *lock(&self.owned));
-        self.tell_lost(owned.into_iter());
+        drop(seat);
+        Ok(next)
     }
-
-    /// Takes up what was taken for lost and has stayed this member's.
-    fn take_up_again(&self, member: &Member) {
-        match member.assignment() {
-            Ok(partitions) => self.give(&partitions),
-            Err(error) => tracing::error!(%error, "what this member has is not known"),
-        }
-    }
-
-    /// Tells of those that nobody works on here.
-    fn give(&self, partitions: &TopicPartitionList) {
-        for partition in numbers(partitions) {
-            if lock(&self.owned).insert(partition) {
-                self.tell(Assignment::Given { partition });
-            }
-        }
-    }
-
-    fn let_go_unreleased(&self, member: &Member, handover: Handover) {
-        self.tell_lost(handover.waiting.iter().map(|(partition, _)| *partition));
-        self.let_go(member, &handover.partitions);
-    }
-
-    /// Gives partitions back to the group.
-    fn let_go(&self, member: &Member, partitions: &TopicPartitionList) {
-        for partition in numbers(partitions) {
-            lock(&self.owned).remove(&partition);
-        }
-        if let Err(error) = member.incremental_unassign(partitions) {
-            tracing::error!(%error, "partitions could not be given back");
-        }
-    }
-
-    fn tell_lost(&self, partitions: impl Iterator<Item = u32>) {
-        for partition in partitions {
-            tracing::warn!(
-                partition,
-                "the group does not count this process among its workers; the partition may go to another"
-            );
-            self.tell(Assignment::Lost { partition });
-        }
-    }
-
-    /// Tells a change; waits where there is no room, unless the log is closed.
-    fn tell(&self, change: Assignment) {
-        let Some(changes) = lock(&self.changes).clone() else { return };
-        let mut change = change;
-        while !self.is_closing() {
-            match changes.try_send(change) {
-                Err(TrySendError::Full(again)) => change = again,
-                Ok(()) | Err(TrySendError::Closed(_)) => return,
-            }
-            thread::sleep(HANDOVER_POLL_TIMEOUT);
-        }
-    }
-}
-
-impl ClientContext for Membership {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.observer.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.observer.error(error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let Some(group) = statistics.cgrp else { return };
-        let (is_there, is_steady) = (group.state == "up", group.join_state == "steady");
-        lock(&self.presence).saw(Instant::now(), is_there, is_steady);
-    }
-}
-
-impl ConsumerContext for Membership {
-    fn rebalance(
-        &self,
-        member: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.assigned(member, partitions);
-            }
-            _ => self.revoked(member, partitions),
-        }
-    }
-}
-
-/// Why this process can be no worker, and what to do.
-fn no_worker(code: Option<RDKafkaErrorCode>, reason: &str) -> String {
-    let advice = match code {
-        Some(RDKafkaErrorCode::FencedInstanceId) => {
-            "give each worker a group.instance.id of its own, or none"
-        }
-        _ => "correct the settings of the event log, and start it again",
-    };
-    format!("{reason}; {advice}")
-}
-
-fn numbers(partitions: &TopicPartitionList) -> impl Iterator<Item = u32> {
-    let numbers: Vec<i32> = partitions.elements().iter().map(|one| one.partition()).collect();
-    numbers.into_iter().filter_map(|number| u32::try_from(number).ok())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ use rdkafka::{
 
 use super::{
     PARTITIONS_DEFAULT, Settings, client,
-    group::Member,
+    member::Member,
     trouble::{Observer, Trouble},
 };
 use crate::event_log::LogError;

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    statistics::Statistics,
 };
 
 /// How long a note explains later errors.
@@ -138,6 +139,13 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Whether there is a broker that is more than a name for something, as that of the group's
+/// coordinator.
+fn knows_a_broker(statistics: &Statistics) -> bool {
+    let is_real = |source: &str| matches!(source, "configured" | "learned");
+    statistics.brokers.values().any(|broker| is_real(&broker.source))
+}
+
 /// After this the same complaint is logged again.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -150,12 +158,39 @@ pub struct Observer {
     /// What was said last, and when: a broker that is away is complained of many
     /// times a second.
     said: Mutex<Option<(String, Instant)>>,
+    /// How many statistics in a row have named no broker.
+    without_brokers: AtomicU32,
 }
 
 impl Observer {
     /// Callbacks of a client that note in `trouble` what it meets.
     pub fn new(role: &'static str, trouble: &Arc<Trouble>) -> Self {
-        Self { role, trouble: Arc::clone(trouble), said: Mutex::default() }
+        Self {
+            role,
+            trouble: Arc::clone(trouble),
+            said: Mutex::default(),
+            without_brokers: AtomicU32::new(0),
+        }
+    }
+
+    /// Takes in whether the client knows any broker.
+    pub fn note_brokers(&self, statistics: &Statistics) {
+        if knows_a_broker(statistics) {
+            self.without_brokers.store(0, Ordering::Relaxed);
+        } else {
+            self.without_brokers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client knows no broker any more, and will never find one by itself.
+    ///
+    /// A broker that shuts down names the brokers that are left. If it was the only one,
+    /// librdkafka (2.12) takes that for an answer, forgets the last broker, and is to begin
+    /// anew with those of `bootstrap.servers`, which the same answer may cancel: then there is
+    /// nobody whom it could ask. Between two steps of beginning anew it knows none either,
+    /// so one look is not enough.
+    pub fn has_lost_all_brokers(&self) -> bool {
+        self.without_brokers.load(Ordering::Relaxed) >= 2
     }
 
     /// Whether something was not said a moment ago.
