@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
-pub use self::pipeline::Interrupted;
+pub use self::pipeline::{Interrupted, Part};
 use super::{
     config::RedisConfig,
     error::NodeError,

@@ -57,6 +57,9 @@ pub trait Work: Sync {
     /// Takes the reply to one, which is no error. False: it says nothing.
     fn take(&self, place: u32, reply: Reply<'_>, done: &mut Self::Done) -> bool;
 
+    /// Takes an element of an array that one was answered by, right behind it.
+    fn take_element(&self, _place: u32, _element: Reply<'_>, _done: &mut Self::Done) {}
+
     /// Adds what replies to others come to.
     fn join(done: &mut Self::Done, other: Self::Done);
 }

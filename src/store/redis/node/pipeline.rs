@@ -47,10 +47,19 @@ pub struct Interrupted {
     pub error: NodeError,
 }
 
+/// What of a command's reply something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it, or the beginning of an array.
+    Whole,
+    /// An element of the array that it is.
+    Element,
+}
+
 impl NodeConnection {
     /// Sends commands and takes their replies. `pack` appends the next command and
     /// says whether there was one; `on_reply` gets each reply with the number of
-    /// its command.
+    /// its command, and behind an array each of its elements.
     ///
     /// After an error, or when given up half-way, the connection is of no more use.
     ///
@@ -59,7 +68,7 @@ impl NodeConnection {
     pub async fn run(
         &mut self,
         pack: impl FnMut(&mut Vec<u8>) -> bool,
-        on_reply: impl FnMut(usize, Reply<'_>),
+        on_reply: impl FnMut(usize, Part, Reply<'_>),
     ) -> Result<(), Interrupted> {
         let mut pipeline = Pipeline {
             pack,
@@ -110,7 +119,7 @@ struct Pipeline<P, R> {
 impl<P, R> Pipeline<P, R>
 where
     P: FnMut(&mut Vec<u8>) -> bool,
-    R: FnMut(usize, Reply<'_>),
+    R: FnMut(usize, Part, Reply<'_>),
 {
     fn poll(
         &mut self,
@@ -224,8 +233,10 @@ where
             if let Reply::Array(Some(elements)) = reply {
                 self.elements_to_come += elements;
             }
-            if !is_element {
-                (self.on_reply)(self.answered, reply);
+            if is_element {
+                (self.on_reply)(self.answered - 1, Part::Element, reply);
+            } else {
+                (self.on_reply)(self.answered, Part::Whole, reply);
                 self.answered += 1;
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Work;
 use crate::store::redis::{
     error::NodeError,
+    node::Part,
     pool::Lease,
     resp::{self, Reply},
     slots::{NodeAddress, Redirect, SlotMap},
@@ -199,10 +200,13 @@ impl Batch {
             }
             true
         };
-        let on_reply = |message: usize, reply: Reply<'_>| {
+        let on_reply = |message: usize, part: Part, reply: Reply<'_>| {
             if message % messages_per_command + 1 == messages_per_command {
                 let place = self.places[message / messages_per_command];
-                self.take(place, reply, work, &mut outcome);
+                match part {
+                    Part::Whole => self.take(place, reply, work, &mut outcome),
+                    Part::Element => work.take_element(place, reply, &mut outcome.done),
+                }
             }
         };
         match lease.connection.run(pack, on_reply).await {
