@@ -86,6 +86,9 @@ pub struct BenchArgs {
     /// has taken, or 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+    /// sustain: timelines are full before the first rate is tried, as they are after a while
+    #[arg(long)]
+    pub full_timelines: bool,
     /// celebrity: followers of the one who has very many [default: 1000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=50_000_000))]
     pub celebrity_followers: Option<u32>,
@@ -216,12 +219,14 @@ impl From<BenchArgs> for Settings {
             visible_max: args.visible_within.unwrap_or(size.visible_max),
             rate_first: args.rate.map(f64::from),
             rates_max: size.rates_max,
+            full_timelines: args.full_timelines,
             celebrity_followers: args.celebrity_followers.unwrap_or(size.celebrity_followers),
             awake_percent: args.awake,
             scale_users,
             streams: args.streams.unwrap_or(size.streams),
             turn: size.turn,
             turn_posts: size.turn_posts,
+            judges: !args.smoke,
         }
     }
 }

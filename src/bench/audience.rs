@@ -3,18 +3,18 @@
 
 use rand::{Rng, SeedableRng, rngs::Xoshiro256PlusPlus};
 
-use super::{BenchError, closed_loop::Turn, roost::Roost, town::Town};
-use crate::{
-    domain::UserId,
-    store::{HOME_TIMELINE_CAP_DEFAULT, Store},
+use super::{
+    BenchError,
+    closed_loop::Turn,
+    roost::Roost,
+    town::{FILLED, Town},
 };
+use crate::{domain::UserId, store::Store};
 
 /// So many have a live timeline; the others sleep.
 const READERS_MAX: usize = 10_000;
 /// Those whom all of them follow, and who fill the timelines.
 pub(super) const FILLERS: usize = 16;
-/// A tenth more than the cap: as many as a timeline has when it was trimmed.
-const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 /// The exponent of Zipf's law, as YCSB has it.
 const ZIPF_EXPONENT: f64 = 0.99;
 /// How many draws there are before they come again.

@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use super::{
-    BenchError, Goal, Ratio, Row, Section, Series,
+    BenchError, Goal, Plot, Ratio, Row, Section,
     drain::RATE,
     ground::Ground,
     open_loop::{Held, Stream, hold},
-    sustain::latency_plot,
     town::{Drawn, Town, share_of},
 };
 
@@ -141,7 +140,7 @@ fn section(ground: &Ground<'_>, users: u32, alone: &Held, besides: &[Beside]) ->
     });
     let curves = besides.iter().map(|beside| (beside.name.as_str(), &beside.held));
     let curves = [("alone", alone)].into_iter().chain(curves);
-    let curves = curves.map(|(name, held)| Series::new(name, held.latencies.curve()));
+    let curves = curves.map(|(name, held)| held.latencies.series(name));
     Section {
         name: "celebrity".to_owned(),
         about: format!(
@@ -155,6 +154,10 @@ fn section(ground: &Ground<'_>, users: u32, alone: &Held, besides: &[Beside]) ->
         ),
         rows,
         ratios: ratios.collect(),
-        plots: vec![latency_plot(curves.collect())],
+        plots: vec![Plot::of_latencies(
+            "Publish to visible",
+            "share of the posts",
+            curves.collect(),
+        )],
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use super::{BenchError, Row};
+use super::{BenchError, Row, Series};
 
 /// A minute; what takes longer counts as this.
 const MICROSECONDS_MAX: u64 = 60_000_000;
@@ -61,6 +61,12 @@ impl Calls {
     /// Calls a second.
     pub(super) fn rate(&self) -> f64 {
         self.count() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The distribution of the latencies, in seconds.
+    pub(super) fn series(&self, name: impl Into<String>) -> Series {
+        let seconds = |share| self.latencies.value_at_quantile(share) as f64 / 1e6;
+        Series::of_quantiles(name, self.count(), seconds)
     }
 
     /// A row of a report.

@@ -92,7 +92,7 @@ fn columns(rows: &[Row]) -> Vec<&'static str> {
 }
 
 fn cell(figure: &Figure) -> String {
-    escaped(format!("{} {}", number(figure.value), figure.unit).trim_end())
+    escaped(&figure.amount())
 }
 
 fn ratio(ratio: &Ratio) -> String {

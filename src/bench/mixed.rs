@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
-    BenchError, Row, Section,
+    BenchError, Plot, Row, Section,
     audience::Audience,
     closed_loop::{self, Answered, Calls, Turn},
     ground::Ground,
@@ -83,6 +83,11 @@ async fn of_store<S: Store>(
              {PAGE_SIZE} posts, and 1 publishes, which the workers deliver meanwhile."
         ),
         rows: [Row::new("all").with("calls", all, "/s")].into_iter().chain(rows).collect(),
+        plots: vec![Plot::of_latencies(
+            "Call to answer",
+            "share of the calls",
+            KINDS.iter().zip(&kinds).map(|(kind, calls)| calls.series(*kind)).collect(),
+        )],
         ..Section::default()
     })
 }

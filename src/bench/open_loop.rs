@@ -21,7 +21,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{
-    BenchError, Row,
+    BenchError, Row, Series,
     ground::Ground,
     log::BenchLog,
     roost::{Roost, Work},
@@ -310,15 +310,10 @@ impl Latencies {
         )
     }
 
-    /// Points of the distribution: shares, and seconds; as far as there are posts to tell.
-    pub(super) fn curve(&self) -> Vec<(f64, f64)> {
-        const STEPS_A_NINE: i32 = 10;
-        let nines = (self.0.len().max(1) as f64).log10();
-        let steps = (nines * f64::from(STEPS_A_NINE)).floor() as i32;
-        (0..=steps)
-            .map(|step| 1.0 - 10_f64.powf(-f64::from(step) / f64::from(STEPS_A_NINE)))
-            .map(|share| (share, self.quantile(share).as_secs_f64()))
-            .collect()
+    /// The distribution, in seconds.
+    pub(super) fn series(&self, name: impl Into<String>) -> Series {
+        let seconds = |share| self.quantile(share).as_secs_f64();
+        Series::of_quantiles(name, self.0.len() as u64, seconds)
     }
 }
 
@@ -395,7 +390,7 @@ mod tests {
         let ms = |share| latencies.quantile(share).as_millis();
         assert_eq!([ms(0.0), ms(0.5), ms(0.99), ms(1.0)], [1, 100, 198, 200]);
         assert_eq!(Latencies::default().quantile(0.99), Duration::ZERO);
-        let curve = latencies.curve();
+        let curve = latencies.series("x").points;
         assert_eq!(curve.first(), Some(&(0.0, 0.001)));
         assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{curve:?}");
     }

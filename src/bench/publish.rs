@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{
-    BenchError, Goal, Ratio, Row, Section,
+    Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
     ground::Ground,
     redis::BenchRedis,
     report::median,
@@ -122,6 +122,11 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     redis.empty().await?;
     let row = |name: &str, rates: &[f64]| Row::new(name).with("posts", median(rates), "/s");
     let ways = WAYS.iter().zip(&way_rates);
+    let curve = |name: &str, rates: &[f64]| {
+        Series::new(name, (1..).zip(rates).map(|(turn, rate)| (f64::from(turn), *rate)).collect())
+    };
+    let mut curves: Vec<Series> = ways.clone().map(|(way, rates)| curve(way.name, rates)).collect();
+    curves.push(curve("bare producer", &bare_rates));
     let mut rows: Vec<Row> = ways.clone().map(|(way, rates)| row(way.name, rates)).collect();
     rows.push(row("bare producer", &bare_rates));
     let ratio_of = |(way, rates): (&Way, &Vec<f64>)| {
@@ -140,7 +145,12 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
         ),
         rows,
         ratios: ways.map(ratio_of).collect(),
-        ..Section::default()
+        plots: vec![Plot {
+            title: "Turn by turn".to_owned(),
+            x: Axis { name: "turn", unit: "", scale: Scale::Linear },
+            y: Axis { name: "posts", unit: "/s", scale: Scale::Linear },
+            series: curves,
+        }],
     }])
 }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
-    BenchError, Goal, Ratio, Section,
+    BenchError, Goal, Plot, Ratio, Section,
     audience::{Audience, FILLERS},
     closed_loop::{self, Answered, Calls, Turn},
     cost::Cost,
@@ -111,6 +111,7 @@ async fn of_store<S: Store>(
     };
     let mut ratio_of_none = None;
     for beside_fanout in [false, true] {
+        let mut curves = Vec::new();
         for page in PAGES {
             let pair = Pair::of(page, &audience, &channels).await?;
             let before = Cost::until_now(redis).await?;
@@ -128,6 +129,10 @@ async fn of_store<S: Store>(
                 true => format!("{}, beside a fan-out", page.name()),
                 false => page.name(),
             };
+            if page.size == PAGES[0].size {
+                curves.push(measured.roost.series(page.name()));
+                curves.push(measured.bare.series(format!("{}: bare", page.name())));
+            }
             let is_goal = page.ids_only && !beside_fanout;
             let cpu = cost.redis.filter(|_| !beside_fanout);
             let ratio = measured.add_to(&mut section, &name, is_goal, cpu);
@@ -136,6 +141,9 @@ async fn of_store<S: Store>(
                 roost.settle().await?;
             }
         }
+        let title =
+            if beside_fanout { "Call to answer, beside a fan-out" } else { "Call to answer" };
+        section.plots.push(Plot::of_latencies(title, "share of the calls", curves));
     }
     let (page, writes) = (PAGES[0], roost.writes());
     for count in PULLED {

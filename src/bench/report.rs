@@ -132,12 +132,50 @@ impl Series {
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self { name: name.into(), points }
     }
+
+    /// A distribution of `count` values, as far as there are enough to tell: shares, and
+    /// what `quantile` says of each.
+    pub(super) fn of_quantiles(
+        name: impl Into<String>,
+        count: u64,
+        quantile: impl Fn(f64) -> f64,
+    ) -> Self {
+        const STEPS_A_NINE: i32 = 10;
+        let nines = (count.max(1) as f64).log10();
+        let steps = (nines * f64::from(STEPS_A_NINE)).floor() as i32;
+        let shares =
+            (0..=steps).map(|step| 1.0 - 10_f64.powf(-f64::from(step) / f64::from(STEPS_A_NINE)));
+        Self::new(name, shares.map(|share| (share, quantile(share))).collect())
+    }
+}
+
+impl Plot {
+    /// Distributions of latencies, in seconds.
+    pub(super) fn of_latencies(
+        title: impl Into<String>,
+        share_of: &'static str,
+        series: Vec<Series>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            x: Axis { name: share_of, unit: "", scale: Scale::Nines },
+            y: Axis { name: "latency", unit: "s", scale: Scale::Log },
+            series,
+        }
+    }
 }
 
 impl Section {
     /// A scenario that there is nothing to say of, and why.
     pub(super) fn not_measured(name: &str, why: &str) -> Self {
         Self { name: name.to_owned(), about: format!("Not measured: {why}."), ..Self::default() }
+    }
+
+    /// Leaves out what ratios are to be, but for what must never be.
+    pub(super) fn forget_goals(&mut self) {
+        for ratio in &mut self.ratios {
+            ratio.goal = ratio.goal.filter(|goal| *goal == Goal::Zero);
+        }
     }
 }
 
@@ -154,7 +192,7 @@ impl Row {
         self
     }
 
-    /// One of its figures.
+    /// One of its figures, in the unit in which it was measured.
     pub fn figure(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
@@ -212,8 +250,22 @@ impl fmt::Display for Section {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, number(self.value))?;
-        if self.unit.is_empty() { Ok(()) } else { write!(f, " {}", self.unit) }
+        write!(f, "{} {}", self.name, self.amount())
+    }
+}
+
+impl Figure {
+    /// How much it is, with its unit, or with a larger one where that reads better.
+    pub(super) fn amount(&self) -> String {
+        const LARGER: [(&str, &str, f64); 3] =
+            [("µs", "ms", 1e3), ("ms", "s", 1e3), ("MiB", "GiB", 1024.0)];
+        let (mut value, mut unit) = (self.value, self.unit);
+        for (small, large, size) in LARGER {
+            if unit == small && value >= 10.0 * size {
+                (value, unit) = (value / size, large);
+            }
+        }
+        format!("{} {unit}", number(value)).trim_end().to_owned()
     }
 }
 
@@ -260,6 +312,18 @@ mod tests {
             assert!(!Goal::AtMost(2.0).is_met(nothing), "{nothing}");
             assert!(!Goal::AtLeast(2.0).is_met(nothing), "{nothing}");
         }
+    }
+
+    #[test]
+    fn what_is_large_has_a_larger_unit() {
+        let amount = |value, unit| Figure { name: "it", value, unit }.amount();
+        assert_eq!(amount(9_990.0, "µs"), "9990 µs");
+        assert_eq!(amount(15_040.0, "µs"), "15.0 ms");
+        assert_eq!(amount(29_700.0, "ms"), "29.7 s");
+        assert_eq!(amount(2e7, "µs"), "20.0 s");
+        assert_eq!(amount(20_480.0, "MiB"), "20.0 GiB");
+        assert_eq!(amount(1.5e6, "/s"), "1.50 M /s");
+        assert_eq!(amount(12.0, ""), "12.0");
     }
 
     #[test]

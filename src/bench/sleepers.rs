@@ -5,14 +5,12 @@ use super::{
     BenchError, Goal, Ratio, Row, Section,
     drain::{self, DrainedRedis},
     ground::Ground,
-    town::{Town, all_follows, is_of_a_million, share_of},
+    town::{FILLED, Town, all_follows, is_of_a_million, share_of},
 };
-use crate::{domain::UserId, load::Graph, store::HOME_TIMELINE_CAP_DEFAULT};
+use crate::{domain::UserId, load::Graph};
 
 /// Those whom everybody follows, and who fill the timelines.
 const FILLERS: usize = 4;
-/// A tenth more than the cap: as many as a timeline has when it was trimmed.
-const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 const MIB: f64 = (1 << 20) as f64;
 
 /// What a share of awake readers came to.

@@ -13,10 +13,12 @@ use super::{
     log::BenchLog,
     open_loop::{Held, Sample, Seen, Stream, hold},
     roost::{Roost, micros_each, rates},
-    town::{Town, is_of_a_million},
+    town::{FILLED, Town, is_of_a_million},
 };
 use crate::{store::redis::RedisStore, writes::Writes};
 
+/// Those whom everybody follows, where timelines are filled beforehand.
+const FILLERS: usize = 4;
 /// Posts a second to begin with where nothing is known.
 const RATE_FIRST: f64 = 500.0;
 /// Which share of what a drain takes is tried first.
@@ -50,6 +52,14 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     ground.say("waking the readers");
     let (mut roost, seen) = ground.watched_roost().await?;
     roost.prepare(&town).await?;
+    if ground.settings.full_timelines {
+        ground.say("filling timelines");
+        let filler = Town::filler(&town.readers(), FILLERS, FILLED);
+        roost.append(filler.follows()).await?;
+        roost.settle().await?;
+        roost.append(filler.events()).await?;
+        roost.settle().await?;
+    }
     let writes = roost.writes();
     let readers_count = town.readers().len();
     let mut road = Road {
@@ -146,8 +156,9 @@ impl Tried {
 
 fn about(ground: &Ground<'_>, readers: f64, awake: usize) -> String {
     let settings = ground.settings;
+    let full = if settings.full_timelines { " with full timelines" } else { "" };
     format!(
-        "Posts at even distances, {readers:.0} readers each, {awake} readers awake, through the \
+        "Posts at even distances, {readers:.0} readers each, {awake} readers awake{full}, through the \
          write path of the API (in this process, without request ids) into {}, and on into Redis. \
          A post's latency runs from the moment it is due to the moment the worker knows that it \
          has reached every reader. A rate is good if 99 % of {} s of posts take at most {} s, \
@@ -176,7 +187,7 @@ fn section(
         tried.row(format!("tried: {verdict}"))
     });
     let all = others.iter().chain(found.iter()).chain(half.iter());
-    let curves = named.iter().map(|(name, tried)| Series::new(*name, tried.held.latencies.curve()));
+    let curves = named.iter().map(|(name, tried)| tried.held.latencies.series(*name));
     let over_time =
         named.iter().map(|(name, tried)| Series::new(*name, delivered(&tried.held.samples)));
     Section {
@@ -189,7 +200,7 @@ fn section(
             goal: Goal::AtLeast(1.41e6).only_if(is_for_goal),
         }],
         plots: vec![
-            latency_plot(curves.collect()),
+            Plot::of_latencies("Publish to visible", "share of the posts", curves.collect()),
             Plot {
                 title: "Throughput over time".to_owned(),
                 x: Axis { name: "time", unit: "s", scale: Scale::Linear },
@@ -203,16 +214,6 @@ fn section(
                 series: vec![Series::new("roost", coalescing(all.map(|it| &*it.held.samples)))],
             },
         ],
-    }
-}
-
-/// The distribution of latencies, from publishing to being seen.
-pub(super) fn latency_plot(series: Vec<Series>) -> Plot {
-    Plot {
-        title: "Publish to visible".to_owned(),
-        x: Axis { name: "share of the posts", unit: "", scale: Scale::Nines },
-        y: Axis { name: "latency", unit: "s", scale: Scale::Log },
-        series,
     }
 }
 

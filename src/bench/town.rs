@@ -13,9 +13,12 @@ use crate::{
     load::{Graph, UserIndex, Workload},
     post_id::PostIds,
     proto::v1::{self, PublishPostRequest},
+    store::HOME_TIMELINE_CAP_DEFAULT,
     writes::{Draft, EVENT_FOLLOWERS_MAX, TEXT_CHARS_MAX_DEFAULT},
 };
 
+/// As many posts fill a timeline: a tenth more than the cap, what it has when it was trimmed.
+pub(super) const FILLED: usize = HOME_TIMELINE_CAP_DEFAULT * 11 / 10;
 /// When posts begin, in milliseconds of their ids, and when those that fill timelines
 /// beforehand do: some seconds before.
 const POSTS_MS: u64 = 10_000;

@@ -6,9 +6,7 @@ use super::{
     check::{Outcome, Tally},
     crowd::Plan,
 };
-use crate::bench::{
-    Axis, Goal, Plot, Ratio, Row, Scale, Section, Series, cost::Cost, roost::micros_each,
-};
+use crate::bench::{Goal, Plot, Ratio, Row, Section, cost::Cost, roost::micros_each};
 
 /// The goals of time and memory are for so many.
 const GOAL_STREAMS: u32 = 10_000;
@@ -112,12 +110,11 @@ pub(super) fn section(measured: &Measured) -> Section {
         about: about(measured),
         rows: vec![connected_row, latencies.figures(quick_row), tallied(slow_row, slow)],
         ratios,
-        plots: vec![Plot {
-            title: "Visible to received".to_owned(),
-            x: Axis { name: "share of the posts", unit: "", scale: Scale::Nines },
-            y: Axis { name: "latency", unit: "s", scale: Scale::Log },
-            series: vec![Series::new("readers", latencies.curve())],
-        }],
+        plots: vec![Plot::of_latencies(
+            "Visible to received",
+            "share of the posts",
+            vec![latencies.series("readers")],
+        )],
     }
 }
 
