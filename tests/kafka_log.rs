@@ -229,6 +229,23 @@ async fn appends_beyond_the_queue_wait_and_all_is_read_though_the_buffer_is_smal
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_buffer_does_not_keep_readers_from_going_elsewhere() {
+    const RECORDS: u64 = 1_000;
+    let Some(settings) = services::kafka_settings(1) else { return };
+    let request_timeout = Duration::from_secs(5);
+    let settings = Settings { buffer_bytes_max: 64 << 10, request_timeout, ..settings };
+    let log = KafkaLog::open(settings).await.unwrap();
+    let payloads = (0..RECORDS).map(|at| Bytes::from(vec![at as u8; 1_000])).collect();
+    log.append(0, payloads).await.unwrap();
+    // The first records come together with more than the buffer holds.
+    for from in [0, RECORDS / 2, 10, RECORDS - 300, 5, RECORDS - 1] {
+        let read = log.read(0, from, 1_000).await.unwrap();
+        assert_eq!(read[0].offset, from);
+        assert_eq!(read[0].payload[0], from as u8);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_that_the_topic_has_dropped_are_an_error_and_are_not_skipped() {
     let Some(settings) = services::kafka_settings(1) else { return };
     let log = KafkaLog::open(settings.clone()).await.unwrap();

@@ -222,7 +222,10 @@ impl Thread {
         let assigned = self.reader.assignment()?;
         let is_assigned = assigned.find_partition(&self.shared.topic, partition as i32).is_some();
         if is_assigned {
-            self.reader.incremental_unassign(&self.one(partition, None)?)
+            let one = self.one(partition, None)?;
+            // Else it would still be paused when it is assigned again, and nothing come of it.
+            self.reader.resume(&one)?;
+            self.reader.incremental_unassign(&one)
         } else {
             Ok(())
         }
