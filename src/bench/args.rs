@@ -44,7 +44,7 @@ pub struct BenchArgs {
     pub trace: Option<PathBuf>,
     /// Posts to deliver [default: 60000]
     #[arg(long, value_name = "P", conflicts_with = "trace",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub posts: Option<u32>,
     /// Followers of a post, on average
     #[arg(long, value_name = "N", default_value_t = FOLLOWERS_PER_POST_DEFAULT, conflicts_with = "trace")]
@@ -84,7 +84,7 @@ pub struct BenchArgs {
     pub visible_within: Option<Duration>,
     /// sustain: posts a second to begin the search with [default: half of what the drain
     /// has taken, or 500]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
     /// sustain: timelines are full before the first rate is tried, as they are after a while
     #[arg(long)]

@@ -20,7 +20,7 @@ const ZIPF_EXPONENT: f64 = 0.99;
 /// How many draws there are before they come again.
 const DRAWS: usize = 1 << 16;
 /// Callers begin so far apart in the draws.
-const CALLER_STRIDE: usize = 4_099;
+pub(super) const CALLER_STRIDE: usize = 4_099;
 const SEED: u64 = 1;
 
 /// Readers, and the order in which they read.

@@ -42,6 +42,12 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
             "the nodes of a Cluster cannot be reached over one connection",
         )]);
     };
+    if ground.redis.config().needs_introduction() {
+        return Ok(vec![Section::not_measured(
+            "ceiling",
+            "its thread speaks to a Redis without TLS, a password or another database than 0",
+        )]);
+    }
     let town = ground.town().await?;
     ground.say("draining, Redis");
     // What it leaves is what the limit is measured on: the same keys among the same others.

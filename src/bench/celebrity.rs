@@ -87,7 +87,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     roost.settle().await?;
     drop(writes);
     roost.stop().await?;
-    Ok(vec![section(ground, users, &alone, &besides)])
+    Ok(vec![section(ground, &alone, &besides)])
 }
 
 /// What small authors' posts came to beside another's.
@@ -109,7 +109,7 @@ impl Beside {
     }
 }
 
-fn section(ground: &Ground<'_>, users: u32, alone: &Held, besides: &[Beside]) -> Section {
+fn section(ground: &Ground<'_>, alone: &Held, besides: &[Beside]) -> Section {
     let window = ground.settings.window.as_secs_f64();
     let row = |name: &str, held: &Held| {
         let row = Row::new(name).with(RATE, held.rate, "/s").with(
@@ -128,7 +128,7 @@ fn section(ground: &Ground<'_>, users: u32, alone: &Held, besides: &[Beside]) ->
             Ratio {
                 name: format!("p99 of small authors, beside {name} ÷ alone"),
                 value: p99(held) / p99(alone),
-                goal: Goal::AtMost(2.0).only_if(users >= GOAL_FOLLOWERS),
+                goal: Goal::AtMost(2.0).only_if(*due >= f64::from(GOAL_FOLLOWERS)),
             },
             // Whether the other keeps up, or small authors have what it lacks.
             Ratio {

@@ -56,6 +56,11 @@ impl<'a> Ground<'a> {
         Ok(self.planned().await?.0)
     }
 
+    /// Whether posts are followed as in the demonstration that goals are taken from.
+    pub(super) fn has_usual_followers(&self) -> bool {
+        self.settings.load.followers_per_post == Some(FOLLOWERS_PER_POST_DEFAULT)
+    }
+
     /// All the follows of the load.
     pub(super) async fn graph(&mut self) -> Result<Arc<Graph>, BenchError> {
         Ok(self.planned().await?.1)

@@ -43,12 +43,12 @@ impl Logs {
         Ok(Self { brokers, partitions, made: Vec::new(), own })
     }
 
-    /// What the report says of them.
     /// Whether they are topics of Kafka.
     pub(super) fn are_of_kafka(&self) -> bool {
         self.brokers.is_some()
     }
 
+    /// What the report says of them.
     pub(super) fn name(&self) -> &'static str {
         match (&self.brokers, &self.own) {
             (None, _) => "the embedded log",
@@ -84,12 +84,13 @@ impl Logs {
     /// Drops every log that was made; nobody may work on one any more.
     pub(super) async fn drop_all(self) -> Result<(), BenchError> {
         // What is in a broker of the bench's own goes with it.
-        if self.own.is_none() {
-            for settings in self.made {
-                KafkaLog::remove(settings).await?;
-            }
+        let made = if self.own.is_none() { self.made } else { Vec::new() };
+        let mut dropped = Ok(());
+        // One that cannot be dropped keeps no other.
+        for settings in made {
+            dropped = dropped.and(KafkaLog::remove(settings).await);
         }
-        Ok(())
+        Ok(dropped?)
     }
 }
 

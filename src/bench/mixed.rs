@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use super::{
     BenchError, Plot, Row, Section,
-    audience::Audience,
+    audience::{Audience, CALLER_STRIDE},
     closed_loop::{self, Answered, Calls, Turn},
     ground::Ground,
     roost::Roost,
@@ -29,7 +29,6 @@ use crate::{
         post_service_client::PostServiceClient, timeline_service_client::TimelineServiceClient,
     },
     store::Store,
-    writes::TEXT_CHARS_MAX_DEFAULT,
 };
 
 /// Calls under way at once.
@@ -67,10 +66,11 @@ async fn of_store<S: Store>(
 ) -> Result<Section, BenchError> {
     let audience = Arc::new(Audience::of(town));
     audience.seat(&mut roost, town).await?;
-    let authors: Arc<[UserId]> = town.posts().iter().map(|post| town.author(*post)).collect();
+    let posts: Arc<[PublishPostRequest]> =
+        town.posts().iter().map(|post| town.request(*post)).collect();
     let serving = Serving::roost(roost.api().await).await?;
     let channels = serving.connect().await?;
-    let kinds = call(&channels, &audience, &authors, turn * TURNS).await?;
+    let kinds = call(&channels, &audience, &posts, turn * TURNS).await?;
     drop(channels);
     serving.stop().await?;
     roost.stop().await?;
@@ -95,19 +95,19 @@ async fn of_store<S: Store>(
 async fn call(
     channels: &[Channel],
     audience: &Arc<Audience>,
-    authors: &Arc<[UserId]>,
+    posts: &Arc<[PublishPostRequest]>,
     time: Duration,
 ) -> Result<[Calls; 3], BenchError> {
-    let (audience, authors) = (Arc::clone(audience), Arc::clone(authors));
+    let (audience, posts) = (Arc::clone(audience), Arc::clone(posts));
     let channels: Arc<[Channel]> = channels.into();
     closed_loop::run(CALLERS, time, move |turn| {
         let channel = channels[turn.caller % channels.len()].clone();
         let reader = audience.reader(turn);
         // Those who post much are read much.
-        let author = authors[(turn.caller * 4_099 + turn.number) % authors.len()];
+        let post = posts[(turn.caller * CALLER_STRIDE + turn.number) % posts.len()].clone();
         async move {
             let kind = SHARES[(turn.caller + turn.number) % SHARES.len()];
-            let bytes = one_call(kind, channel, reader, author, turn).await?;
+            let bytes = one_call(kind, channel, reader, post, turn).await?;
             Ok(Answered { kind, bytes })
         }
     })
@@ -119,7 +119,7 @@ async fn one_call(
     kind: usize,
     channel: Channel,
     reader: UserId,
-    author: UserId,
+    post: PublishPostRequest,
     turn: Turn,
 ) -> Result<usize, ClientError> {
     let bytes = match kind {
@@ -134,7 +134,7 @@ async fn one_call(
         }
         AUTHOR => {
             let request = ListAuthorTimelineRequest {
-                author_id: author.0,
+                author_id: post.author_id,
                 page_size: PAGE_SIZE,
                 ..Default::default()
             };
@@ -142,12 +142,8 @@ async fn one_call(
             answer.into_inner().encoded_len()
         }
         _ => {
-            let request = PublishPostRequest {
-                author_id: author.0,
-                text: "x".repeat(TEXT_CHARS_MAX_DEFAULT),
-                request_id: format!("{}-{}", turn.caller, turn.number),
-                ..Default::default()
-            };
+            let request_id = format!("{}-{}", turn.caller, turn.number);
+            let request = PublishPostRequest { request_id, ..post };
             let answer = PostServiceClient::new(channel).publish_post(request).await?;
             answer.into_inner().encoded_len()
         }

@@ -59,7 +59,8 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
             goal: match ground.settings.load.source {
                 // The goal is for the higgs trace.
                 Source::Trace { .. } => Some(Goal::AtLeast(4.0)),
-                _ => Goal::AtLeast(3.0).only_if(is_of_a_million(readers_count)),
+                _ => Goal::AtLeast(3.0)
+                    .only_if(is_of_a_million(readers_count) && ground.has_usual_followers()),
             },
         },
         Ratio {
@@ -74,7 +75,8 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
             "The deliveries of the drain into Redis in the ways in which others write them, by \
              the same client, as many commands in flight. The bytes are those of {FULL_TIMELINES} \
              timelines with {CAP} entries each, keys included; between two trims Roost lets a \
-             timeline grow by three tenths beyond the cap. All begin with timelines of one entry. \
+             timeline grow by three tenths beyond the cap. Before each, as many other posts are \
+             delivered in the same way. \
              The others store no posts, and no author timelines."
         ),
         rows: std::iter::once(roost).chain(rows).collect(),

@@ -80,10 +80,10 @@ impl BenchRedis {
     /// If it holds something: a bench empties what it measures.
     pub(super) async fn given(urls: &str) -> Result<Self, BenchError> {
         let redis = Self::connect(urls)?;
-        for keys in redis.ask(&[b"DBSIZE"]).await? {
-            if keys != Value::Integer(0) {
-                return Err(BenchError::RedisInUse);
-            }
+        // All its databases: all of them are emptied.
+        let is_in_use = |info: &String| info.lines().any(|line| line.contains("keys="));
+        if redis.info("keyspace").await?.iter().any(is_in_use) {
+            return Err(BenchError::RedisInUse);
         }
         Ok(redis)
     }

@@ -67,7 +67,7 @@ impl Strategy {
         }
     }
 
-    /// Writes a town's deliveries, post by post, into timelines of one entry.
+    /// Writes a town's deliveries, post by post, into timelines that its warm-up has begun.
     pub(super) async fn write(
         self,
         redis: &BenchRedis,
@@ -75,17 +75,26 @@ impl Strategy {
     ) -> Result<Written, BenchError> {
         redis.empty().await?;
         self.begin(redis, &town.readers()).await?;
+        // As Roost's drain does.
+        self.deliver(redis, &town.warm_up()).await?;
         let before = redis.usage().await?;
-        let (begun, mut deliveries) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let deliveries = self.deliver(redis, town).await?;
+        let elapsed = begun.elapsed();
+        let redis_cpu = redis.usage().await?.cpu_since(&before);
+        Ok(Written { elapsed, redis_cpu, deliveries })
+    }
+
+    /// Writes a town's deliveries, and says how many they were.
+    async fn deliver(self, redis: &BenchRedis, town: &Town) -> Result<u64, BenchError> {
+        let mut deliveries = 0;
         for posts in town.posts().chunks(POSTS_AT_ONCE) {
             for some in town.deliveries(posts).chunks(CALL_DELIVERIES) {
                 run(redis, &Commands::of(self, some)).await?;
                 deliveries += some.len() as u64;
             }
         }
-        let elapsed = begun.elapsed();
-        let redis_cpu = redis.usage().await?.cpu_since(&before);
-        Ok(Written { elapsed, redis_cpu, deliveries })
+        Ok(deliveries)
     }
 
     /// Fills the timelines of `readers` to the cap, and says what an entry takes, keys
@@ -146,11 +155,15 @@ impl Strategy {
         }
     }
 
-    /// Whether a delivery, by its place and its id, is followed by a trim.
-    fn trims(self, place: usize, id: PostId) -> bool {
+    /// Whether a delivery is followed by a trim.
+    fn trims(self, reader: UserId, id: PostId) -> bool {
         match self {
             Self::PushAndTrim | Self::Mastodon => true,
-            Self::Misskey => (place as u64 + id.0).is_multiple_of(MISSKEY_TRIM_EVERY),
+            // At random there; here by a hash, the same in every run.
+            Self::Misskey => {
+                let mixed = (reader.0 ^ id.0.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                (mixed >> 32).is_multiple_of(MISSKEY_TRIM_EVERY)
+            }
             Self::DeathStarBench => false,
         }
     }
@@ -182,10 +195,10 @@ struct Command {
 impl<'a> Commands<'a> {
     fn of(strategy: Strategy, deliveries: &'a [(UserId, PostId)]) -> Self {
         let mut commands = Vec::with_capacity(deliveries.len() * 2);
-        for (place, (_, id)) in deliveries.iter().enumerate() {
+        for (place, (reader, id)) in deliveries.iter().enumerate() {
             let command = Command { delivery: place as u32, is_trim: false };
             commands.push(command);
-            if strategy.trims(place, *id) {
+            if strategy.trims(*reader, *id) {
                 commands.push(Command { is_trim: true, ..command });
             }
         }

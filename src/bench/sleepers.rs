@@ -87,7 +87,7 @@ fn section(ground: &Ground<'_>, town: &Town, readers: usize, measured: &[Measure
             goal,
         }
     };
-    let is_for_goal = is_of_a_million(readers) && ground.settings.awake_percent <= 10;
+    let is_for_goal = is_of_a_million(readers) && ground.settings.awake_percent == 10;
     let goal = Goal::AtMost(0.2).only_if(is_for_goal);
     let ratios = vec![
         ratio(REDIS_SECONDS, goal),

@@ -95,6 +95,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     roost.stop().await?;
     let about = about(ground, readers, readers_count);
     let is_for_goal = is_of_a_million(readers_count)
+        && ground.has_usual_followers()
         && ground.settings.visible_max <= GOAL_VISIBLE
         && ground.logs.are_of_kafka();
     Ok(vec![section(about, is_for_goal, found, half, &others)])

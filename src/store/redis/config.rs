@@ -91,6 +91,12 @@ impl RedisConfig {
         self.cluster
     }
 
+    /// Whether a connection has more to say than commands: over TLS, who it is, or which
+    /// database it is for.
+    pub fn needs_introduction(&self) -> bool {
+        self.tls.is_some() || self.password().is_some() || self.database() != 0
+    }
+
     /// The URLs as the redis crate takes them, for its own connections.
     pub fn connection_infos(&self) -> &[ConnectionInfo] {
         &self.urls
