@@ -104,9 +104,10 @@ async fn call(
         let channel = channels[turn.caller % channels.len()].clone();
         let reader = audience.reader(turn);
         // Those who post much are read much.
-        let post = posts[(turn.caller * CALLER_STRIDE + turn.number) % posts.len()].clone();
+        let (posts, place) = (Arc::clone(&posts), turn.caller * CALLER_STRIDE + turn.number);
         async move {
             let kind = SHARES[(turn.caller + turn.number) % SHARES.len()];
+            let post = &posts[place % posts.len()];
             let bytes = one_call(kind, channel, reader, post, turn).await?;
             Ok(Answered { kind, bytes })
         }
@@ -119,7 +120,7 @@ async fn one_call(
     kind: usize,
     channel: Channel,
     reader: UserId,
-    post: PublishPostRequest,
+    post: &PublishPostRequest,
     turn: Turn,
 ) -> Result<usize, ClientError> {
     let bytes = match kind {
@@ -143,7 +144,7 @@ async fn one_call(
         }
         _ => {
             let request_id = format!("{}-{}", turn.caller, turn.number);
-            let request = PublishPostRequest { request_id, ..post };
+            let request = PublishPostRequest { request_id, ..post.clone() };
             let answer = PostServiceClient::new(channel).publish_post(request).await?;
             answer.into_inner().encoded_len()
         }

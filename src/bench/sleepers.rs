@@ -10,7 +10,7 @@ use super::{
 use crate::{domain::UserId, load::Graph};
 
 /// Those whom everybody follows, and who fill the timelines.
-const FILLERS: usize = 4;
+pub(super) const FILLERS: usize = 4;
 const MIB: f64 = (1 << 20) as f64;
 
 /// What a share of awake readers came to.

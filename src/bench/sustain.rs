@@ -13,12 +13,11 @@ use super::{
     log::BenchLog,
     open_loop::{Held, Sample, Seen, Stream, hold},
     roost::{Roost, micros_each, rates},
+    sleepers::FILLERS,
     town::{FILLED, Town, is_of_a_million},
 };
 use crate::{store::redis::RedisStore, writes::Writes};
 
-/// Those whom everybody follows, where timelines are filled beforehand.
-const FILLERS: usize = 4;
 /// Posts a second to begin with where nothing is known.
 const RATE_FIRST: f64 = 500.0;
 /// Which share of what a drain takes is tried first.

@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::oneshot;
 
-use super::{group::Seat, member::Member, trouble::Trouble};
+use super::{group::Seat, lock, member::Member, trouble::Trouble};
 use crate::event_log::LogError;
 
 /// How long to wait before a question that failed is asked again.
@@ -63,7 +63,7 @@ impl Ends {
     pub async fn query(&self) -> Result<Arc<[u64]>, LogError> {
         let (answer, answered) = oneshot::channel();
         let start = {
-            let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut callers = lock(&self.0.callers);
             callers.waiting.push(answer);
             !mem::replace(&mut callers.asking, true)
         };
@@ -80,7 +80,7 @@ impl Inner {
     fn ask_until_nobody_waits(&self) {
         loop {
             let waiting = {
-                let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut callers = lock(&self.callers);
                 callers.asking = !callers.waiting.is_empty();
                 mem::take(&mut callers.waiting)
             };

@@ -21,7 +21,7 @@ mod thread;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
@@ -38,6 +38,7 @@ use self::thread::Thread;
 use super::{
     Settings, client,
     ends::Ends,
+    lock,
     trouble::{Observer, Trouble},
     window::Window,
 };
@@ -297,7 +298,7 @@ impl Fetcher {
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reading)
     }
 
     fn partition(&self, number: u32) -> &Partition {
@@ -403,7 +404,7 @@ impl Shared {
 
 impl Partition {
     fn followed(&self) -> MutexGuard<'_, Followed> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.followed)
     }
 }
 

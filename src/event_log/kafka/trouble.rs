@@ -6,12 +6,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use super::lock;
 use crate::{
     event_log::LogError,
     telemetry::{KafkaMetrics, Kind},
@@ -101,11 +102,11 @@ impl Trouble {
             return;
         }
         let note = Note { at: Instant::now(), code, reason: essence(reason) };
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+        *lock(&self.latest) = Some(note);
     }
 
     fn latest(&self) -> Option<Note> {
-        let note = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let note = lock(&self.latest).clone()?;
         (note.at.elapsed() < NOTE_LIFE).then_some(note)
     }
 }
@@ -195,7 +196,7 @@ impl Observer {
 
     /// Whether something was not said a moment ago.
     fn is_news(&self, reason: &str) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         let is_known = said
             .as_ref()
             .is_some_and(|(last, at)| last == reason && at.elapsed() < SAY_AGAIN_AFTER);

@@ -8,8 +8,9 @@
 //!
 //! Every delivery is dropped some day, so it counts what that costs. To find the newest id
 //! in a script takes five times as long as to send all of them here and look there: Lua
-//! makes a string of each. So they are looked at as they come, and none is kept. And nothing is lost by the time between: a list only grows at its
-//! end, or is written anew, sorted, or has ids taken out, which moves the others.
+//! makes a string of each. So they are looked at as they come, and none is kept. And nothing
+//! is lost by the time between: a list only grows at its end, or is written anew, sorted, or
+//! has ids taken out, which moves the others.
 
 use super::{
     Inner,
@@ -71,8 +72,6 @@ struct Dropped {
     count: usize,
     last: Option<PostId>,
     newest: Option<PostId>,
-    /// One that somebody has damaged is left alone: its reader is told.
-    is_damaged: bool,
 }
 
 impl Work for Reads<'_> {
@@ -99,13 +98,12 @@ impl Work for Reads<'_> {
 
     fn take_element(&self, _: u32, element: Reply<'_>, done: &mut Self::Done) {
         let Some((_, dropped)) = done.last_mut() else { return };
-        let id = match element {
-            Reply::Bulk(Some(id)) => post_id(id),
-            _ => None,
-        };
-        match id {
-            Some(id) => dropped.note(id),
-            None => dropped.is_damaged = true,
+        // Of a list that somebody has damaged too few are noted, and it is left alone: its
+        // reader is told.
+        if let Reply::Bulk(Some(id)) = element
+            && let Some(id) = post_id(id)
+        {
+            dropped.note(id);
         }
     }
 
@@ -122,12 +120,12 @@ impl Dropped {
     }
 }
 
-/// Drops the first `count` ids of a list; nothing where fewer were read.
+/// Drops the first `count` entries of a list; nothing where fewer ids than that were read.
 fn trim(reader: UserId, count: usize, dropped: &Dropped, version: [u8; 8]) -> Option<Call> {
     let (last, newest) = (dropped.last?, dropped.newest?);
     let (last, newest) = (last.0.to_be_bytes(), newest.0.to_be_bytes());
     let place = count.to_string();
-    (dropped.count == count && !dropped.is_damaged).then(|| {
+    (dropped.count == count).then(|| {
         let arguments: [&[u8]; 4] = [place.as_bytes(), &last, &newest, &version];
         scripts::TRIM.call(&keys::home(reader), &arguments)
     })
