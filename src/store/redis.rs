@@ -84,7 +84,7 @@ use crate::{
 };
 
 /// The version of what is in Redis.
-const VERSION: &str = "9";
+const VERSION: &str = "10";
 
 /// How the Redis store works.
 #[derive(Clone, Debug)]

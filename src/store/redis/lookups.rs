@@ -335,7 +335,7 @@ impl Inner {
             }
             let blocks = names[next..end].iter().copied().zip(reply.filter_map(bytes));
             // The last one ends where the next begins.
-            let beyond = names.get(end).map(|name| (*name, Vec::new()));
+            let beyond = names.get(end).map(|name| (*name, followers::EMPTY_BLOCK.to_vec()));
             let followers = Followers::of_blocks(blocks.chain(beyond))
                 .map_err(|error| damaged(&format!("{error} of account {account}, which")))?;
             page.extend(followers.after(after, missing));
