@@ -27,6 +27,7 @@ mod group;
 #[cfg(test)]
 mod lone_broker;
 mod member;
+mod observer;
 mod presence;
 mod topic;
 mod trouble;

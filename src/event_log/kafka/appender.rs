@@ -38,7 +38,8 @@ use super::{
     Settings,
     client::{self, PAYLOAD_BYTES_MAX},
     drop_aside, lock,
-    trouble::{Observer, Trouble},
+    observer::Observer,
+    trouble::Trouble,
 };
 use crate::{
     event_log::LogError,

@@ -100,14 +100,15 @@ impl Inner {
         let deadline = Instant::now() + self.timeout;
         loop {
             let member = self.seat.member()?;
-            match self.ask_once(&member, deadline.saturating_duration_since(Instant::now())) {
+            let left = || deadline.saturating_duration_since(Instant::now());
+            match self.ask_once(&member, left()) {
                 Ok(ends) => return Some(Ok(ends)),
                 Err(error) if Instant::now() >= deadline => return Some(Err(Arc::new(error))),
                 // A leader has moved, or is away for a moment.
                 Err(error) => {
                     if has_forgotten(&error) {
                         // What it learns from the answer is all that matters of it.
-                        let _ = member.fetch_metadata(Some(&self.topic), self.timeout);
+                        let _ = member.fetch_metadata(Some(&self.topic), left());
                     }
                     thread::sleep(RETRY_DELAY);
                 }

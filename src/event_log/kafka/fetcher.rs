@@ -36,11 +36,7 @@ use tokio::{
 
 use self::thread::Thread;
 use super::{
-    Settings, client,
-    ends::Ends,
-    lock,
-    trouble::{Observer, Trouble},
-    window::Window,
+    Settings, client, ends::Ends, lock, observer::Observer, trouble::Trouble, window::Window,
 };
 use crate::event_log::{LogError, Record};
 

@@ -42,6 +42,8 @@ use crate::event_log::{Assignment, Assignments, LogError};
 
 /// How long to wait before a commit that met a rebalance is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The same before another member is made where that failed.
+const SUCCESSOR_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Who is the member now, for those who ask something of it; nobody once the log is closed.
 #[derive(Clone, Debug)]
@@ -244,12 +246,16 @@ struct Server {
 impl Server {
     /// Serves the member, or who comes after it, until the log is closed.
     fn run(&self, mut member: Arc<Member>) {
+        let mut try_at = Instant::now();
         while !self.closing.load(Ordering::Relaxed) {
             Membership::serve(&member);
-            if member.context().has_lost_all_brokers() {
+            if member.context().has_lost_all_brokers() && Instant::now() >= try_at {
                 match self.successor(&member) {
                     Ok(next) => drop_aside(mem::replace(&mut member, next)),
-                    Err(error) => tracing::error!(%error, "there is no new member yet"),
+                    Err(error) => {
+                        tracing::error!(%error, "there is no new member yet");
+                        try_at = Instant::now() + SUCCESSOR_RETRY_DELAY;
+                    }
                 }
             }
         }

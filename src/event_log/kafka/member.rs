@@ -35,11 +35,7 @@ use tokio::sync::{
     oneshot::{self, error::TryRecvError},
 };
 
-use super::{
-    Settings, client, lock,
-    presence::Presence,
-    trouble::{Observer, Trouble},
-};
+use super::{Settings, client, lock, observer::Observer, presence::Presence, trouble::Trouble};
 use crate::event_log::{Assignment, LogError};
 
 /// How long the thread of the member waits for an event of the group.

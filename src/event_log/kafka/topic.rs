@@ -18,9 +18,7 @@ use rdkafka::{
 };
 
 use super::{
-    PARTITIONS_DEFAULT, Settings, client,
-    member::Member,
-    trouble::{Observer, Trouble},
+    PARTITIONS_DEFAULT, Settings, client, member::Member, observer::Observer, trouble::Trouble,
 };
 use crate::event_log::LogError;
 
