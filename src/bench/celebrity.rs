@@ -7,7 +7,8 @@ use super::{
     BenchError, Goal, Plot, Ratio, Row, Section,
     drain::RATE,
     ground::Ground,
-    open_loop::{Held, Stream, hold},
+    open_loop::{Held, hold},
+    schedule::Stream,
     town::{Drawn, Town, share_of},
 };
 
@@ -112,7 +113,7 @@ impl Beside {
 fn section(ground: &Ground<'_>, alone: &Held, besides: &[Beside]) -> Section {
     let window = ground.settings.window.as_secs_f64();
     let row = |name: &str, held: &Held| {
-        let row = Row::new(name).with(RATE, held.rate, "/s").with(
+        let row = Row::new(name).with(RATE, held.rate(), "/s").with(
             "Redis CPU a second",
             held.redis_cpu.as_secs_f64() / window,
             "s",
@@ -133,7 +134,7 @@ fn section(ground: &Ground<'_>, alone: &Held, besides: &[Beside]) -> Section {
             // Whether the other keeps up, or small authors have what it lacks.
             Ratio {
                 name: format!("deliveries ÷ those that were due, beside {name}"),
-                value: held.rate / (small + due),
+                value: held.rate() / (small + due),
                 goal: None,
             },
         ]
@@ -159,5 +160,6 @@ fn section(ground: &Ground<'_>, alone: &Held, besides: &[Beside]) -> Section {
             "share of the posts",
             curves.collect(),
         )],
+        ..Section::default()
     }
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{
     Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
     ground::Ground,
-    roost::{Drained, Roost, Work, micros_each},
+    roost::{Drained, Roost, WorkDone, micros_each},
     town::Town,
 };
 use crate::{
@@ -135,6 +135,7 @@ async fn embedded(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
             },
         ],
         plots: vec![over_time(drained.rates)],
+        ..Section::default()
     })
 }
 
@@ -151,7 +152,7 @@ async fn redis(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
 }
 
 /// What is said of every drain.
-pub(super) fn row_of(name: &str, work: &Work) -> Row {
+pub(super) fn row_of(name: &str, work: &WorkDone) -> Row {
     Row::new(name)
         .with(RATE, work.rate(), "/s")
         .with(VALUES, work.values_a_push(), "")

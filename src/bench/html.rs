@@ -24,14 +24,13 @@ svg .grid{stroke:#8884;fill:none}\
 pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let about = format!(
-        "Roost {}: roost {}. {}, {} threads, {:.0} GiB with {:.0} ns an access, Linux {}, Redis {}; the event log: {}. It took \
-         {:.0} s.",
+        "Roost {}: roost {}. {}, {} threads, {:.0} GiB, Linux {}, Redis {}; the event log: \
+         {}. It took {:.0} s.",
         report.version,
         report.command,
         machine.processor,
         machine.cores,
         machine.memory_bytes as f64 / f64::from(1 << 30),
-        machine.memory_access_ns,
         machine.kernel,
         machine.redis,
         machine.log,
@@ -56,9 +55,10 @@ fn section(section: &Section) -> String {
     // Writing to a string does not fail.
     let _ = write!(
         html,
-        "<h2>{}</h2>\n<p>{}</p>\n<table><tr><th></th>",
+        "<h2>{}</h2>\n<p>{} {}</p>\n<table><tr><th></th>",
         escaped(&section.name),
-        escaped(&section.about)
+        escaped(&section.about),
+        section.memory()
     );
     for column in &columns {
         let _ = write!(html, "<th>{}</th>", escaped(column));
@@ -129,7 +129,7 @@ mod tests {
                 value: 0.5,
                 goal: Some(Goal::AtLeast(1.0)),
             }],
-            plots: Vec::new(),
+            ..Section::default()
         };
         let report = Report {
             version: "1",

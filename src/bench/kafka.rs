@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::BenchError;
+use super::{BenchError, child};
 
 const START_MAX: Duration = Duration::from_secs(60);
 const START_LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -40,7 +40,7 @@ impl OwnKafka {
         let properties = dir.path().join("server.properties");
         fs::write(&properties, self::properties(port, controller, &dir.path().join("data")))
             .map_err(BenchError::Dir)?;
-        let log = || fs::File::create(dir.path().join("log")).map_err(BenchError::Dir);
+        let log = dir.path().join("log");
         let java = |heap: &str, main: &str| {
             let mut java = Command::new("java");
             let jars = jars.join("*");
@@ -60,21 +60,21 @@ impl OwnKafka {
                 jars.display()
             ))));
         }
-        let broker = java("-Xmx1g", "kafka.Kafka")
-            .arg(&properties)
-            .stdout(log()?)
-            .spawn()
-            .map_err(BenchError::NoKafka)?;
-        let own = Self { port, _broker: broker, _dir: dir };
+        let mut broker = java("-Xmx1g", "kafka.Kafka");
+        let mut broker =
+            child::start(broker.arg(&properties), &log).map_err(BenchError::NoKafka)?;
         let deadline = Instant::now() + START_MAX;
         // Whoever makes a topic waits until there are leaders, so that this is enough.
         while let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            if let Some(why) = child::ended(&mut broker, &log) {
+                return Err(BenchError::NoKafka(why));
+            }
             if Instant::now() >= deadline {
                 return Err(BenchError::NoKafka(error));
             }
             sleep(START_LOOK_EVERY).await;
         }
-        Ok(own)
+        Ok(Self { port, _broker: broker, _dir: dir })
     }
 
     pub(super) fn brokers(&self) -> String {

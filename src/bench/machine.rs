@@ -22,10 +22,6 @@ pub struct Machine {
     pub cores: usize,
     /// Bytes of memory.
     pub memory_bytes: u64,
-    /// How long one access to memory takes that no cache has, in nanoseconds, before
-    /// anything else is measured. On a machine that others use too it may be another the
-    /// next hour, and what a push to one of many timelines takes is mostly this.
-    pub memory_access_ns: f64,
     /// The kernel's version.
     pub kernel: String,
     /// The version of the Redis that was measured.
@@ -35,7 +31,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine. Takes a second, of work.
+    /// This machine.
     pub fn this() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -49,7 +45,6 @@ impl Machine {
             processor: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_bytes: memory_kb * 1_024,
-            memory_access_ns: memory_access_ns(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             redis: String::new(),
             log: "",
@@ -57,9 +52,12 @@ impl Machine {
     }
 }
 
+/// How long one access to memory takes that no cache has, in nanoseconds. Takes a second, of
+/// work.
+///
 /// Follows a path through much memory: where it goes next is known only once what is there
 /// has come.
-fn memory_access_ns() -> f64 {
+pub(super) fn memory_access_ns() -> f64 {
     // Ones, so that there is memory behind it.
     let memory = vec![1_u8; 1 << LARGE_BITS];
     let (begun, mut here, mut path) = (Instant::now(), 1, 0_u64);
@@ -90,6 +88,6 @@ mod tests {
             assert!(begun.elapsed() < deadline, "no CPU time after {deadline:?} of work");
         }
         let machine = Machine::this();
-        assert!(machine.cores > 0 && machine.memory_access_ns > 0.0);
+        assert!(machine.cores > 0 && memory_access_ns() > 0.0);
     }
 }

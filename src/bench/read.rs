@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
-    BenchError, Goal, Plot, Ratio, Section,
+    BenchError, Goal, Plot, Ratio, Section, Series,
     audience::{Audience, FILLERS},
     closed_loop::{self, Answered, Calls, Turn},
     cost::Cost,
@@ -96,77 +96,108 @@ async fn of_store<S: Store>(
 ) -> Result<Section, BenchError> {
     let audience = Arc::new(Audience::of(town));
     audience.seat(&mut roost, town).await?;
-    let mut posts = town.posts_for_ever().map(|post| town.event(post));
     let serving = Serving::roost(roost.api().await).await?;
-    let channels = serving.connect().await?;
-    let mut section = Section {
+    let section = Section {
         name: format!("read, {name}"),
         about: format!(
             "{CALLERS} calls under way at once on loopback, by {} readers with full timelines \
-             whom Zipf's law has draw; beside each, in turns, a bare tonic call that answers \
+             who are drawn by Zipf's law; beside each, in turns, a bare tonic call that answers \
              with the same bytes.",
             audience.len()
         ),
         ..Section::default()
     };
-    let mut ratio_of_none = None;
-    for beside_fanout in [false, true] {
-        let mut curves = Vec::new();
-        for page in PAGES {
-            let pair = Pair::of(page, &audience, &channels).await?;
-            let before = Cost::until_now(redis).await?;
-            let measured = if beside_fanout {
-                tokio::select! {
-                    measured = pair.measure(turn) => measured?,
-                    failed = keep_busy(&mut roost, &mut posts) => return Err(failed),
-                }
-            } else {
-                pair.measure(turn).await?
-            };
-            let cost = Cost::until_now(redis).await?.since(&before);
-            pair.stop().await?;
-            let name = match beside_fanout {
-                true => format!("{}, beside a fan-out", page.name()),
-                false => page.name(),
-            };
-            if page.size == PAGES[0].size {
-                curves.push(measured.roost.series(page.name()));
-                curves.push(measured.bare.series(format!("{}: bare", page.name())));
-            }
-            let is_goal = page.ids_only && !beside_fanout;
-            let cpu = cost.redis.filter(|_| !beside_fanout);
-            let ratio = measured.add_to(&mut section, &name, is_goal, cpu);
-            ratio_of_none.get_or_insert(ratio);
-            if beside_fanout {
-                roost.settle().await?;
-            }
-        }
-        let title =
-            if beside_fanout { "Call to answer, beside a fan-out" } else { "Call to answer" };
-        section.plots.push(Plot::of_latencies(title, "share of the calls", curves));
-    }
-    let (page, writes) = (PAGES[0], roost.writes());
-    for count in PULLED {
-        for author in audience.fillers().take(count) {
-            writes.set_delivery(author, true).await?;
-        }
-        let pair = Pair::of(page, &audience, &channels).await?;
-        let before = Cost::until_now(redis).await?;
-        let measured = pair.measure(turn).await?;
-        let cost = Cost::until_now(redis).await?.since(&before);
-        pair.stop().await?;
-        let name = format!("{}, {count} followees pulled", page.name());
-        let ratio = measured.add_to(&mut section, &name, false, cost.redis);
-        section.ratios.push(Ratio {
-            name: format!("reads/s, {count} followees pulled ÷ none"),
-            value: ratio / ratio_of_none.unwrap_or(ratio),
-            goal: None,
-        });
-    }
-    drop((channels, writes));
+    let channels = serving.connect().await?;
+    let mut reads = Reads { roost, redis, audience, channels, turn, section };
+    let alone = reads.alone().await?;
+    reads.beside_fanout(town).await?;
+    reads.with_pulled(alone).await?;
+    let Reads { roost, channels, section, .. } = reads;
+    drop(channels);
     serving.stop().await?;
     roost.stop().await?;
     Ok(section)
+}
+
+/// A Roost whose readers are there, and what is known of their reads.
+struct Reads<'a, S> {
+    roost: Roost<S>,
+    redis: Option<&'a BenchRedis>,
+    audience: Arc<Audience>,
+    channels: Vec<Channel>,
+    turn: Duration,
+    section: Section,
+}
+
+impl<S: Store> Reads<'_, S> {
+    /// All pages while nothing else happens; returns the reads of the first of them by the
+    /// bare calls.
+    async fn alone(&mut self) -> Result<f64, BenchError> {
+        let (mut curves, mut ratios) = (Vec::new(), Vec::new());
+        for page in PAGES {
+            let pair = Pair::of(page, &self.audience, &self.channels).await?;
+            let (measured, cost) = self.measure(&pair).await?;
+            pair.stop().await?;
+            curves.extend(measured.curves(page));
+            ratios.push(measured.add_to(&mut self.section, &page.name(), page.ids_only, cost));
+        }
+        self.plot("Call to answer", curves);
+        Ok(ratios[0])
+    }
+
+    /// The same while posts are fanned out without pause.
+    async fn beside_fanout(&mut self, town: &Town) -> Result<(), BenchError> {
+        let mut posts = town.posts_for_ever().map(|post| town.event(post));
+        let mut curves = Vec::new();
+        for page in PAGES {
+            let pair = Pair::of(page, &self.audience, &self.channels).await?;
+            let measured = tokio::select! {
+                measured = pair.measure(self.turn) => measured?,
+                failed = keep_busy(&mut self.roost, &mut posts) => return Err(failed),
+            };
+            pair.stop().await?;
+            curves.extend(measured.curves(page));
+            let name = format!("{}, beside a fan-out", page.name());
+            // What Redis uses is mostly the fan-out's.
+            measured.add_to(&mut self.section, &name, false, None);
+            self.roost.settle().await?;
+        }
+        self.plot("Call to answer, beside a fan-out", curves);
+        Ok(())
+    }
+
+    /// The first page, by readers more and more of whose followees are pulled; beside what it
+    /// came to `alone`.
+    async fn with_pulled(&mut self, alone: f64) -> Result<(), BenchError> {
+        let (page, writes) = (PAGES[0], self.roost.writes());
+        for count in PULLED {
+            for author in self.audience.fillers().take(count) {
+                writes.set_delivery(author, true).await?;
+            }
+            let pair = Pair::of(page, &self.audience, &self.channels).await?;
+            let (measured, cost) = self.measure(&pair).await?;
+            pair.stop().await?;
+            let name = format!("{}, {count} followees pulled", page.name());
+            let ratio = measured.add_to(&mut self.section, &name, false, cost);
+            self.section.ratios.push(Ratio {
+                name: format!("reads/s, {count} followees pulled ÷ none"),
+                value: ratio / alone,
+                goal: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// What both did, and the CPU of Redis meanwhile.
+    async fn measure(&self, pair: &Pair) -> Result<(Measured, Option<Duration>), BenchError> {
+        let before = Cost::until_now(self.redis).await?;
+        let measured = pair.measure(self.turn).await?;
+        Ok((measured, Cost::until_now(self.redis).await?.since(&before).redis))
+    }
+
+    fn plot(&mut self, title: &str, curves: Vec<Series>) {
+        self.section.plots.push(Plot::of_latencies(title, "share of the calls", curves));
+    }
 }
 
 /// Publishes for ever, and returns what has gone wrong.
@@ -257,6 +288,15 @@ impl Pair {
 }
 
 impl Measured {
+    /// How long calls took, of the smaller pages: others look alike.
+    fn curves(&self, page: Page) -> Vec<Series> {
+        if page.size != PAGES[0].size {
+            return Vec::new();
+        }
+        let name = page.name();
+        vec![self.roost.series(&name), self.bare.series(format!("{name}: bare"))]
+    }
+
     /// Returns the reads by the bare calls.
     fn add_to(
         self,

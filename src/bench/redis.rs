@@ -3,7 +3,6 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::BenchError;
+use super::{BenchError, child};
 use crate::store::redis::{
     config::RedisConfig, node::ConnectionName, push::PushSettings, resp::Value, router::Router,
 };
@@ -53,24 +52,23 @@ impl BenchRedis {
     pub(super) async fn start() -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
         let port = free_port().map_err(BenchError::Dir)?;
-        let server = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(BenchError::NoRedis)?;
+        let log = dir.path().join("log");
+        let mut server = Command::new("redis-server");
+        server.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+        server.args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir.path());
+        let mut server = child::start(&mut server, &log).map_err(BenchError::NoRedis)?;
         let mut redis = Self::connect(&format!("redis://127.0.0.1:{port}"))?;
-        redis._own = Some(Own { _server: server, _dir: dir });
         let deadline = Instant::now() + START_MAX;
         while let Err(error) = redis.router.check().await {
+            if let Some(why) = child::ended(&mut server, &log) {
+                return Err(BenchError::NoRedis(why));
+            }
             if Instant::now() >= deadline {
                 return Err(error.into());
             }
             sleep(START_LOOK_EVERY).await;
         }
+        redis._own = Some(Own { _server: server, _dir: dir });
         Ok(redis)
     }
 

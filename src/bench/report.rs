@@ -31,6 +31,10 @@ pub struct Section {
     pub name: String,
     /// What was measured and how, in a few sentences.
     pub about: String,
+    /// How long one access to memory took that no cache has, in nanoseconds, right before.
+    /// On a machine that others use too it may be another the next hour, and what a push to
+    /// one of many timelines takes is mostly this.
+    pub memory_access_ns: f64,
     /// Who was measured, each with its figures.
     pub rows: Vec<Row>,
     /// What the figures come to beside each other.
@@ -171,6 +175,11 @@ impl Section {
         Self { name: name.to_owned(), about: format!("Not measured: {why}."), ..Self::default() }
     }
 
+    /// How long an access to memory took, in a sentence.
+    pub(super) fn memory(&self) -> String {
+        format!("An access to memory took {:.0} ns before this scenario.", self.memory_access_ns)
+    }
+
     /// Leaves out what ratios are to be, but for what must never be.
     pub(super) fn forget_goals(&mut self) {
         for ratio in &mut self.ratios {
@@ -228,7 +237,7 @@ impl fmt::Display for Goal {
 impl fmt::Display for Section {
     /// A table for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.name)?;
+        writeln!(f, "{} ({:.0} ns an access to memory)", self.name, self.memory_access_ns)?;
         if self.rows.is_empty() {
             writeln!(f, "  {}", self.about)?;
         }

@@ -55,7 +55,7 @@ pub(super) struct Roost<S> {
 
 /// What the workers have done, and what this process has used for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Work {
+pub(super) struct WorkDone {
     pub(super) elapsed: Duration,
     /// Of this whole process.
     pub(super) own_cpu: Duration,
@@ -71,7 +71,7 @@ pub(super) struct Work {
 /// A backlog that has become timelines.
 #[derive(Clone, Debug)]
 pub(super) struct Drained {
-    pub(super) work: Work,
+    pub(super) work: WorkDone,
     /// Seconds since it began, and the deliveries a second up to there.
     pub(super) rates: Vec<(f64, f64)>,
 }
@@ -301,8 +301,8 @@ impl Moment {
     }
 
     /// What was done since an earlier one.
-    pub(super) fn since(&self, before: &Self) -> Work {
-        Work {
+    pub(super) fn since(&self, before: &Self) -> WorkDone {
+        WorkDone {
             elapsed: self.at - before.at,
             own_cpu: self.own_cpu.saturating_sub(before.own_cpu),
             deliveries: self.deliveries - before.deliveries,
@@ -313,7 +313,7 @@ impl Moment {
     }
 }
 
-impl Work {
+impl WorkDone {
     /// Deliveries a second.
     pub(super) fn rate(&self) -> f64 {
         self.deliveries as f64 / self.elapsed.as_secs_f64()

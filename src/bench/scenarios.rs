@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
-    BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground, mixed, naive,
-    publish, read, scale, sleepers, streams, sustain,
+    BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground,
+    machine::memory_access_ns, mixed, naive, publish, read, scale, sleepers, streams, sustain,
 };
 use crate::{client::progress::Reporter, load};
 
@@ -135,10 +135,7 @@ pub async fn run(
     settings.load.check()?;
     let began_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = Instant::now();
-    let machine = tokio::task::spawn_blocking(Machine::this).await;
-    let machine = machine.map_err(|_| BenchError::Panicked)?;
     let mut ground = Ground::prepare(&settings, reporter).await?;
-    ground.say(&format!("an access to memory takes {:.0} ns", machine.memory_access_ns));
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         command: without_addresses(std::env::args().skip(1)),
@@ -147,14 +144,22 @@ pub async fn run(
         machine: Machine {
             redis: ground.redis.version().await?,
             log: ground.logs.name(),
-            ..machine
+            ..Machine::this()
         },
         sections: Vec::new(),
     };
     let mut measured = Ok(());
     for scenario in &settings.scenarios {
         let first = report.sections.len();
-        measured = scenario.measure(&mut ground).await.and_then(|mut sections| {
+        let memory = tokio::task::spawn_blocking(memory_access_ns).await;
+        let sections = match memory {
+            Ok(access_ns) => scenario.measure(&mut ground).await.map(|mut sections| {
+                sections.iter_mut().for_each(|section| section.memory_access_ns = access_ns);
+                sections
+            }),
+            Err(_) => Err(BenchError::Panicked),
+        };
+        measured = sections.and_then(|mut sections| {
             if !settings.judges {
                 sections.iter_mut().for_each(Section::forget_goals);
             }

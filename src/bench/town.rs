@@ -140,7 +140,12 @@ impl Town {
 
     /// How many timelines these posts reach, each post counted.
     pub(super) fn delivery_count(&self) -> u64 {
-        self.posts.iter().map(|post| self.authors[post.author].readers.len() as u64).sum()
+        self.posts.iter().map(|post| self.reader_count(*post)).sum()
+    }
+
+    /// How many timelines a post reaches.
+    pub(super) fn reader_count(&self, post: TownPost) -> u64 {
+        self.authors[post.author].readers.len() as u64
     }
 
     /// Everybody whom a post reaches, ascending.

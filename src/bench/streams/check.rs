@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, iter::Sum, time::Duration};
 
-use crate::{bench::open_loop::Latencies, domain::PostId};
+use crate::{bench::latencies::Latencies, domain::PostId};
 
 /// Posts that are kept beyond those that are due; what comes after them is counted alone.
 const SPARE: usize = 16;

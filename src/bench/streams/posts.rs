@@ -9,7 +9,7 @@ use crate::{
     bench::{
         BenchError,
         log::BenchLog,
-        open_loop::{Due, Schedule, Stream, drafts},
+        schedule::{Due, Schedule, Stream, drafts},
         town::{Drawn, Town},
     },
     domain::{PostId, UserId},

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -148,7 +148,8 @@ impl Reader {
         self.received.note_resumed();
         let give_up_at = Instant::now() + RESUME_MAX;
         loop {
-            match self.open().await {
+            let late = |_| Status::deadline_exceeded("the stream was not opened in time");
+            match timeout_at(give_up_at, self.open()).await.map_err(late).flatten() {
                 Ok(stream) => return Ok(stream),
                 Err(status) if Instant::now() >= give_up_at => {
                     return Err(ClientError::from(status).into());

@@ -115,6 +115,7 @@ pub(super) fn section(measured: &Measured) -> Section {
             "share of the posts",
             vec![latencies.series("readers")],
         )],
+        ..Section::default()
     }
 }
 
