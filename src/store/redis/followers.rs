@@ -2,16 +2,13 @@
 //! kilobyte and not the whole list. Pure.
 //!
 //! A block has for its name the least id that it may hold; the first one has 0. It holds
-//! how many ids it has, and the ids, ascending, each as what it is more than the one before,
-//! and the first more than the name; all in protobuf varints. So an id takes two bytes where
-//! one account in 16,384 or more of them follows, and three where fewer do. Blocks are never
-//! taken away, a block may be empty.
+//! ascending ids, of which the first is written as what it is more than the name. So an id
+//! takes two bytes where one account in 16,384 or more of them follows, and three where fewer
+//! do. Blocks are never taken away, a block may be empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
-
-use crate::domain::UserId;
+use crate::{domain::UserId, store::ascending_ids};
 
 /// A block with more members is cut in two.
 const BLOCK_LEN_MAX: usize = 512;
@@ -95,15 +92,8 @@ impl Followers {
     /// A block's bytes.
     pub(super) fn block(&self, name: u64) -> Vec<u8> {
         let ids = self.blocks.get(&name).map_or(&[][..], Vec::as_slice);
-        let differences = || {
-            let before = std::iter::once(&name).chain(ids);
-            ids.iter().zip(before).map(|(id, before)| id - before)
-        };
-        let count = ids.len() as u64;
-        let len = differences().chain([count]).map(encoded_len_varint).sum();
-        let mut bytes = Vec::with_capacity(len);
-        encode_varint(count, &mut bytes);
-        differences().for_each(|difference| encode_varint(difference, &mut bytes));
+        let mut bytes = Vec::new();
+        ascending_ids::encode(name, ids.iter().copied(), &mut bytes);
         bytes
     }
 
@@ -137,22 +127,9 @@ pub(super) fn blocks_for(count: usize) -> usize {
     (1 + count / (BLOCK_LEN_MAX / 2)).min(BLOCKS_READ_MAX)
 }
 
-fn decode(name: u64, mut bytes: &[u8]) -> Option<Vec<u64>> {
-    let count = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
-    // Every id takes a byte at least, so a false count cannot ask for much.
-    if count > bytes.len() {
-        return None;
-    }
-    let (mut ids, mut before) = (Vec::with_capacity(count), name);
-    for place in 0..count {
-        let difference = decode_varint(&mut bytes).ok()?;
-        if difference == 0 && place > 0 {
-            return None;
-        }
-        before = before.checked_add(difference)?;
-        ids.push(before);
-    }
-    bytes.is_empty().then_some(ids)
+fn decode(name: u64, bytes: &[u8]) -> Option<Vec<u64>> {
+    let ids = ascending_ids::decode(name, bytes)?;
+    ids.is_sorted_by(|one, next| one < next).then_some(ids)
 }
 
 #[cfg(test)]
