@@ -47,22 +47,32 @@ impl PostIds {
     /// used on; where 2,048 ids of a kind have one millisecond, the next one is borrowed.
     /// `None` while the node's number may be another process's.
     pub fn next(&self, unix_ms: u64, is_repost: bool) -> Option<PostId> {
+        self.several(unix_ms, [is_repost])?.pop()
+    }
+
+    /// The next ids, in this order, each of a plain repost or of another post; otherwise as
+    /// [`next`](Self::next).
+    pub fn several(
+        &self,
+        unix_ms: u64,
+        are_reposts: impl IntoIterator<Item = bool>,
+    ) -> Option<Vec<PostId>> {
         let valid_until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
         if valid_until.is_some_and(|end| Instant::now() >= end) {
             return None;
         }
         let now = unix_ms.saturating_sub(PostId::EPOCH_UNIX_MS).clamp(1, MS_MAX) << SEQUENCE_BITS;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = now.max(*last + 1);
-        let is_of_this_kind = next & 1 == u64::from(is_repost);
-        *last = next + u64::from(!is_of_this_kind);
-        let ms = *last >> SEQUENCE_BITS;
-        let sequence = *last & ((1 << SEQUENCE_BITS) - 1);
-        Some(PostId(
-            (ms << PostId::NODE_AND_SEQUENCE_BITS)
-                | (u64::from(self.node) << SEQUENCE_BITS)
-                | sequence,
-        ))
+        let ids = are_reposts.into_iter().map(|is_repost| {
+            let next = now.max(*last + 1);
+            let is_of_this_kind = next & 1 == u64::from(is_repost);
+            *last = next + u64::from(!is_of_this_kind);
+            let ms = *last >> SEQUENCE_BITS;
+            let sequence = *last & ((1 << SEQUENCE_BITS) - 1);
+            let node = u64::from(self.node);
+            PostId((ms << PostId::NODE_AND_SEQUENCE_BITS) | (node << SEQUENCE_BITS) | sequence)
+        });
+        Some(ids.collect())
     }
 
     /// The node's number, 0 to [`NODE_MAX`].
@@ -105,6 +115,19 @@ mod tests {
         fn ids_go_on_above_the_greatest_one(greatest in 1..1_u64 << 62, unix_ms: u32) {
             let ids = PostIds::new(0, Some(PostId(greatest)));
             prop_assert!(ids.next(u64::from(unix_ms), true).unwrap().0 > greatest);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn several_are_as_one_after_the_other(
+            unix_ms in PostId::EPOCH_UNIX_MS..PostId::EPOCH_UNIX_MS + 10,
+            are_reposts in proptest::collection::vec(any::<bool>(), 0..5_000),
+        ) {
+            let (together, alone) = (PostIds::new(1, None), PostIds::new(1, None));
+            let one = |is_repost: &bool| alone.next(unix_ms, *is_repost);
+            let expected: Option<Vec<PostId>> = are_reposts.iter().map(one).collect();
+            prop_assert_eq!(together.several(unix_ms, are_reposts.iter().copied()), expected);
         }
     }
 

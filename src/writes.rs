@@ -299,9 +299,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
 
     /// Drafts with the ids that they are given now; none if this process has no node number.
     fn numbered(&self, drafts: Vec<Draft>) -> Option<Vec<(PostId, Draft)>> {
-        let number =
-            |draft: Draft| Some((self.ids.next((self.clock)(), draft.is_plain_repost())?, draft));
-        drafts.into_iter().map(number).collect()
+        let ids = self.ids.several((self.clock)(), drafts.iter().map(Draft::is_plain_repost))?;
+        Some(ids.into_iter().zip(drafts).collect())
     }
 
     /// Publishes `count` drafts that have their ids, to the end even if the caller has gone.

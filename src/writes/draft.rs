@@ -147,8 +147,9 @@ impl Draft {
 
 /// Checks a text that must say something.
 pub(super) fn check_text(text: &str, chars_max: usize) -> Result<(), FieldError> {
-    let chars = text.chars().count();
-    if chars > chars_max {
+    // A character takes a byte at least.
+    if text.len() > chars_max && text.chars().count() > chars_max {
+        let chars = text.chars().count();
         let reason = format!("has {chars} characters; the limit is {chars_max}");
         return Err(FieldError::new("text", reason));
     }

@@ -108,7 +108,11 @@ impl Requests {
         let mut table = self.lock();
         let Table { requests, acknowledged } = &mut *table;
         for (partition, keys) in acknowledged {
-            let unknown = keys.split_off(&applied(*partition));
+            let applied = applied(*partition);
+            if keys.first_key_value().is_none_or(|(offset, _)| *offset >= applied) {
+                continue;
+            }
+            let unknown = keys.split_off(&applied);
             for key in std::mem::replace(keys, unknown).into_values() {
                 requests.remove(&key);
             }
