@@ -53,6 +53,7 @@ mod sleepers;
 mod streams;
 mod sustain;
 mod town;
+mod workspace;
 
 pub use self::{
     args::BenchArgs,
@@ -60,4 +61,5 @@ pub use self::{
     machine::Machine,
     report::{Axis, Figure, Goal, Plot, Ratio, Report, Row, Scale, Section, Series},
     scenarios::{LogPlace, Scenario, Settings, run},
+    workspace::Workspace,
 };

@@ -18,7 +18,7 @@ use self::{
 };
 use crate::{
     app::AppError,
-    bench::{BenchArgs, BenchError},
+    bench::{BenchArgs, BenchError, Workspace},
     client::{
         ClientError, DeleteArgs, DeleteMessageArgs, DeliveryArgs, FollowArgs, HideArgs, ImportArgs,
         MessageArgs, MessagesArgs, NotificationsArgs, PostArgs, ThreadArgs, TimelineArgs,
@@ -105,8 +105,8 @@ enum CliError {
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(
-        "the bench was stopped; what it had started is ended, but for topics in a Kafka that you \
-         have named: drop those that begin with roost-bench-"
+        "the bench was stopped, and what it had started is ended; if you have named a Kafka, drop \
+         its topics that begin with roost-bench-"
     )]
     BenchStopped,
     #[error("the demo's data directory cannot be made: {0}")]
@@ -164,11 +164,17 @@ impl Command {
             Self::Import(args) => args.run().await?,
             Self::Rss(args) => args.run().await?,
             Self::Load(args) => args.run().await?,
-            // What it has started ends, and what it has written goes, as it is dropped.
-            Self::Bench(args) => tokio::select! {
-                measured = args.run() => measured?,
-                () = stop_signal() => return Err(CliError::BenchStopped),
-            },
+            Self::Bench(args) => {
+                let workspace = Workspace::make()?;
+                // What it has started ends as it is dropped.
+                let ended = tokio::select! {
+                    measured = args.run(workspace.path()) => measured.map_err(CliError::from),
+                    () = stop_signal() => Err(CliError::BenchStopped),
+                };
+                let removed = workspace.remove().await;
+                ended?;
+                removed?;
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@
 //! whatever a rebuild misses in the ledger reaches the announced list by a push,
 //! and what is taken away meanwhile, [`Homes::finish_rebuild`] leaves out.
 
+mod ascending_ids;
 mod cursor;
 pub mod embedded;
 mod error;

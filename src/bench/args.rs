@@ -114,16 +114,16 @@ pub struct BenchArgs {
 
 impl BenchArgs {
     /// Measures, prints the figures on stdout as they come, and writes both reports, anew
-    /// after every scenario.
+    /// after every scenario. Its own data is kept in `workspace`.
     ///
     /// # Errors
     /// If something could not be measured, or a report not be written.
-    pub async fn run(self) -> Result<(), BenchError> {
+    pub async fn run(self, workspace: &Path) -> Result<(), BenchError> {
         // Whether they can be written is known before anything is measured.
         let (json, page) = (self.out.join("bench.json"), self.out.join("bench.html"));
         std::fs::create_dir_all(&self.out)
             .map_err(|source| BenchError::Report { path: self.out.clone(), source })?;
-        run(self.into(), &mut TerminalReporter::default(), |report, first| {
+        run(Settings::of(self, workspace), &mut TerminalReporter::default(), |report, first| {
             for section in &report.sections[first..] {
                 // It measures though nobody may read this.
                 let _ = writeln!(std::io::stdout().lock(), "{section}");
@@ -182,8 +182,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-impl From<BenchArgs> for Settings {
-    fn from(args: BenchArgs) -> Self {
+impl Settings {
+    fn of(args: BenchArgs, workspace: &Path) -> Self {
         let log = args.log_place();
         let size = if args.smoke { &SMOKE } else { &FULL };
         let (users, posts) =
@@ -226,6 +226,7 @@ impl From<BenchArgs> for Settings {
             streams: args.streams.unwrap_or(size.streams),
             turn: size.turn,
             turn_posts: size.turn_posts,
+            workspace: workspace.to_owned(),
             judges: !args.smoke,
         }
     }

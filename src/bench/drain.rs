@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
-
 use super::{
     Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
     ground::Ground,
@@ -103,7 +101,7 @@ pub(super) async fn drain_prepared(
 async fn embedded(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
     let town = ground.town().await?;
     ground.say("draining, embedded");
-    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let dir = ground.dir()?;
     let mut roost = Roost::embedded(&dir, ground.settings.partitions)?;
     roost.prepare(&town).await?;
     roost.drain(&town.warm_up()).await?;

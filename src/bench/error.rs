@@ -24,6 +24,14 @@ pub enum BenchError {
     /// A directory for the bench's own data could not be made.
     #[error("the bench's data directory cannot be made: {0}")]
     Dir(io::Error),
+    /// Something of the bench's own data is still there.
+    #[error("{} could not be removed: {source}; remove it", dir.display())]
+    Left {
+        /// Which directory.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// No server could be started.
     #[error(
         "redis-server cannot be started: {0}; install Redis (Debian: redis-server), or give one \

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 use super::{
-    BenchError, Settings,
+    BenchError, LogPlace, Settings,
     args::{FOLLOWERS_PER_POST_DEFAULT, POSTS_DEFAULT},
     drain::DrainedRedis,
     log::Logs,
@@ -12,6 +14,7 @@ use super::{
     redis::BenchRedis,
     roost::Roost,
     town::Town,
+    workspace::dir_in,
 };
 use crate::{
     client::progress::Reporter,
@@ -40,15 +43,31 @@ impl<'a> Ground<'a> {
     ) -> Result<Self, BenchError> {
         let redis = match &settings.redis {
             Some(urls) => BenchRedis::given(urls).await?,
-            None => BenchRedis::start().await?,
+            None => BenchRedis::start(&settings.workspace).await?,
         };
-        let logs = Logs::open(&settings.log, settings.partitions).await?;
+        match &settings.log {
+            LogPlace::Embedded => {}
+            LogPlace::Kafka { .. } => reporter.begin("asking Kafka for a topic", None),
+            LogPlace::OwnKafka { .. } => reporter.begin("starting Kafka", None),
+        }
+        let mut logs = Logs::open(&settings.log, settings.partitions, &settings.workspace).await?;
+        logs.check_given().await?;
         Ok(Self { settings, redis, logs, town: None, drained: None, reporter })
     }
 
     /// Says what is being done now.
     pub(super) fn say(&mut self, phase: &str) {
         self.reporter.begin(phase, None);
+    }
+
+    /// What was said to be done is over.
+    pub(super) fn rest(&mut self) {
+        self.reporter.end();
+    }
+
+    /// A directory that is empty.
+    pub(super) fn dir(&self) -> Result<TempDir, BenchError> {
+        dir_in(&self.settings.workspace)
     }
 
     /// The posts of the load, with those who read them.

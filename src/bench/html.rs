@@ -3,9 +3,12 @@
 
 use std::fmt::Write;
 
+use clap::ValueEnum;
+
 use super::{
     plot,
     report::{Figure, Ratio, Report, Row, Section, number},
+    scenarios::Scenario,
 };
 
 const STYLE: &str = "\
@@ -23,9 +26,11 @@ svg .grid{stroke:#8884;fill:none}\
 /// The page.
 pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
-    let about = format!(
+    let began_at = i64::try_from(report.began_at).unwrap_or(i64::MAX);
+    let began_at = prost_types::Timestamp { seconds: began_at, nanos: 0 };
+    let mut about = format!(
         "Roost {}: roost {}. {}, {} threads, {:.0} GiB, Linux {}, Redis {}; the event log: \
-         {}. It took {:.0} s.",
+         {}. It began at {began_at}, and took {:.0} s.",
         report.version,
         report.command,
         machine.processor,
@@ -36,6 +41,14 @@ pub(super) fn page(report: &Report) -> String {
         machine.log,
         report.seconds,
     );
+    if !report.missing.is_empty() {
+        let missing: Vec<String> = report.missing.iter().filter_map(name).collect();
+        let _ = write!(
+            about,
+            " Not measured: {}; the run was stopped, or goes on.",
+            missing.join(", ")
+        );
+    }
     let sections: String = report.sections.iter().map(section).collect();
     // Nothing in it may end the element.
     let json = serde_json::to_string(report).unwrap_or_default().replace('<', "\\u003c");
@@ -47,6 +60,11 @@ pub(super) fn page(report: &Report) -> String {
          <script type=\"application/json\" id=\"report\">{json}</script></html>\n",
         escaped(&about)
     )
+}
+
+/// A scenario as on the command line.
+fn name(scenario: &Scenario) -> Option<String> {
+    Some(scenario.to_possible_value()?.get_name().to_owned())
 }
 
 fn section(section: &Section) -> String {
@@ -138,9 +156,13 @@ mod tests {
             seconds: 1.0,
             machine: Machine::default(),
             sections: vec![section],
+            missing: vec![Scenario::Naive, Scenario::Read],
         };
         let page = page(&report);
         for part in ["&lt;script&gt;", "a &amp; b", "1000 /s", "0.500 µs", "not at least 1"] {
+            assert!(page.contains(part), "no {part} in {page}");
+        }
+        for part in ["began at 1970-01-01T00:00:00Z", "Not measured: naive, read;"] {
             assert!(page.contains(part), "no {part} in {page}");
         }
         assert!(!page.contains("<script>"), "{page}");

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{BenchError, child};
+use super::{BenchError, child, workspace::dir_in};
 
 const START_MAX: Duration = Duration::from_secs(60);
 const START_LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -34,8 +34,9 @@ impl OwnKafka {
     ///
     /// # Errors
     /// If Java or the jars are missing, or it does not answer in time.
-    pub(super) async fn start(jars: &Path) -> Result<Self, BenchError> {
-        let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    pub(super) async fn start(jars: &Path, workspace: &Path) -> Result<Self, BenchError> {
+        let dir = dir_in(workspace)?;
+        check(jars).map_err(BenchError::NoKafka)?;
         let (port, controller) = free_ports().map_err(BenchError::Dir)?;
         let properties = dir.path().join("server.properties");
         fs::write(&properties, self::properties(port, controller, &dir.path().join("data")))
@@ -44,13 +45,16 @@ impl OwnKafka {
         let java = |heap: &str, main: &str| {
             let mut java = Command::new("java");
             let jars = jars.join("*");
-            java.arg(heap).arg("-cp").arg(jars).arg(main).stdin(Stdio::null()).kill_on_drop(true);
-            java.stdout(Stdio::null()).stderr(Stdio::null());
+            java.arg(heap).arg("-cp").arg(jars).arg(main);
             java
         };
         let formatted = java("-Xmx128m", "kafka.tools.StorageTool")
             .args(["format", "--cluster-id", CLUSTER_ID, "--ignore-formatted", "--config"])
             .arg(&properties)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
             .status()
             .await
             .map_err(BenchError::NoKafka)?;
@@ -80,6 +84,16 @@ impl OwnKafka {
     pub(super) fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
+
+/// That there are jars in a folder.
+fn check(jars: &Path) -> std::io::Result<()> {
+    let is_jar = |name: &Path| name.extension().is_some_and(|extension| extension == "jar");
+    let unreadable = |error| std::io::Error::other(format!("{}: {error}", jars.display()));
+    if fs::read_dir(jars).map_err(unreadable)?.flatten().any(|entry| is_jar(&entry.path())) {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("there are no jars in {}", jars.display())))
 }
 
 /// Broker and controller in one, of which there is one, with as many threads as suit the
@@ -112,4 +126,19 @@ fn free_ports() -> std::io::Result<(u16, u16)> {
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let (one, other) = (listen()?, listen()?);
     Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_jars_is_named() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let said = |path: &Path| check(path).map_err(|error| error.to_string());
+        assert!(said(&dir.path().join("nowhere")).is_err_and(|why| why.contains("nowhere")));
+        assert!(said(dir.path()).is_err_and(|why| why.starts_with("there are no jars in")));
+        fs::write(dir.path().join("kafka.jar"), "").expect("a file");
+        assert_eq!(said(dir.path()), Ok(()));
+    }
 }

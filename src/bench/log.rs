@@ -1,13 +1,16 @@
 //! The event logs that are worked on: each scenario has an empty one, in Kafka or
 //! embedded, and may hold its readers back while a backlog is written.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::{BenchError, LogPlace, kafka::OwnKafka};
+use super::{BenchError, LogPlace, kafka::OwnKafka, workspace::dir_in};
 use crate::event_log::{
     Assignments, EventLog, LogError, Record,
     embedded::{self, EmbeddedLog},
@@ -16,6 +19,8 @@ use crate::event_log::{
 
 /// A new topic of a broker that has just been started may take longer than usual.
 const OPEN_MAX: Duration = Duration::from_secs(60);
+/// Brokers that were given are running already.
+const CHECK_MAX: Duration = Duration::from_secs(15);
 
 /// Makes logs, and drops them.
 pub(super) struct Logs {
@@ -25,22 +30,41 @@ pub(super) struct Logs {
     /// The settings of every log in Kafka that was made.
     made: Vec<kafka::Settings>,
     own: Option<OwnKafka>,
+    workspace: PathBuf,
 }
 
 impl Logs {
     pub(super) async fn open(
         place: &LogPlace,
         partitions: Option<u32>,
+        workspace: &Path,
     ) -> Result<Self, BenchError> {
         let (brokers, own) = match place {
             LogPlace::Embedded => (None, None),
             LogPlace::Kafka { brokers } => (Some(brokers.clone()), None),
             LogPlace::OwnKafka { jars } => {
-                let own = OwnKafka::start(jars).await?;
+                let own = OwnKafka::start(jars, workspace).await?;
                 (Some(own.brokers()), Some(own))
             }
         };
-        Ok(Self { brokers, partitions, made: Vec::new(), own })
+        let workspace = workspace.to_owned();
+        Ok(Self { brokers, partitions, made: Vec::new(), own, workspace })
+    }
+
+    /// Whether there are brokers to be named, and they make topics: the first scenario that
+    /// needs one may come late.
+    pub(super) async fn check_given(&mut self) -> Result<(), BenchError> {
+        if self.own.is_some() {
+            return Ok(());
+        }
+        let Some(settings) = self.new_topic() else { return Ok(()) };
+        let log = KafkaLog::open(kafka::Settings { open_timeout: CHECK_MAX, ..settings }).await;
+        if log.is_err() {
+            // There is none that could be dropped.
+            self.made.pop();
+        }
+        log?.close().await;
+        Ok(())
     }
 
     /// Whether they are topics of Kafka.
@@ -61,7 +85,7 @@ impl Logs {
     pub(super) async fn new_log(&mut self) -> Result<BenchLog, BenchError> {
         match self.new_topic() {
             Some(settings) => Ok(BenchLog::new(Kind::Kafka(KafkaLog::open(settings).await?))),
-            None => BenchLog::embedded(self.partitions),
+            None => BenchLog::embedded(&self.workspace, self.partitions),
         }
     }
 
@@ -120,9 +144,9 @@ impl BenchLog {
         Self { kind, held: watch::Sender::new(false) }
     }
 
-    /// An empty one on the local disk.
-    pub(super) fn embedded(partitions: Option<u32>) -> Result<Self, BenchError> {
-        let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    /// An empty one on the local disk, in a directory in `place`.
+    pub(super) fn embedded(place: &Path, partitions: Option<u32>) -> Result<Self, BenchError> {
+        let dir = dir_in(place)?;
         let settings = embedded::Settings { partitions, ..embedded::Settings::default() };
         let log = EmbeddedLog::open(&dir.path().join("log"), settings)?;
         Ok(Self::new(Kind::Embedded { log, _dir: dir }))

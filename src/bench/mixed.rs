@@ -9,7 +9,6 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
-use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
@@ -48,7 +47,7 @@ const SHARES: [usize; 10] = [HOME, AUTHOR, HOME, HOME, POST, HOME, AUTHOR, HOME,
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
     let (town, turn) = (ground.town().await?, ground.settings.turn);
     ground.say("reading and posting, embedded");
-    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let dir = ground.dir()?;
     let roost = Roost::embedded(&dir, ground.settings.partitions)?;
     let embedded = of_store("embedded", roost, &town, turn).await?;
     ground.say("reading and posting, Redis");

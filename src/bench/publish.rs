@@ -13,6 +13,7 @@ mod bare;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     time::Instant,
 };
 
@@ -27,6 +28,7 @@ use super::{
     redis::BenchRedis,
     report::median,
     town::{Town, TownPost},
+    workspace::dir_in,
 };
 use crate::{
     app::{self, App, Backend, Roles},
@@ -74,7 +76,7 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
     let posts: Vec<TownPost> = town.posts_for_ever().take(turn_posts).collect();
     let named_posts = posts.len().div_ceil(NAMED_ONE_OF);
     let mut bare = Bare::open(bare, &town, turn_posts).await?;
-    let mut api = RunningApi::start(roost, redis).await?;
+    let mut api = RunningApi::start(roost, redis, &ground.settings.workspace).await?;
     let mut bare_rates = Vec::new();
     let mut way_rates = WAYS.map(|_| Vec::new());
     for round in 0..=ROUNDS {
@@ -135,8 +137,12 @@ struct RunningApi {
 }
 
 impl RunningApi {
-    async fn start(kafka: kafka::Settings, redis: &BenchRedis) -> Result<Self, BenchError> {
-        let dir = tempfile::TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    async fn start(
+        kafka: kafka::Settings,
+        redis: &BenchRedis,
+        workspace: &Path,
+    ) -> Result<Self, BenchError> {
+        let dir = dir_in(workspace)?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = app::Settings {
             backend: Backend::Shared { kafka: Box::new(kafka), redis: redis.config() },

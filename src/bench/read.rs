@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
-use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
@@ -76,7 +75,7 @@ impl Page {
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
     let (town, turn) = (ground.town().await?, ground.settings.turn);
     ground.say("reading, embedded");
-    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let dir = ground.dir()?;
     let roost = Roost::embedded(&dir, ground.settings.partitions)?;
     let embedded = of_store("embedded", roost, None, &town, turn).await?;
     ground.say("reading, Redis");

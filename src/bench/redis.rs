@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{BenchError, child};
+use super::{BenchError, child, workspace::dir_in};
 use crate::store::redis::{
     config::RedisConfig, node::ConnectionName, push::PushSettings, resp::Value, router::Router,
 };
@@ -49,8 +50,8 @@ pub(super) struct Usage {
 
 impl BenchRedis {
     /// Starts a server on loopback that keeps nothing on disk.
-    pub(super) async fn start() -> Result<Self, BenchError> {
-        let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    pub(super) async fn start(workspace: &Path) -> Result<Self, BenchError> {
+        let dir = dir_in(workspace)?;
         let port = free_port().map_err(BenchError::Dir)?;
         let log = dir.path().join("log");
         let mut server = Command::new("redis-server");

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::machine::Machine;
+use super::{machine::Machine, scenarios::Scenario};
 
 /// All that one run measured.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +22,8 @@ pub struct Report {
     pub machine: Machine,
     /// One for each scenario, in the order in which they ran.
     pub sections: Vec<Section>,
+    /// Scenarios that were asked for and have no section: the run goes on, or it was stopped.
+    pub missing: Vec<Scenario>,
 }
 
 /// What one scenario measured.

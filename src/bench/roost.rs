@@ -101,7 +101,11 @@ impl Roost<EmbeddedStore> {
     ) -> Result<Self, BenchError> {
         let settings = embedded_store::Settings::default();
         let store = Arc::new(EmbeddedStore::open(&dir.path().join("store"), settings)?);
-        Self::start_watched(Arc::new(BenchLog::embedded(partitions)?), store, on_delivered)
+        Self::start_watched(
+            Arc::new(BenchLog::embedded(dir.path(), partitions)?),
+            store,
+            on_delivered,
+        )
     }
 }
 

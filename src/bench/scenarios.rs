@@ -3,7 +3,10 @@
 //! A scenario is a variant here, the line that carries it out, and a file of its own
 //! with a function from the [`Ground`] to the report's sections.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -101,6 +104,8 @@ pub struct Settings {
     pub streams: u32,
     /// *publish*: posts that are published at a stretch.
     pub turn_posts: usize,
+    /// Where the bench keeps its own data.
+    pub workspace: PathBuf,
     /// Whether figures are held against their goals, and not only what must never be.
     pub judges: bool,
 }
@@ -147,6 +152,7 @@ pub async fn run(
             ..Machine::this()
         },
         sections: Vec::new(),
+        missing: settings.scenarios.clone(),
     };
     let mut measured = Ok(());
     for scenario in &settings.scenarios {
@@ -159,11 +165,13 @@ pub async fn run(
             }),
             Err(_) => Err(BenchError::Panicked),
         };
+        ground.rest();
         measured = sections.and_then(|mut sections| {
             if !settings.judges {
                 sections.iter_mut().for_each(Section::forget_goals);
             }
             report.sections.extend(sections);
+            report.missing.retain(|missing| missing != scenario);
             report.seconds = begun.elapsed().as_secs_f64();
             on_report(&report, first)
         });

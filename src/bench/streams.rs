@@ -17,8 +17,6 @@ mod reader;
 mod run;
 mod section;
 
-use tempfile::TempDir;
-
 use self::{
     run::Run,
     section::{Measured, section},
@@ -27,7 +25,7 @@ use super::{BenchError, Section, ground::Ground, open_loop::Seen, roost::Roost};
 use crate::{domain::PostId, store::Store};
 
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
-    let dir = TempDir::with_prefix("roost-bench-").map_err(BenchError::Dir)?;
+    let dir = ground.dir()?;
     let seen = Seen::default();
     let noting = seen.clone();
     let on_delivered = move |posts: &[PostId]| noting.note(posts);
