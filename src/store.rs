@@ -309,7 +309,7 @@ pub trait Lookups: Accounts {
     /// A hint: this post is durable in the log and perhaps not applied yet. A store
     /// may make it known already, unless it may have been deleted since `before` it
     /// was written.
-    fn remember(&self, post: Arc<Post>, before: Moment);
+    fn remember(&self, post: Post, before: Moment);
 
     /// The posts that the author's earlier requests made, in the same places.
     fn requests(

@@ -85,7 +85,9 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .collect();
         let references = self.find_references(&new).await;
 
-        let (mut posts, mut ids, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        let count_max = drafts.len();
+        let (mut posts, mut ids) = (Vec::with_capacity(count_max), Vec::with_capacity(count_max));
+        let mut named = Vec::new();
         for (((id, draft), fate), references) in drafts.into_iter().zip(&mut fates).zip(references)
         {
             let Fate::New(request) = fate else { continue };
@@ -369,7 +371,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                     return Err(WriteError::Closing);
                 };
                 let id = post.id;
-                self.store.remember(Arc::new(post), moment);
+                self.store.remember(post, moment);
                 Ok(Appended { post: id, partition, offset })
             })
             .collect()

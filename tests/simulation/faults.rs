@@ -428,7 +428,7 @@ impl Lookups for FaultyStore {
         self.store.moment()
     }
 
-    fn remember(&self, post: Arc<Post>, before: Moment) {
+    fn remember(&self, post: Post, before: Moment) {
         self.store.remember(post, before);
     }
 

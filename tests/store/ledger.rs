@@ -1,6 +1,6 @@
 //! Accounts, posts, follows, requests and author timelines.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use roost::{
     domain::{Event, Origin, Post, PostId, Reference, UserId},
@@ -360,7 +360,7 @@ async fn a_remembered_post_is_known_until_it_is_gone(backend: impl Backend) {
     let mut world = World::new(backend).await;
     for id in [10, 11] {
         let before = world.store.moment();
-        world.store.remember(Arc::new(post_of(id, ANN)), before);
+        world.store.remember(post_of(id, ANN), before);
     }
     // A store need not heed the hint.
     let known = world.existing(&[10, 11, 12]).await;
@@ -377,7 +377,7 @@ async fn a_post_deleted_before_it_is_remembered_stays_gone(backend: impl Backend
     let before = world.store.moment();
     world.apply(&[post(10, ANN)]).await;
     world.apply(&[deleted(10, ANN)]).await;
-    world.store.remember(Arc::new(post_of(10, ANN)), before);
+    world.store.remember(post_of(10, ANN), before);
     assert_eq!(world.existing(&[10]).await, NONE);
 }
 

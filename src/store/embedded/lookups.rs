@@ -32,8 +32,8 @@ impl Lookups for EmbeddedStore {
         self.inner.posts.moment()
     }
 
-    fn remember(&self, post: Arc<Post>, before: Moment) {
-        self.inner.posts.remember(post, before);
+    fn remember(&self, post: Post, before: Moment) {
+        self.inner.posts.remember(Arc::new(post), before);
     }
 
     async fn requests(

@@ -56,7 +56,7 @@ impl Lookups for RedisStore {
         Moment(0)
     }
 
-    fn remember(&self, _: Arc<Post>, _: Moment) {}
+    fn remember(&self, _: Post, _: Moment) {}
 
     async fn requests(
         &self,
