@@ -105,8 +105,9 @@ enum CliError {
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(
-        "the bench was stopped, and what it had started is ended; if you have named a Kafka, drop \
-         its topics that begin with roost-bench-"
+        "the bench was stopped, and what it had started is ended; what it has made in servers that \
+         you have named is still there: drop topics that begin with roost-bench-, and empty that \
+         Redis (FLUSHALL)"
     )]
     BenchStopped,
     #[error("the demo's data directory cannot be made: {0}")]
@@ -172,6 +173,9 @@ impl Command {
                     () = stop_signal() => Err(CliError::BenchStopped),
                 };
                 let removed = workspace.remove().await;
+                if let (Err(_), Err(left)) = (&ended, &removed) {
+                    eprintln!("roost: {left}");
+                }
                 ended?;
                 removed?;
             }

@@ -50,7 +50,7 @@ impl<'a> Ground<'a> {
             LogPlace::Kafka { .. } => reporter.begin("asking Kafka for a topic", None),
             LogPlace::OwnKafka { .. } => reporter.begin("starting Kafka", None),
         }
-        let mut logs = Logs::open(&settings.log, settings.partitions, &settings.workspace).await?;
+        let logs = Logs::open(&settings.log, settings.partitions, &settings.workspace).await?;
         logs.check_given().await?;
         Ok(Self { settings, redis, logs, town: None, drained: None, reporter })
     }

@@ -45,7 +45,7 @@ pub(super) fn page(report: &Report) -> String {
         let missing: Vec<String> = report.missing.iter().filter_map(name).collect();
         let _ = write!(
             about,
-            " Not measured: {}; the run was stopped, or goes on.",
+            " Not measured: {}; the run goes on, was stopped or has failed.",
             missing.join(", ")
         );
     }

@@ -20,7 +20,7 @@ use crate::event_log::{
 /// A new topic of a broker that has just been started may take longer than usual.
 const OPEN_MAX: Duration = Duration::from_secs(60);
 /// Brokers that were given are running already.
-const CHECK_MAX: Duration = Duration::from_secs(15);
+const CHECK_MAX: Duration = Duration::from_secs(8);
 
 /// Makes logs, and drops them.
 pub(super) struct Logs {
@@ -51,20 +51,29 @@ impl Logs {
         Ok(Self { brokers, partitions, made: Vec::new(), own, workspace })
     }
 
-    /// Whether there are brokers to be named, and they make topics: the first scenario that
-    /// needs one may come late.
-    pub(super) async fn check_given(&mut self) -> Result<(), BenchError> {
-        if self.own.is_some() {
-            return Ok(());
-        }
-        let Some(settings) = self.new_topic() else { return Ok(()) };
-        let log = KafkaLog::open(kafka::Settings { open_timeout: CHECK_MAX, ..settings }).await;
-        if log.is_err() {
-            // There is none that could be dropped.
-            self.made.pop();
-        }
-        log?.close().await;
-        Ok(())
+    /// Whether brokers that were given answer and make topics: the first scenario that needs
+    /// one may come late.
+    ///
+    /// # Errors
+    /// If they do not, in time.
+    pub(super) async fn check_given(&self) -> Result<(), BenchError> {
+        let Some(settings) = self.topic().filter(|_| self.own.is_none()) else { return Ok(()) };
+        let settings = kafka::Settings {
+            open_timeout: CHECK_MAX,
+            request_timeout: CHECK_MAX.min(settings.request_timeout),
+            ..settings
+        };
+        let opened = KafkaLog::open(settings.clone()).await;
+        let checked = match opened {
+            Ok(log) => {
+                log.close().await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        // It may have been made though it could not be opened.
+        let removed = KafkaLog::remove(settings).await;
+        Ok(checked.and(removed)?)
     }
 
     /// Whether they are topics of Kafka.
@@ -91,18 +100,23 @@ impl Logs {
 
     /// A log in Kafka that is not open yet; `None` where logs are embedded.
     pub(super) fn new_topic(&mut self) -> Option<kafka::Settings> {
+        let settings = self.topic()?;
+        self.made.push(settings.clone());
+        Some(settings)
+    }
+
+    /// A topic of another name than any.
+    fn topic(&self) -> Option<kafka::Settings> {
         let brokers = self.brokers.as_ref()?;
         let name = format!("roost-bench-{:016x}", rand::random::<u64>());
-        let settings = kafka::Settings {
+        Some(kafka::Settings {
             brokers: brokers.clone(),
             topic: name.clone(),
             group: name,
             partitions: self.partitions,
             open_timeout: OPEN_MAX,
             ..kafka::Settings::default()
-        };
-        self.made.push(settings.clone());
-        Some(settings)
+        })
     }
 
     /// Drops every log that was made; nobody may work on one any more.

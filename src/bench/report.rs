@@ -22,7 +22,8 @@ pub struct Report {
     pub machine: Machine,
     /// One for each scenario, in the order in which they ran.
     pub sections: Vec<Section>,
-    /// Scenarios that were asked for and have no section: the run goes on, or it was stopped.
+    /// Scenarios that were asked for and have no section: the run goes on, was stopped or has
+    /// failed.
     pub missing: Vec<Scenario>,
 }
 

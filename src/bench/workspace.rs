@@ -1,5 +1,5 @@
 //! Where a bench keeps its own data: one directory for all of it, which goes with the bench,
-//! however that ends.
+//! unless a signal ends that of which it learns nothing (`SIGKILL`).
 
 use std::{
     fs, io,
@@ -69,7 +69,7 @@ async fn removed(dir: PathBuf) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, thread};
+    use std::{fs, sync::mpsc, thread};
 
     use super::*;
 
@@ -78,6 +78,7 @@ mod tests {
         let workspace = Workspace::make().expect("a directory");
         let path = workspace.path().to_owned();
         let inner = dir_in(&path).expect("one in it").keep();
+        let (begun, has_begun) = mpsc::channel();
         let writer = thread::spawn(move || {
             for file in 0..2_000 {
                 // Whoever finds its directory gone has nothing more to write.
@@ -85,8 +86,10 @@ mod tests {
                 if written.is_err() {
                     return;
                 }
+                let _ = begun.send(());
             }
         });
+        has_begun.recv().expect("a file");
         workspace.remove().await.expect("it goes");
         assert!(!path.exists());
         writer.join().expect("a writer");

@@ -59,6 +59,7 @@ fn a_bench_measures_and_writes_both_reports() {
     let json = fs::read_to_string(out.join("bench.json")).expect("a report");
     let report: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(report["machine"]["log"], "the embedded log");
+    assert_eq!(list(&report["missing"]).len(), 0);
     let sections = report["sections"].as_array().expect("sections");
     let found = sections
         .iter()
@@ -105,7 +106,7 @@ fn a_bench_without_a_kafka_says_what_to_do() {
     let dir = TempDir::new().expect("a directory");
     let mut bench = roost(["bench", "drain", "--smoke", "--kafka-jars", "nowhere", "--out"]);
     let said = failure(bench.arg(dir.path()));
-    assert!(said.contains("--embedded-log"), "{said}");
+    assert!(said.contains("nowhere") && said.contains("--embedded-log"), "{said}");
 }
 
 /// Each is of something, by something; but of what is not to be there is nothing.
