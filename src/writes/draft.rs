@@ -148,10 +148,12 @@ impl Draft {
 /// Checks a text that must say something.
 pub(super) fn check_text(text: &str, chars_max: usize) -> Result<(), FieldError> {
     // A character takes a byte at least.
-    if text.len() > chars_max && text.chars().count() > chars_max {
+    if text.len() > chars_max {
         let chars = text.chars().count();
-        let reason = format!("has {chars} characters; the limit is {chars_max}");
-        return Err(FieldError::new("text", reason));
+        if chars > chars_max {
+            let reason = format!("has {chars} characters; the limit is {chars_max}");
+            return Err(FieldError::new("text", reason));
+        }
     }
     if text.trim().is_empty() {
         let reason = format!("is empty; write 1 to {chars_max} characters");

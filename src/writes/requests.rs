@@ -109,12 +109,8 @@ impl Requests {
         let Table { requests, acknowledged } = &mut *table;
         for (partition, keys) in acknowledged {
             let applied = applied(*partition);
-            if keys.first_key_value().is_none_or(|(offset, _)| *offset >= applied) {
-                continue;
-            }
-            let unknown = keys.split_off(&applied);
-            for key in std::mem::replace(keys, unknown).into_values() {
-                requests.remove(&key);
+            while let Some(first) = keys.first_entry().filter(|first| *first.key() < applied) {
+                requests.remove(&first.remove());
             }
         }
     }
