@@ -46,7 +46,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "P", conflicts_with = "trace",
           value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub posts: Option<u32>,
-    /// Followers of a post, on average
+    /// Followers of a post, on average: so many of the most followed accounts post. It is not
+    /// less than an account has on average, nor more than the most followed one has
     #[arg(long, value_name = "N", default_value_t = FOLLOWERS_PER_POST_DEFAULT, conflicts_with = "trace")]
     pub followers_per_post: f64,
     /// Seed of the population and the authors

@@ -16,8 +16,8 @@ use crate::{
     store::redis::RedisStore,
 };
 
-/// The goal is for no fewer deliveries: what begins a drain decides in fewer.
-const GOAL_DELIVERIES: u64 = 1_000_000;
+/// Goals are for no fewer deliveries: what begins a drain decides in fewer.
+pub(super) const GOAL_DELIVERIES: u64 = 1_000_000;
 /// Ids to an array of the ceiling.
 const ARRAY_LEN: usize = 32;
 

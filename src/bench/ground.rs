@@ -24,6 +24,9 @@ use crate::{
     writes::TEXT_CHARS_MAX_DEFAULT,
 };
 
+/// Of posts that have been drawn the average may be off by so much, as a share of it.
+const FOLLOWERS_NEAR: f64 = 0.1;
+
 /// What every scenario finds.
 pub(super) struct Ground<'a> {
     pub(super) settings: &'a Settings,
@@ -51,7 +54,6 @@ impl<'a> Ground<'a> {
             LogPlace::OwnKafka { .. } => reporter.begin("starting Kafka", None),
         }
         let logs = Logs::open(&settings.log, settings.partitions, &settings.workspace).await?;
-        logs.check_given().await?;
         Ok(Self { settings, redis, logs, town: None, drained: None, reporter })
     }
 
@@ -93,6 +95,15 @@ impl<'a> Ground<'a> {
         let load = self.settings.load.clone();
         let make = |load: &Workload| (Arc::new(Town::of(load)), Arc::clone(&load.graph));
         let planned = plan(load, make).await?;
+        if let Some(asked) = self.settings.load.followers_per_post {
+            let mean = planned.0.followers_per_post();
+            if (mean / asked - 1.0).abs() > FOLLOWERS_NEAR {
+                self.reporter.line(&format!(
+                    "posts have {mean:.0} followers on average instead of {asked}: no choice of \
+                     this graph's most followed accounts comes nearer"
+                ));
+            }
+        }
         Ok(self.town.insert(planned).clone())
     }
 

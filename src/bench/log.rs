@@ -34,6 +34,10 @@ pub(super) struct Logs {
 }
 
 impl Logs {
+    /// Starts the broker that is to be started, or asks those that were given for a topic.
+    ///
+    /// # Errors
+    /// If none is started, or those do not make one in time.
     pub(super) async fn open(
         place: &LogPlace,
         partitions: Option<u32>,
@@ -48,15 +52,14 @@ impl Logs {
             }
         };
         let workspace = workspace.to_owned();
-        Ok(Self { brokers, partitions, made: Vec::new(), own, workspace })
+        let this = Self { brokers, partitions, made: Vec::new(), own, workspace };
+        this.check_given().await?;
+        Ok(this)
     }
 
     /// Whether brokers that were given answer and make topics: the first scenario that needs
     /// one may come late.
-    ///
-    /// # Errors
-    /// If they do not, in time.
-    pub(super) async fn check_given(&self) -> Result<(), BenchError> {
+    async fn check_given(&self) -> Result<(), BenchError> {
         let Some(settings) = self.topic().filter(|_| self.own.is_none()) else { return Ok(()) };
         let settings = kafka::Settings {
             open_timeout: CHECK_MAX,

@@ -15,7 +15,6 @@ use super::{
     closed_loop::{self, Answered, Calls, Turn},
     cost::Cost,
     ground::Ground,
-    redis::BenchRedis,
     report::median,
     roost::Roost,
     serving::Serving,
@@ -73,28 +72,25 @@ impl Page {
 }
 
 pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, BenchError> {
-    let (town, turn) = (ground.town().await?, ground.settings.turn);
-    ground.say("reading, embedded");
     let dir = ground.dir()?;
     let roost = Roost::embedded(&dir, ground.settings.partitions)?;
-    let embedded = of_store("embedded", roost, None, &town, turn).await?;
-    ground.say("reading, Redis");
+    let embedded = of_store(ground, "embedded", roost, false).await?;
     let roost = ground.roost().await?;
-    let redis = of_store("Redis", roost, Some(&ground.redis), &town, turn).await?;
+    let redis = of_store(ground, "Redis", roost, true).await?;
     Ok(vec![embedded, redis])
 }
 
-/// Measures the reads of a Roost with an empty log and store; each turn of either lasts
-/// `turn`. With `redis`, what a read costs Redis too.
+/// Measures the reads of a Roost with an empty log and store.
 async fn of_store<S: Store>(
-    name: &str,
+    ground: &mut Ground<'_>,
+    name: &'static str,
     mut roost: Roost<S>,
-    redis: Option<&BenchRedis>,
-    town: &Town,
-    turn: Duration,
+    is_on_redis: bool,
 ) -> Result<Section, BenchError> {
-    let audience = Arc::new(Audience::of(town));
-    audience.seat(&mut roost, town).await?;
+    let town = ground.town().await?;
+    ground.say(&format!("waking readers, {name}"));
+    let audience = Arc::new(Audience::of(&town));
+    audience.seat(&mut roost, &town).await?;
     let serving = Serving::roost(roost.api().await).await?;
     let section = Section {
         name: format!("read, {name}"),
@@ -107,9 +103,9 @@ async fn of_store<S: Store>(
         ..Section::default()
     };
     let channels = serving.connect().await?;
-    let mut reads = Reads { roost, redis, audience, channels, turn, section };
+    let mut reads = Reads { ground, name, roost, is_on_redis, audience, channels, section };
     let alone = reads.alone().await?;
-    reads.beside_fanout(town).await?;
+    reads.beside_fanout(&town).await?;
     reads.with_pulled(alone).await?;
     let Reads { roost, channels, section, .. } = reads;
     drop(channels);
@@ -119,19 +115,22 @@ async fn of_store<S: Store>(
 }
 
 /// A Roost whose readers are there, and what is known of their reads.
-struct Reads<'a, S> {
+struct Reads<'r, 'g, S> {
+    ground: &'r mut Ground<'g>,
+    name: &'static str,
     roost: Roost<S>,
-    redis: Option<&'a BenchRedis>,
+    /// What a read costs Redis is measured too.
+    is_on_redis: bool,
     audience: Arc<Audience>,
     channels: Vec<Channel>,
-    turn: Duration,
     section: Section,
 }
 
-impl<S: Store> Reads<'_, S> {
+impl<S: Store> Reads<'_, '_, S> {
     /// All pages while nothing else happens; returns the reads of the first of them by the
     /// bare calls.
     async fn alone(&mut self) -> Result<f64, BenchError> {
+        self.say("reading");
         let (mut curves, mut ratios) = (Vec::new(), Vec::new());
         for page in PAGES {
             let pair = Pair::of(page, &self.audience, &self.channels).await?;
@@ -146,12 +145,13 @@ impl<S: Store> Reads<'_, S> {
 
     /// The same while posts are fanned out without pause.
     async fn beside_fanout(&mut self, town: &Town) -> Result<(), BenchError> {
+        self.say("reading beside a fan-out");
         let mut posts = town.posts_for_ever().map(|post| town.event(post));
         let mut curves = Vec::new();
         for page in PAGES {
             let pair = Pair::of(page, &self.audience, &self.channels).await?;
             let measured = tokio::select! {
-                measured = pair.measure(self.turn) => measured?,
+                measured = pair.measure(self.ground.settings.turn) => measured?,
                 failed = keep_busy(&mut self.roost, &mut posts) => return Err(failed),
             };
             pair.stop().await?;
@@ -168,6 +168,7 @@ impl<S: Store> Reads<'_, S> {
     /// The first page, by readers more and more of whose followees are pulled; beside what it
     /// came to `alone`.
     async fn with_pulled(&mut self, alone: f64) -> Result<(), BenchError> {
+        self.say("reading with pulled followees");
         let (page, writes) = (PAGES[0], self.roost.writes());
         for count in PULLED {
             for author in self.audience.fillers().take(count) {
@@ -189,9 +190,14 @@ impl<S: Store> Reads<'_, S> {
 
     /// What both did, and the CPU of Redis meanwhile.
     async fn measure(&self, pair: &Pair) -> Result<(Measured, Option<Duration>), BenchError> {
-        let before = Cost::until_now(self.redis).await?;
-        let measured = pair.measure(self.turn).await?;
-        Ok((measured, Cost::until_now(self.redis).await?.since(&before).redis))
+        let redis = self.is_on_redis.then_some(&self.ground.redis);
+        let before = Cost::until_now(redis).await?;
+        let measured = pair.measure(self.ground.settings.turn).await?;
+        Ok((measured, Cost::until_now(redis).await?.since(&before).redis))
+    }
+
+    fn say(&mut self, phase: &str) {
+        self.ground.say(&format!("{phase}, {}", self.name));
     }
 
     fn plot(&mut self, title: &str, curves: Vec<Series>) {

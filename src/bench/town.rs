@@ -143,6 +143,13 @@ impl Town {
         self.posts.iter().map(|post| self.reader_count(*post)).sum()
     }
 
+    /// How many followers a post has on average; 0 where there is none.
+    pub(super) fn followers_per_post(&self) -> f64 {
+        // Each reaches its author too.
+        let posts = self.posts.len() as f64;
+        (self.delivery_count() as f64 - posts) / posts.max(1.0)
+    }
+
     /// How many timelines a post reaches.
     pub(super) fn reader_count(&self, post: TownPost) -> u64 {
         self.authors[post.author].readers.len() as u64
@@ -294,6 +301,7 @@ mod tests {
         let drawn = Drawn { authors: 3, first_id: 1_001, followers: 40 };
         let town = Town::drawn(1, 1_000, drawn, 7);
         assert_eq!(town.delivery_count(), 7 * 41);
+        assert_eq!(town.followers_per_post(), 40.0);
         let authors: Vec<u64> = town.posts().iter().map(|post| town.author(*post).0).collect();
         assert_eq!(authors, [1_001, 1_002, 1_003, 1_001, 1_002, 1_003, 1_001]);
         for author in &*town.authors {
