@@ -2,7 +2,7 @@
 //! few followers and with many.
 
 use super::{
-    Axis, BenchError, Goal, Plot, Ratio, Scale, Section, Series,
+    Axis, BenchError, Goal, Plot, Ratio, Row, Scale, Section, Series,
     drain::{self, DrainedRedis, OWN_CPU, REDIS_CPU},
     ground::Ground,
     town::{Drawn, Town},
@@ -19,40 +19,86 @@ pub(super) async fn measure(ground: &mut Ground<'_>) -> Result<Vec<Section>, Ben
 }
 
 async fn by_users(ground: &mut Ground<'_>) -> Result<Section, BenchError> {
+    let sizes = ground.settings.scale_users.clone();
     let mut measured = Vec::new();
-    for users in ground.settings.scale_users.clone() {
-        let town = ground.town_of(users).await?;
-        ground.say(&format!("draining, {users} accounts"));
-        let (posts, readers) = (town.posts().len(), town.readers().len());
-        let drained = drain::drain(ground, &town).await?;
-        measured.push((users, posts, readers, drained));
+    for users in &sizes {
+        let town = ground.town_of(*users).await?;
+        measured.push(Population::drained(ground, format!("{users} accounts"), &town).await?);
     }
-    let rows = measured.iter().map(|(users, _, readers, drained)| {
-        drained.row(&format!("{users} accounts")).with("readers awake", *readers as f64, "")
-    });
-    let sizes = &ground.settings.scale_users;
-    let is_for_goal = sizes.first() <= Some(&100_000) && sizes.last() >= Some(&10_000_000);
-    let costs: Vec<f64> = measured.iter().map(|(.., drained)| drained.micros()).collect();
-    let ratios = costs.first().zip(costs.last()).filter(|_| costs.len() > 1);
-    let ratios = ratios.map(|(first, last)| Ratio {
-        name: "CPU a delivery, own and of Redis, most accounts ÷ fewest".to_owned(),
-        value: last / first,
-        goal: Goal::AtMost(1.5).only_if(is_for_goal),
-    });
-    let posts = measured.iter().map(|(_, posts, ..)| *posts).max().unwrap_or_default();
+    let posts = measured.iter().map(|population| population.posts).max().unwrap_or_default();
+    let mut ratios = Vec::new();
+    if let ([fewest, .., most], [first, .., last]) = (&sizes[..], &measured[..]) {
+        let is_for_goal = *fewest <= 100_000 && *most >= 10_000_000;
+        let like = last.drained_by_fewer(ground, *fewest, first).await?;
+        ratios.push(Ratio {
+            name: "CPU a delivery, own and of Redis, most accounts ÷ fewest".to_owned(),
+            value: last.drained.micros() / first.drained.micros(),
+            goal: Goal::AtMost(1.5).only_if(is_for_goal),
+        });
+        ratios.push(Ratio {
+            name: "the same, with as few ids a reader at the fewest".to_owned(),
+            value: last.drained.micros() / like.drained.micros(),
+            goal: None,
+        });
+        measured.push(like);
+    }
     Ok(Section {
         name: "scale".to_owned(),
         about: format!(
             "Drains of {posts} posts in synthetic populations, from {} into Redis: as many \
              followers a post in each, and all who get a post are awake, with empty timelines at \
              the beginning. In a larger population a reader gets fewer of the posts, so fewer of \
-             them share a push.",
+             them share a push: the last row is the smallest population once more, with so few \
+             posts that a reader gets as few as in the largest.",
             ground.logs.name()
         ),
-        rows: rows.collect(),
-        ratios: ratios.into_iter().collect(),
+        rows: measured.iter().map(Population::row).collect(),
+        ratios,
         ..Section::default()
     })
+}
+
+/// Accounts whose posts were drained.
+struct Population {
+    name: String,
+    posts: usize,
+    readers: usize,
+    drained: DrainedRedis,
+}
+
+impl Population {
+    async fn drained(
+        ground: &mut Ground<'_>,
+        name: String,
+        town: &Town,
+    ) -> Result<Self, BenchError> {
+        ground.say(&format!("draining, {name}"));
+        let (posts, readers) = (town.posts().len(), town.readers().len());
+        Ok(Self { name, posts, readers, drained: drain::drain(ground, town).await? })
+    }
+
+    /// The `fewest` accounts, which were drained before, with so few posts that each of their
+    /// readers gets as many as one of these.
+    async fn drained_by_fewer(
+        &self,
+        ground: &mut Ground<'_>,
+        fewest: u32,
+        before: &Self,
+    ) -> Result<Self, BenchError> {
+        let town = ground.town_of(fewest).await?;
+        let share = self.ids_a_reader() / before.ids_a_reader();
+        let town = town.first(((before.posts as f64 * share) as usize).max(1));
+        Self::drained(ground, format!("{fewest} accounts, few posts"), &town).await
+    }
+
+    fn ids_a_reader(&self) -> f64 {
+        self.drained.drained.work.deliveries as f64 / self.readers as f64
+    }
+
+    fn row(&self) -> Row {
+        let row = self.drained.row(&self.name).with("readers awake", self.readers as f64, "");
+        row.with("ids a reader", self.ids_a_reader(), "")
+    }
 }
 
 async fn by_followers(ground: &mut Ground<'_>) -> Result<Section, BenchError> {

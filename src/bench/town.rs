@@ -96,6 +96,12 @@ impl Town {
         Self { authors: Arc::clone(&self.authors), posts: posts(WARM_UP_MS, by) }
     }
 
+    /// The first so many of its posts, and the same readers.
+    pub(super) fn first(&self, posts: usize) -> Self {
+        let posts = self.posts[..posts.min(self.posts.len())].to_vec();
+        Self { authors: Arc::clone(&self.authors), posts }
+    }
+
     /// Authors whose followers are drawn from the accounts 1 to `users`, and who post in
     /// turn.
     pub(super) fn drawn(seed: u64, users: u32, drawn: Drawn, post_count: usize) -> Self {
@@ -330,6 +336,17 @@ mod tests {
         assert!(warm_up.posts().iter().map(|post| post.id).max() < Some(town.posts()[0].id));
         assert_eq!(warm_up.delivery_count(), town.delivery_count());
         assert_eq!(warm_up.readers(), town.readers());
+    }
+
+    #[test]
+    fn fewer_posts_are_the_first_ones_for_the_same_readers() {
+        let drawn = Drawn { authors: 3, first_id: 1_001, followers: 40 };
+        let town = Town::drawn(1, 1_000, drawn, 7);
+        let two = town.first(2);
+        assert_eq!(two.posts()[1].id, town.posts()[1].id);
+        assert_eq!(two.delivery_count(), 2 * 41);
+        assert_eq!(two.readers(), town.readers());
+        assert_eq!(town.first(8).posts().len(), 7);
     }
 
     #[test]

@@ -20,7 +20,8 @@ const SECTIONS: [(&str, usize); 16] = [
     ("sustain", 4),
     ("celebrity", 7),
     ("sleepers", 2),
-    ("scale", 2),
+    // The smallest twice.
+    ("scale", 3),
     ("followers", 3),
     ("read, embedded", 22),
     ("read, Redis", 22),
