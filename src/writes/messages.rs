@@ -79,8 +79,11 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
         draft.check(inner.settings.text_chars_max)?;
         let _room = inner.start_write(draft.size_bytes()).await?;
         let MessageDraft { sender, recipients, text, request_id } = draft;
+        // Where the store may have lost the first event's message, it may name a later one's:
+        // then this is one event more of that name, and the ledger says in the end.
         if let Some(name) = &request_id
             && let Some(message) = inner.store.message_of_request(sender, name).await?
+            && inner.memory.holds_since(Instant::now()).await
         {
             return Ok(Sent { message, applied: true });
         }
