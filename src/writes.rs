@@ -19,6 +19,8 @@ mod patience;
 mod publish;
 mod requests;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -530,81 +532,5 @@ impl Group {
         self.places.push(place);
         self.bytes += payload.len();
         self.payloads.push(payload);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{path::Path, time::Duration};
-
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::{
-        domain::{Origin, UserId},
-        event_log::embedded::EmbeddedLog,
-        store::embedded::EmbeddedStore,
-    };
-
-    fn writes(
-        dir: &Path,
-        memory: Memory,
-        settings: Settings,
-    ) -> Writes<EmbeddedLog, EmbeddedStore> {
-        let log = EmbeddedLog::open(&dir.join("log"), Default::default()).unwrap();
-        let store = EmbeddedStore::open(&dir.join("store"), Default::default()).unwrap();
-        let progress = Arc::new(Progress::new(log.partitions()));
-        let (ids, clock) = (Arc::new(PostIds::new(0, None)), Arc::new(|| 1_000));
-        let (log, store) = (Arc::new(log), Arc::new(store));
-        Writes::new(log, store, progress, memory, ids, clock, settings)
-    }
-
-    #[tokio::test]
-    async fn a_write_that_finds_no_room_in_time_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { in_flight_wait_max: Duration::ZERO, ..Settings::default() };
-        let writes = writes(dir.path(), Memory::perfect(), settings);
-        let publish = async || {
-            let draft = Draft {
-                author: UserId(1),
-                text: "hi".to_owned(),
-                origin: Origin::Exclusive,
-                link: None,
-                reply_to: None,
-                repost_of: None,
-                mentions: Default::default(),
-                request_id: None,
-                is_retry: false,
-            };
-            writes.publish(vec![draft]).await.remove(0)
-        };
-        let all_room = writes.inner.start_write(usize::MAX).await.unwrap();
-        assert!(matches!(publish().await, Err(WriteError::Busy)));
-        drop(all_room);
-        assert!(publish().await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_is_not_found_is_nowhere_only_if_nothing_was_lost_meanwhile() {
-        let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
-        let settings =
-            Settings { apply_wait_max: Duration::from_millis(200), ..Settings::default() };
-        let writes = writes(dir.path(), memory.clone(), settings);
-        let looking = memory.find_whole_again_and_again();
-        let delete = async || writes.delete(PostId(7)).await;
-        assert!(matches!(delete().await, Err(WriteError::UnknownPost { .. })));
-        looking.abort();
-        let noticing = tokio::spawn({
-            let memory = memory.clone();
-            async move {
-                sleep(Duration::from_millis(20)).await;
-                memory.found_whole(Instant::now());
-                sleep(Duration::from_millis(20)).await;
-                memory.found_loss();
-            }
-        });
-        assert!(matches!(delete().await, Err(WriteError::Behind)));
-        noticing.await.unwrap();
-        assert!(matches!(delete().await, Err(WriteError::Behind)));
     }
 }

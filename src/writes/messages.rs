@@ -1,11 +1,12 @@
 //! Direct messages: what may be wrong with one, and how it comes into the log.
 //!
 //! Of several events with one sender and one request id the first counts, as with posts. No
-//! id is claimed ahead: the answer waits until the ledger says which message there is.
+//! id is claimed ahead: the answer waits until the ledger says which message there is, and
+//! holds all that the log does.
 
 use std::collections::BTreeSet;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     Inner, WriteError, Writes,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     domain::{Event, Message, MessageId, UserId},
     event_log::EventLog,
-    store::{Inboxes, Lookups, StoreError},
+    store::{Inboxes, Lookups},
 };
 
 /// How many accounts a message may be sent to.
@@ -79,13 +80,10 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
         draft.check(inner.settings.text_chars_max)?;
         let _room = inner.start_write(draft.size_bytes()).await?;
         let MessageDraft { sender, recipients, text, request_id } = draft;
-        // Where the store may have lost the first event's message, it may name a later one's:
-        // then this is one event more of that name, and the ledger says in the end.
         if let Some(name) = &request_id
-            && let Some(message) = inner.store.message_of_request(sender, name).await?
-            && inner.memory.holds_since(Instant::now()).await
+            && inner.store.message_of_request(sender, name).await?.is_some()
         {
-            return Ok(Sent { message, applied: true });
+            return inner.message_made(sender, name, None).await;
         }
         let id = MessageId(inner.ids.next((inner.clock)(), false).ok_or(WriteError::NoNode)?.0);
         let recipients = recipients.into_iter().collect();
@@ -95,11 +93,7 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
             return Ok(Sent { message: id, applied: inner.write_and_wait(event).await? });
         };
         let place = inner.append(&[event]).await.pop().unwrap_or(Err(WriteError::Closing))?;
-        let confirmed = inner.message_made(sender, &name, place);
-        match timeout(inner.settings.confirm_wait_max, confirmed).await {
-            Ok(message) => Ok(Sent { message, applied: true }),
-            Err(_) => Err(WriteError::Unconfirmed),
-        }
+        inner.message_made(sender, &name, Some(place)).await
     }
 
     /// Deletes a message of a sender. True: nobody sees it any more; false: the workers are
@@ -134,34 +128,27 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
 }
 
 impl<L: EventLog, S: Lookups + Inboxes> Inner<L, S> {
-    /// Waits until it is known which message a request has made, whose event stands at
-    /// `place`, and returns it.
-    async fn message_made(&self, sender: UserId, name: &str, place: (u32, u64)) -> MessageId {
-        loop {
-            match self.message_in_ledger(sender, name, place).await {
-                Ok(Some(message)) => return message,
-                // Something was lost meanwhile.
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "which message a request has made is not known yet");
-                }
-            }
-            sleep(patience::TRY_AFTER).await;
-        }
-    }
-
-    /// What the ledger says once the event is applied, if nothing was lost meanwhile.
-    async fn message_in_ledger(
+    /// Waits until it is known which message a request has made that is in the log, at
+    /// `place` or before the last moment.
+    ///
+    /// What the ledger says at once does not tell: where the store has lost the first event's
+    /// message, it names a later one's until the first is applied again.
+    async fn message_made(
         &self,
         sender: UserId,
         name: &str,
-        (partition, offset): (u32, u64),
-    ) -> Result<Option<MessageId>, StoreError> {
-        let lost = self.memory.wait_whole(Instant::now()).await;
-        self.progress.wait_applied(partition, offset + 1).await;
-        let made = self.store.message_of_request(sender, name).await?;
-        let holds = self.memory.is_as_whole(lost, Instant::now()).await;
-        Ok(made.filter(|_| holds))
+        place: Option<(u32, u64)>,
+    ) -> Result<Sent, WriteError> {
+        let said = patience::ask_until_sure(&self.memory, || async {
+            if let Some((partition, offset)) = place {
+                self.progress.wait_applied(partition, offset + 1).await;
+            }
+            self.store.message_of_request(sender, name).await
+        });
+        match timeout(self.settings.confirm_wait_max, said).await {
+            Ok(message) => Ok(Sent { message, applied: true }),
+            Err(_) => Err(WriteError::Unconfirmed),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! How long publishing waits for a store that is away before it does without.
+//! How long a write waits for what the store says: one that is away, or that may have lost
+//! what it is asked for.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::memory::{Memory, WAIT_MAX};
 use crate::store::StoreError;
 
-pub(super) const TRY_AFTER: Duration = Duration::from_millis(100);
+const TRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What the store has said, and since when that is known: no look from before can vouch
 /// for it.
@@ -44,6 +45,28 @@ where
             }
             said => return Ok(Some(Answer { said: said?, at: Instant::now() })),
         }
+    }
+}
+
+/// Asks until the store answers while it holds all that the log held when it was asked, and
+/// loses nothing until it has answered. An answer of `None` is none: it is asked again.
+///
+/// It never ends where the store stays away or incomplete: whoever waits says for how long.
+pub(super) async fn ask_until_sure<T, F>(memory: &Memory, ask: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<Option<T>, StoreError>>,
+{
+    loop {
+        let lost = memory.wait_whole(Instant::now()).await;
+        match ask().await {
+            Ok(Some(said)) if memory.is_as_whole(lost, Instant::now()).await => return said,
+            // Something was lost meanwhile, or is to come.
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "what requests have made is not known yet");
+            }
+        }
+        sleep(TRY_AFTER).await;
     }
 }
 
@@ -170,5 +193,29 @@ mod tests {
         let memory = Memory::of_shared_store();
         assert!(ask(&memory, || async { Err::<(), _>(redis(true)) }).await.is_err());
         assert!(ask(&memory, || async { Err::<(), _>(StoreError::Closed) }).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_while_something_is_lost_is_asked_again() {
+        let (memory, asked) = (Memory::of_shared_store(), AtomicU32::new(0));
+        let looking = memory.find_whole_again_and_again();
+        let said = ask_until_sure(&memory, || async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(redis(false)),
+                1 => {
+                    // The next look finds it.
+                    memory.found_loss();
+                    Ok(Some("a later event's"))
+                }
+                2 => Ok(None),
+                _ => Ok(Some("the first event's")),
+            }
+        });
+        assert_eq!(timeout(4 * WAIT_MAX, said).await.expect("an answer"), "the first event's");
+        looking.abort();
+        sleep(TRY_AFTER).await;
+        // Nobody has looked since, so nobody knows.
+        let said = ask_until_sure(&memory, || async { Ok(Some(7)) });
+        assert!(timeout(4 * WAIT_MAX, said).await.is_err());
     }
 }

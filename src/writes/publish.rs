@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -232,7 +232,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             return None;
         }
         let answer = patience::ask(&self.memory, || self.store.claim_requests(&requests)).await;
-        let (claimed, told) = match answer {
+        let (mut claimed, told) = match answer {
             Ok(Some(Answer { said, at })) => (Ok(said), Some(at)),
             Ok(None) => {
                 let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
@@ -240,11 +240,18 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
             Err(error) => (Err(Arc::new(error)), None),
         };
+        let is_sure = match (&mut claimed, told) {
+            (Ok(claimed), Some(told)) => self.make_sure(&requests, claimed, told).await,
+            _ => true,
+        };
         let requested =
             drafts.iter_mut().zip(fates).filter(|(_, fate)| fate.request_key().is_some());
         for (place, ((id, draft), fate)) in requested.enumerate() {
             let result = match &claimed {
                 Ok(claimed) => match claimed[place] {
+                    ClaimedPost::Made(_) if draft.is_retry && !is_sure => {
+                        Err(WriteError::Unconfirmed)
+                    }
                     ClaimedPost::Made(post) => Ok(post),
                     ClaimedPost::ToMake(post) if draft.may_have(post) => {
                         *id = post;
@@ -265,6 +272,32 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             *fate = Fate::Done(result);
         }
         told
+    }
+
+    /// Corrects what requests have made before, as the store said at `told`: where it has lost
+    /// what the first event of one made, it names what a later one did until the first is
+    /// applied again. False: nobody can tell in time.
+    async fn make_sure(
+        &self,
+        requests: &[(UserId, String, PostId)],
+        claimed: &mut [ClaimedPost],
+        told: Instant,
+    ) -> bool {
+        let is_made = |claimed: &ClaimedPost| matches!(claimed, ClaimedPost::Made(_));
+        if !claimed.iter().any(is_made) || self.memory.holds_since(told).await {
+            return true;
+        }
+        let keys: Vec<RequestKey> =
+            requests.iter().map(|(author, name, _)| (*author, name.clone())).collect();
+        let said = patience::ask_until_sure(&self.memory, || async {
+            self.store.requests(&keys).await.map(Some)
+        });
+        let Ok(made) = timeout_at(self.memory.patience_until(), said).await else { return false };
+        for (claimed, made) in claimed.iter_mut().zip(made) {
+            let (ClaimedPost::Made(post) | ClaimedPost::ToMake(post)) = *claimed;
+            *claimed = made.map_or(ClaimedPost::ToMake(post), ClaimedPost::Made);
+        }
+        true
     }
 
     /// Corrects what requests have made, as the ledger says once it has come to them:
@@ -310,45 +343,26 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         appended: &mut [Result<Appended, WriteError>],
         until: Instant,
     ) -> bool {
-        let known = async {
-            loop {
-                match self.ledger_says(named, appended).await {
-                    Ok(Some(made)) => return made,
-                    // Something more was lost meanwhile.
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "which posts requests have made is not known yet");
-                    }
-                }
-                sleep(patience::TRY_AFTER).await;
-            }
-        };
-        let Ok(made) = timeout_at(until, known).await else { return false };
+        let places = || named.iter().filter_map(|one| appended[one.place].as_ref().ok());
+        let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
+        let said = patience::ask_until_sure(&self.memory, || async {
+            let applied =
+                places().map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
+            future::join_all(applied).await;
+            let made = self.store.requests(&keys).await?;
+            // What it has come to it must know, unless it has lost it since.
+            let is_lost = |(one, made): (&Named, &Option<PostId>)| {
+                made.is_none() && appended[one.place].is_ok()
+            };
+            Ok((!named.iter().zip(&made).any(is_lost)).then_some(made))
+        });
+        let Ok(made) = timeout_at(until, said).await else { return false };
         for (Named { place, .. }, made) in named.iter().zip(made) {
             if let (Ok(appended), Some(made)) = (&mut appended[*place], made) {
                 appended.post = made;
             }
         }
         true
-    }
-
-    /// What these requests have made, once what was appended of them is applied. `None`:
-    /// the store has lost something since, or something that it was to know.
-    async fn ledger_says(
-        &self,
-        named: &[Named],
-        appended: &[Result<Appended, WriteError>],
-    ) -> Result<Option<Vec<Option<PostId>>>, StoreError> {
-        let lost = self.memory.wait_whole(Instant::now()).await;
-        let places = named.iter().filter_map(|request| appended[request.place].as_ref().ok());
-        let applied = places.map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
-        future::join_all(applied).await;
-        let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
-        let made = self.store.requests(&keys).await?;
-        let is_lost =
-            |(one, made): (&Named, &Option<PostId>)| made.is_none() && appended[one.place].is_ok();
-        let holds = self.memory.is_as_whole(lost, Instant::now()).await;
-        Ok((holds && !named.iter().zip(&made).any(is_lost)).then_some(made))
     }
 
     async fn append_posts(

@@ -86,7 +86,7 @@ async fn measure(
     let fleet = Fleet::start(settings, SIZE, &services, record).await.map_err(unjudged)?;
     let load = Load::new(settings, &services);
     let world = Arc::new(World::new(settings.backend, services, fleet, kafka));
-    tokio::select! {
+    let measured = tokio::select! {
         failure = world.fleet.supervise() => Err(unjudged(failure)),
         done = async {
             break_things(settings, &world, &load, record).await.map_err(unjudged)?;
@@ -94,7 +94,13 @@ async fn measure(
             // What has ended since the last look.
             world.fleet.revive().map_err(unjudged)
         } => done,
+    };
+    if measured.is_err()
+        && let Err(failure) = world.services.keep_events(&settings.folder().join("events"))
+    {
+        record.say(&format!("the events of the run are not kept: {failure}"));
     }
+    measured
 }
 
 /// All faults, one after the other, while the load publishes. Those that last do so

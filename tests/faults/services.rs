@@ -3,7 +3,7 @@
 use std::{
     env, fs, io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -81,6 +81,29 @@ impl Services {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing("the dump"),
             _ => Ok(()),
         }
+    }
+
+    /// Copies what the partitions of the log hold, as Kafka has written it: which event came
+    /// first, and when, is what one asks after a difference.
+    pub fn keep_events(&self, into: &Path) -> Result<()> {
+        let data = self.folder().join("run/kafka/data");
+        for partition in fs::read_dir(&data).doing(data.display())? {
+            let partition = partition.doing(data.display())?;
+            if !partition.file_name().to_string_lossy().starts_with("roost-events-") {
+                continue;
+            }
+            let kept = into.join(partition.file_name());
+            fs::create_dir_all(&kept).doing(kept.display())?;
+            let segments = partition.path();
+            for segment in fs::read_dir(&segments).doing(segments.display())? {
+                let segment = segment.doing(segments.display())?;
+                if segment.path().extension().is_some_and(|extension| extension == "log") {
+                    let copied = fs::copy(segment.path(), kept.join(segment.file_name()));
+                    copied.doing(segment.path().display())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn address(&self, offset: u16) -> SocketAddr {

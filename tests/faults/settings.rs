@@ -110,7 +110,7 @@ impl Settings {
         target_dir().join(self.test).join(self.name() + ".json")
     }
 
-    /// What the processes of the run have said.
+    /// What the processes of the run have said and, where it failed, the events of the log.
     pub fn folder(&self) -> PathBuf {
         target_dir().join(self.test).join(self.name())
     }

@@ -161,7 +161,7 @@ async fn a_message_is_as_new_as_a_post_to_who_gives_out_ids(backend: impl Backen
     }
 }
 
-async fn existing_messages<B: Backend>(
+pub async fn existing_messages<B: Backend>(
     world: &World<B>,
     user: UserId,
     side: MessageSide,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use roost::{
-    domain::{Event, PostId, UserId},
+    domain::{Event, MessageId, PostId, UserId},
     store::{
-        ClaimedPost, Cursor, Homes, Ledger, Lookups, StoreError, Work,
+        ClaimedPost, Cursor, Homes, Inboxes, Ledger, Lookups, MessageSide, StoreError, Work,
         redis::{self as redis_store, RedisStore, slots::key_slot},
     },
 };
@@ -15,8 +15,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     CAP, Redis, behaviours,
-    fixture::{ANN, BOB, CEM, NONE, PARTITION, World, deleted, followed, named, newest, post},
-    inboxes::mentioning,
+    fixture::{
+        ANN, BOB, CEM, DEE, NONE, PARTITION, World, deleted, followed, named, newest, post, sent,
+    },
+    inboxes::{existing_messages, mentioning},
     slots::cluster,
 };
 
@@ -24,6 +26,7 @@ behaviours::behaviours!(redis_cluster:
     a_worker_that_was_replaced_writes_nothing_more
     a_claimed_request_keeps_its_post
     a_request_that_was_lost_and_taken_for_new_makes_its_first_post_in_the_end
+    a_request_that_was_lost_and_taken_for_new_sends_its_first_message_in_the_end
     the_same_post_written_twice_is_made_once
     a_node_that_lost_writes_sends_its_partitions_back
     cursors_go_to_another_process_and_not_beyond_a_loss
@@ -96,6 +99,33 @@ async fn a_request_that_was_lost_and_taken_for_new_makes_its_first_post_in_the_e
     assert_eq!(world.shown(BOB).await.unwrap(), [12, 10]);
     // It is to be taken out of the timelines where it is.
     assert_eq!(world.store.deleted_of(ANN).await.unwrap(), [PostId(11)]);
+}
+
+async fn a_request_that_was_lost_and_taken_for_new_sends_its_first_message_in_the_end(
+    backend: Redis,
+) {
+    let mut world = World::new(backend).await;
+    world.apply(&[sent(10, ANN, "a")]).await;
+    let mut redis = world.backend.connect().await;
+    let _: () = redis.del(format!("mq:{ANN}:a")).await.unwrap();
+    world.apply(&[sent(11, ANN, "a"), sent(12, ANN, "b")]).await;
+    let existing = async |world: &World<Redis>| {
+        let sent = existing_messages(world, ANN, MessageSide::Sent).await;
+        let made = world.store.message_of_request(ANN, "a").await.unwrap();
+        (sent, made)
+    };
+    // Until then nobody may believe it.
+    assert_eq!(existing(&world).await, (vec![12, 11, 10], Some(MessageId(11))));
+
+    // The loss is noticed, and everything is read again.
+    let one = watermarks(&world).await.swap_remove(0);
+    let _: () = redis.del(one).await.unwrap();
+    world.store.resume(PARTITION, 3).await.unwrap();
+    world.replay(0..3).await;
+    assert_eq!(existing(&world).await, (vec![12, 10], Some(MessageId(10))));
+    for user in [CEM, DEE] {
+        assert_eq!(existing_messages(&world, user, MessageSide::Received).await, [12, 10]);
+    }
 }
 
 async fn the_same_post_written_twice_is_made_once(backend: Redis) {
