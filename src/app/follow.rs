@@ -95,9 +95,7 @@ impl<L: EventLog, S: Store> Follower<L, S> {
                     }
                     holds = self.settle(holds, &look).await;
                     last = look;
-                    if holds == Holds::All {
-                        self.memory.found_whole(begun);
-                    }
+                    holds.tell(&self.memory, begun);
                     INTERVAL
                 }
                 Err(error) => {
@@ -201,6 +199,17 @@ fn is_loss(before: &Resume, now: &Resume) -> bool {
 }
 
 impl Holds {
+    /// Tells what a look that began at `begun` has found.
+    fn tell(&self, memory: &Memory, begun: Instant) {
+        match self {
+            Self::All => memory.found_whole(begun),
+            // What is said meanwhile counts for nothing, however long it takes.
+            Self::Less | Self::LessThan(_) => memory.found_loss(),
+            // It has not answered.
+            Self::Unknown => {}
+        }
+    }
+
     /// Whether these partitions, which no worker has looked after, are news.
     fn may_lack(&self, unnoticed: &[u32]) -> bool {
         matches!(self, Self::All | Self::Unknown) && !unnoticed.is_empty()
@@ -253,6 +262,22 @@ mod tests {
         assert!(is_loss(&at(70, 1), &at(90, 2)));
         // Of which nothing was there.
         assert!(!is_loss(&at(0, 0), &at(70, 1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_store_says_holds_only_once_it_has_all_again() {
+        let memory = Memory::of_shared_store();
+        Holds::Less.tell(&memory, Instant::now());
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            Holds::LessThan(vec![70, 90]).tell(&memory, Instant::now());
+            assert!(!memory.holds_since(Instant::now()).await);
+        }
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            Holds::All.tell(&memory, Instant::now());
+        }
+        assert!(memory.holds_since(Instant::now()).await);
     }
 
     #[test]

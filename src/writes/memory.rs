@@ -3,11 +3,12 @@
 //! A request that is sent again, perhaps to another process, is answered with the post
 //! that it has made before, which the store tells. A store that was emptied, or whose
 //! replica took over without the last writes, does not know, and does not know that it
-//! does not.
+//! does not; or it names what a later event of the request has made.
 //!
 //! ```text
 //!  told ──► a look begins ──► nothing lost, then or shortly before: what it said holds
-//!                        └──► something lost: ask again once the post is applied
+//!                        └──► something lost: ask again once all is there again, and the
+//!                             post is applied
 //! ```
 
 use std::time::Duration;
@@ -50,7 +51,7 @@ struct Refused {
 
 #[derive(Clone, Copy, Debug)]
 struct Lost {
-    /// When a loss was found last.
+    /// When something was found to be lost last.
     at: Instant,
     /// Since when not everything is there, or has not been until `whole`.
     since: Instant,
@@ -78,7 +79,7 @@ impl Memory {
         self.change(|looks| looks.whole = begun);
     }
 
-    /// A look found that the store has lost something.
+    /// A look found that the store has lost something, or has not yet all of it again.
     pub fn found_loss(&self) {
         self.change(|looks| {
             let at = Instant::now();
@@ -91,14 +92,17 @@ impl Memory {
         });
     }
 
-    /// The store has not done what it was asked, and may later.
-    pub(super) fn found_refusal(&self) {
+    /// The store has not done what it was asked, and may later. Returns until when to wait for
+    /// that: all who are refused at one time wait for the same.
+    pub(super) fn found_refusal(&self) -> Instant {
+        let last = Instant::now();
+        let mut since = last;
         self.change(|looks| {
-            let last = Instant::now();
             let before = looks.refused.filter(|before| last <= before.last + REFUSALS_APART_MAX);
-            let since = before.map_or(last, |before| before.since);
+            since = before.map_or(last, |before| before.since);
             looks.refused = Some(Refused { since, last });
         });
+        since + WAIT_MAX
     }
 
     /// Looks that find everything there, for tests: until the task is aborted.
@@ -132,8 +136,8 @@ impl Memory {
         }
     }
 
-    /// Waits until everything that was in the log at `since` is in the store, and
-    /// nobody believes otherwise. Returns when something was lost last.
+    /// Waits until a look from `since` on finds everything there that ever was, and no worker
+    /// believes so by mistake. Returns when something was lost last.
     pub(super) async fn wait_whole(&self, since: Instant) -> Option<Instant> {
         let looks = self.0.as_ref()?;
         let whole = |looks: &Looks| {
@@ -154,8 +158,8 @@ impl Memory {
         looked_at.is_ok_and(|looks| !is_other(&looks))
     }
 
-    /// Until when to wait for a store that is away, refuses or has lost something: all who
-    /// ask meanwhile wait for the same time. One that never loses anything is not away.
+    /// Until when to wait for a store that is away or has lost something: all who ask
+    /// meanwhile wait for the same time. One that never loses anything is not away.
     pub(super) fn patience_until(&self) -> Instant {
         let Some(looks) = &self.0 else { return Instant::now() };
         let looks = looks.borrow();
@@ -163,7 +167,7 @@ impl Memory {
             Some(lost) if looks.is_lost() => lost.since,
             _ => looks.whole,
         };
-        looks.refused.map_or(since, |refused| refused.since.min(since)) + WAIT_MAX
+        since + WAIT_MAX
     }
 }
 
@@ -228,6 +232,27 @@ mod tests {
         advance(DISTRUST).await;
         memory.found_whole(Instant::now());
         assert!(memory.holds_since(Instant::now()).await);
+    }
+
+    /// However long it takes until all is there again.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_trusted_that_was_said_while_something_was_lost() {
+        let memory = Memory::of_shared_store();
+        let said_at = async |after| {
+            advance(after).await;
+            memory.found_loss();
+            Instant::now()
+        };
+        memory.found_loss();
+        for after in [DISTRUST / 2, DISTRUST, 2 * DISTRUST] {
+            let told = said_at(after).await;
+            assert!(!memory.holds_since(told).await);
+        }
+        // The last look before all is there again.
+        let told = said_at(DISTRUST).await;
+        advance(Duration::from_millis(20)).await;
+        memory.found_whole(Instant::now());
+        assert!(!memory.holds_since(told).await);
     }
 
     #[tokio::test(start_paused = true)]

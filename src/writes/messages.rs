@@ -2,11 +2,11 @@
 //!
 //! Of several events with one sender and one request id the first counts, as with posts. No
 //! id is claimed ahead: the answer waits until the ledger says which message there is, and
-//! holds all that the log does.
+//! has all that it ever had.
 
 use std::collections::BTreeSet;
 
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::{
     Inner, WriteError, Writes,
@@ -128,8 +128,8 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
 }
 
 impl<L: EventLog, S: Lookups + Inboxes> Inner<L, S> {
-    /// Waits until it is known which message a request has made that is in the log, at
-    /// `place` or before the last moment.
+    /// Waits until it is known which message a request has made whose event stands at `place`
+    /// or, without one, is known to the ledger.
     ///
     /// What the ledger says at once does not tell: where the store has lost the first event's
     /// message, it names a later one's until the first is applied again.
@@ -139,16 +139,15 @@ impl<L: EventLog, S: Lookups + Inboxes> Inner<L, S> {
         name: &str,
         place: Option<(u32, u64)>,
     ) -> Result<Sent, WriteError> {
-        let said = patience::ask_until_sure(&self.memory, || async {
+        let until = Instant::now() + self.settings.confirm_wait_max;
+        let said = patience::ask_until_sure(&self.memory, until, || async {
             if let Some((partition, offset)) = place {
                 self.progress.wait_applied(partition, offset + 1).await;
             }
             self.store.message_of_request(sender, name).await
         });
-        match timeout(self.settings.confirm_wait_max, said).await {
-            Ok(message) => Ok(Sent { message, applied: true }),
-            Err(_) => Err(WriteError::Unconfirmed),
-        }
+        let message = said.await.ok_or(WriteError::Unconfirmed)?;
+        Ok(Sent { message, applied: true })
     }
 }
 

@@ -1,11 +1,11 @@
-//! How long a write waits for what the store says: one that is away, or that may have lost
-//! what it is asked for.
+//! How a write asks a store that may be away, or may have lost what it is asked for; and for
+//! how long.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::memory::{Memory, WAIT_MAX};
+use super::memory::Memory;
 use crate::store::StoreError;
 
 const TRY_AFTER: Duration = Duration::from_millis(100);
@@ -31,14 +31,14 @@ pub(super) async fn ask<T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut patience_until = None;
+    let mut refused_until = None;
     loop {
         match ask().await {
             Err(error) if is_away(&error) => {
-                memory.found_refusal();
                 // Looks may find a store that refuses this, and others may be answered.
-                let own = *patience_until.get_or_insert_with(|| Instant::now() + WAIT_MAX);
-                if Instant::now() >= own.min(memory.patience_until()) {
+                let refused = memory.found_refusal();
+                let until = refused.min(*refused_until.get_or_insert(refused));
+                if Instant::now() >= until.min(memory.patience_until()) {
                     return Ok(None);
                 }
                 sleep(TRY_AFTER).await;
@@ -48,26 +48,36 @@ where
     }
 }
 
-/// Asks until the store answers while it holds all that the log held when it was asked, and
-/// loses nothing until it has answered. An answer of `None` is none: it is asked again.
-///
-/// It never ends where the store stays away or incomplete: whoever waits says for how long.
-pub(super) async fn ask_until_sure<T, F>(memory: &Memory, ask: impl Fn() -> F) -> T
+/// Asks until the store answers while it has all that it ever had, and has lost nothing when
+/// it has answered. An answer of `None` is none: it is asked again. `None`: nobody can tell
+/// until then.
+pub(super) async fn ask_until_sure<T, F>(
+    memory: &Memory,
+    until: Instant,
+    ask: impl Fn() -> F,
+) -> Option<T>
 where
     F: Future<Output = Result<Option<T>, StoreError>>,
 {
-    loop {
-        let lost = memory.wait_whole(Instant::now()).await;
-        match ask().await {
-            Ok(Some(said)) if memory.is_as_whole(lost, Instant::now()).await => return said,
-            // Something was lost meanwhile, or is to come.
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, "what requests have made is not known yet");
+    let sure = async {
+        let mut has_failed = false;
+        loop {
+            let lost = memory.wait_whole(Instant::now()).await;
+            match ask().await {
+                Ok(Some(said)) if memory.is_as_whole(lost, Instant::now()).await => return said,
+                // Something was lost meanwhile, or is to come.
+                Ok(_) => {}
+                // Once, and not ten times a second.
+                Err(error) if !has_failed => {
+                    tracing::warn!(%error, "what requests have made is not known yet");
+                    has_failed = true;
+                }
+                Err(_) => {}
             }
+            sleep(TRY_AFTER).await;
         }
-        sleep(TRY_AFTER).await;
-    }
+    };
+    timeout_at(until, sure).await.ok()
 }
 
 /// Whether the store may answer again by itself.
@@ -81,7 +91,7 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::*;
+    use super::{super::memory::WAIT_MAX, *};
 
     fn redis(is_final: bool) -> StoreError {
         StoreError::Redis { reason: "away".to_owned(), is_final }
@@ -198,24 +208,47 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_said_while_something_is_lost_is_asked_again() {
         let (memory, asked) = (Memory::of_shared_store(), AtomicU32::new(0));
-        let looking = memory.find_whole_again_and_again();
-        let said = ask_until_sure(&memory, || async {
+        let until = || Instant::now() + 4 * WAIT_MAX;
+        // A look that was under way, and found everything, before each answer.
+        let answer = || async {
+            memory.found_whole(Instant::now());
+            sleep(TRY_AFTER).await;
             match asked.fetch_add(1, Ordering::Relaxed) {
                 0 => Err(redis(false)),
-                1 => {
-                    // The next look finds it.
-                    memory.found_loss();
-                    Ok(Some("a later event's"))
-                }
+                1 => Ok(Some("a later event's")),
                 2 => Ok(None),
                 _ => Ok(Some("the first event's")),
             }
-        });
-        assert_eq!(timeout(4 * WAIT_MAX, said).await.expect("an answer"), "the first event's");
-        looking.abort();
+        };
+        let looking = async {
+            let mut asked_before = 0;
+            loop {
+                sleep(TRY_AFTER / 2).await;
+                match asked.load(Ordering::Relaxed) {
+                    // The first look after that answer finds it.
+                    2 if asked_before < 2 => memory.found_loss(),
+                    _ => memory.found_whole(Instant::now()),
+                }
+                asked_before = asked.load(Ordering::Relaxed);
+            }
+        };
+        let said = tokio::select! {
+            said = ask_until_sure(&memory, until(), answer) => said,
+            () = looking => None,
+        };
+        assert_eq!(said, Some("the first event's"));
         sleep(TRY_AFTER).await;
         // Nobody has looked since, so nobody knows.
-        let said = ask_until_sure(&memory, || async { Ok(Some(7)) });
-        assert!(timeout(4 * WAIT_MAX, said).await.is_err());
+        assert_eq!(ask_until_sure(&memory, until(), || async { Ok(Some(7)) }).await, None);
+    }
+
+    /// A store that takes writes again is waited for as ever when it goes away later.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_of_long_ago_takes_nobodys_patience() {
+        let memory = Memory::of_shared_store();
+        memory.found_refusal();
+        sleep(2 * WAIT_MAX).await;
+        memory.found_whole(Instant::now());
+        assert_eq!(memory.patience_until(), Instant::now() + WAIT_MAX);
     }
 }

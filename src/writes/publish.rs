@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use futures::future;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Inner, WriteError,
@@ -25,31 +22,36 @@ enum Fate {
     /// It is clear already.
     Done(Result<PostId, WriteError>),
     /// It has the name of a request that is under way or done.
-    Repeated(watch::Receiver<Outcome>),
+    Repeated { first: watch::Receiver<Outcome>, is_retry: bool },
     /// It makes a post, unless the store knows an earlier request of its name.
     New(Option<Request>),
+    /// Its request has made this post before, as the store says.
+    Known(Request, PostId),
 }
 
 /// The first request of its name, which must be told what becomes of it.
 struct Request {
     key: RequestKey,
+    /// Whether it may have been made before, by way of another process.
+    is_retry: bool,
     outcome: watch::Sender<Outcome>,
 }
 
-/// A request among posts that are appended.
+/// A request among posts that are in the log.
 struct Named {
     /// The place of its post.
     place: usize,
     key: RequestKey,
-    /// Whether it may have been made before, by way of another process.
     is_retry: bool,
 }
 
 /// A post that is durable in the log.
-struct Appended {
+struct Logged {
     post: PostId,
-    partition: u32,
-    offset: u64,
+    /// The partition and the offset of its event, where that was appended now.
+    place: Option<(u32, u64)>,
+    /// Whether its request, if it has one, has certainly made no other.
+    is_sure: bool,
 }
 
 impl Fate {
@@ -58,6 +60,12 @@ impl Fate {
             Self::New(Some(request)) => Some(&request.key),
             _ => None,
         }
+    }
+}
+
+impl Request {
+    fn named(&self, place: usize) -> Named {
+        Named { place, key: self.key.clone(), is_retry: self.is_retry }
     }
 }
 
@@ -93,10 +101,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             let Fate::New(request) = fate else { continue };
             match references {
                 Ok(references) => {
-                    if let Some(Request { key, .. }) = request {
-                        let (place, key, is_retry) = (posts.len(), key.clone(), draft.is_retry);
-                        named.push(Named { place, key, is_retry });
-                    }
+                    named.extend(request.as_ref().map(|request| request.named(posts.len())));
                     posts.push(draft.into_post(id, references));
                     ids.push(id);
                 }
@@ -106,23 +111,41 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 }
             }
         }
-        let mut appended = self.append_posts(posts).await;
-        self.confirm(told, named, &mut appended).await;
-        let mut appended = ids.into_iter().zip(appended);
+        let mut logged = self.append_posts(posts).await;
+        // Behind the new ones.
+        for fate in &fates {
+            if let Fate::Known(request, post) = fate {
+                named.push(request.named(logged.len()));
+                logged.push(Ok(Logged { post: *post, place: None, is_sure: false }));
+            }
+        }
+        self.confirm(told, named, &mut logged).await;
+        let mut known = logged.split_off(ids.len()).into_iter();
+        let mut new = ids.into_iter().zip(logged);
         // All of these before any wait: two batches may repeat each other.
         for fate in &mut fates {
-            if let Fate::New(request) = fate {
-                let Some((post, result)) = appended.next() else { continue };
-                self.settle(request.take(), post, &result);
-                *fate = Fate::Done(result.map(|appended| appended.post));
+            let (request, new_post, result) = match fate {
+                Fate::New(request) => {
+                    let Some((post, result)) = new.next() else { continue };
+                    (request.as_ref(), Some(post), result)
+                }
+                Fate::Known(request, _) => {
+                    let Some(result) = known.next() else { continue };
+                    (Some(&*request), None, result)
+                }
+                _ => continue,
+            };
+            if let Some(request) = request {
+                self.settle(request, new_post, &result);
             }
+            *fate = Fate::Done(result.map(|logged| logged.post));
         }
         let mut results = Vec::with_capacity(fates.len());
         for fate in fates {
             results.push(match fate {
                 Fate::Done(result) => result,
-                Fate::Repeated(first) => outcome_of(first).await,
-                Fate::New(_) => Err(WriteError::Closing),
+                Fate::Repeated { first, is_retry } => outcome_of(first, is_retry).await,
+                Fate::New(_) | Fate::Known(..) => Err(WriteError::Closing),
             });
         }
         results
@@ -207,13 +230,15 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             return Fate::Done(Err(WriteError::Behind));
         }
         match self.requests.claim(&key) {
-            Claim::First(outcome) => Fate::New(Some(Request { key, outcome })),
-            Claim::Repeated(outcome) => Fate::Repeated(outcome),
+            Claim::First(outcome) => {
+                Fate::New(Some(Request { key, is_retry: draft.is_retry, outcome }))
+            }
+            Claim::Repeated(first) => Fate::Repeated { first, is_retry: draft.is_retry },
         }
     }
 
-    /// Settles the fates of requests that made their posts earlier, and gives those that
-    /// may have done so the ids that they had then. Returns when the store had told.
+    /// Finds requests that made their posts earlier, and gives those that may have done so
+    /// the ids that they had then. Returns when the store had told.
     ///
     /// Where it stays away, all have the ids that they are given now: the ledger still
     /// sees to it that a request makes one post.
@@ -232,7 +257,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             return None;
         }
         let answer = patience::ask(&self.memory, || self.store.claim_requests(&requests)).await;
-        let (mut claimed, told) = match answer {
+        let (claimed, told) = match answer {
             Ok(Some(Answer { said, at })) => (Ok(said), Some(at)),
             Ok(None) => {
                 let offered = requests.iter().map(|(.., offered)| ClaimedPost::ToMake(*offered));
@@ -240,69 +265,38 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
             Err(error) => (Err(Arc::new(error)), None),
         };
-        let is_sure = match (&mut claimed, told) {
-            (Ok(claimed), Some(told)) => self.make_sure(&requests, claimed, told).await,
-            _ => true,
-        };
         let requested =
             drafts.iter_mut().zip(fates).filter(|(_, fate)| fate.request_key().is_some());
         for (place, ((id, draft), fate)) in requested.enumerate() {
-            let result = match &claimed {
+            let Fate::New(request) = fate else { continue };
+            let error = match &claimed {
                 Ok(claimed) => match claimed[place] {
-                    ClaimedPost::Made(_) if draft.is_retry && !is_sure => {
-                        Err(WriteError::Unconfirmed)
+                    ClaimedPost::Made(post) => {
+                        if let Some(request) = request.take() {
+                            *fate = Fate::Known(request, post);
+                        }
+                        continue;
                     }
-                    ClaimedPost::Made(post) => Ok(post),
                     ClaimedPost::ToMake(post) if draft.may_have(post) => {
                         *id = post;
                         continue;
                     }
                     ClaimedPost::ToMake(_) => {
                         let reason = "is that of a post of another kind; use another one";
-                        Err(FieldError::new("request_id", reason).into())
+                        FieldError::new("request_id", reason).into()
                     }
                 },
-                Err(error) => Err(WriteError::Store(Arc::clone(error))),
+                Err(error) => WriteError::Store(Arc::clone(error)),
             };
-            if let Fate::New(Some(request)) = fate {
-                let outcome = result.as_ref().map_or(Outcome::Nothing, |post| Outcome::Made(*post));
-                self.requests.forget(&request.key);
-                request.outcome.send_replace(outcome);
-            }
-            *fate = Fate::Done(result);
+            self.give_up(request.take());
+            *fate = Fate::Done(Err(error));
         }
         told
     }
 
-    /// Corrects what requests have made before, as the store said at `told`: where it has lost
-    /// what the first event of one made, it names what a later one did until the first is
-    /// applied again. False: nobody can tell in time.
-    async fn make_sure(
-        &self,
-        requests: &[(UserId, String, PostId)],
-        claimed: &mut [ClaimedPost],
-        told: Instant,
-    ) -> bool {
-        let is_made = |claimed: &ClaimedPost| matches!(claimed, ClaimedPost::Made(_));
-        if !claimed.iter().any(is_made) || self.memory.holds_since(told).await {
-            return true;
-        }
-        let keys: Vec<RequestKey> =
-            requests.iter().map(|(author, name, _)| (*author, name.clone())).collect();
-        let said = patience::ask_until_sure(&self.memory, || async {
-            self.store.requests(&keys).await.map(Some)
-        });
-        let Ok(made) = timeout_at(self.memory.patience_until(), said).await else { return false };
-        for (claimed, made) in claimed.iter_mut().zip(made) {
-            let (ClaimedPost::Made(post) | ClaimedPost::ToMake(post)) = *claimed;
-            *claimed = made.map_or(ClaimedPost::ToMake(post), ClaimedPost::Made);
-        }
-        true
-    }
-
-    /// Corrects what requests have made, as the ledger says once it has come to them:
-    /// those that may have made another post before, which the store did not know when
-    /// it was asked.
+    /// Corrects what requests have made, as the ledger says once it has come to them: those
+    /// that may have made another post before, which the store did not know when it was
+    /// asked, or had lost, so that it named what a later event has made.
     ///
     /// Where nobody can tell in time, a retry fails. The others stay as they are, so that
     /// publishing goes on without a store: they were most likely made once.
@@ -310,65 +304,63 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         &self,
         told: Option<Instant>,
         named: Vec<Named>,
-        appended: &mut [Result<Appended, WriteError>],
+        logged: &mut [Result<Logged, WriteError>],
     ) {
         let (retries, others): (Vec<Named>, Vec<Named>) =
             named.into_iter().partition(|request| request.is_retry);
         if !retries.is_empty() {
             let until = Instant::now() + self.settings.confirm_wait_max;
-            if !self.correct(&retries, appended, until).await {
-                retries.iter().for_each(|Named { place, .. }| {
-                    if appended[*place].is_ok() {
-                        appended[*place] = Err(WriteError::Unconfirmed);
-                    }
-                });
+            self.correct(&retries, logged, until).await;
+            for Named { place, .. } in &retries {
+                if logged[*place].as_ref().is_ok_and(|logged| !logged.is_sure) {
+                    logged[*place] = Err(WriteError::Unconfirmed);
+                }
             }
         }
-        if others.is_empty() {
-            return;
-        }
-        let is_known = match told {
-            Some(told) => self.memory.holds_since(told).await,
-            None => false,
-        };
-        if !is_known {
-            self.correct(&others, appended, self.memory.patience_until()).await;
+        // A store that has not told was waited for.
+        let Some(told) = told.filter(|_| !others.is_empty()) else { return };
+        if self.memory.holds_since(told).await {
+            for Named { place, .. } in &others {
+                if let Ok(logged) = &mut logged[*place] {
+                    logged.is_sure = true;
+                }
+            }
+        } else {
+            self.correct(&others, logged, self.memory.patience_until()).await;
         }
     }
 
-    /// Whether it is known in time what these requests have made, and noted.
+    /// Notes what these requests have made, if it is known in time.
     async fn correct(
         &self,
         named: &[Named],
-        appended: &mut [Result<Appended, WriteError>],
+        logged: &mut [Result<Logged, WriteError>],
         until: Instant,
-    ) -> bool {
-        let places = || named.iter().filter_map(|one| appended[one.place].as_ref().ok());
+    ) {
         let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
-        let said = patience::ask_until_sure(&self.memory, || async {
+        let made = patience::ask_until_sure(&self.memory, until, || async {
+            let places = named.iter().filter_map(|one| logged[one.place].as_ref().ok()?.place);
             let applied =
-                places().map(|one| self.progress.wait_applied(one.partition, one.offset + 1));
+                places.map(|(partition, offset)| self.progress.wait_applied(partition, offset + 1));
             future::join_all(applied).await;
             let made = self.store.requests(&keys).await?;
             // What it has come to it must know, unless it has lost it since.
             let is_lost = |(one, made): (&Named, &Option<PostId>)| {
-                made.is_none() && appended[one.place].is_ok()
+                made.is_none() && logged[one.place].is_ok()
             };
             Ok((!named.iter().zip(&made).any(is_lost)).then_some(made))
         });
-        let Ok(made) = timeout_at(until, said).await else { return false };
-        for (Named { place, .. }, made) in named.iter().zip(made) {
-            if let (Ok(appended), Some(made)) = (&mut appended[*place], made) {
-                appended.post = made;
+        for (Named { place, .. }, made) in named.iter().zip(made.await.unwrap_or_default()) {
+            if let (Ok(logged), Some(made)) = (&mut logged[*place], made) {
+                (logged.post, logged.is_sure) = (made, true);
             }
         }
-        true
     }
 
     async fn append_posts(
         &self,
         posts: Vec<(Post, Option<String>)>,
-    ) -> Vec<Result<Appended, WriteError>> {
+    ) -> Vec<Result<Logged, WriteError>> {
         let events: Vec<Event> = posts
             .into_iter()
             .map(|(post, request_id)| Event::PostPublished { post, request_id })
@@ -380,48 +372,103 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .into_iter()
             .zip(places)
             .map(|(event, place)| {
-                let (partition, offset) = place?;
+                let place = place?;
                 let Event::PostPublished { post, .. } = event else {
                     return Err(WriteError::Closing);
                 };
                 let id = post.id;
                 self.store.remember(post, moment);
-                Ok(Appended { post: id, partition, offset })
+                Ok(Logged { post: id, place: Some(place), is_sure: false })
             })
             .collect()
     }
 
     /// Nothing was written of a request.
     fn give_up(&self, request: Option<Request>) {
-        let Some(Request { key, outcome }) = request else { return };
+        let Some(Request { key, outcome, .. }) = request else { return };
         self.requests.forget(&key);
         outcome.send_replace(Outcome::Nothing);
     }
 
-    /// A request was to make this post, with this result.
+    /// A request was to make this new post, or is known to have made one, with this result.
     fn settle(
         &self,
-        request: Option<Request>,
-        post: PostId,
-        result: &Result<Appended, WriteError>,
+        request: &Request,
+        new_post: Option<PostId>,
+        result: &Result<Logged, WriteError>,
     ) {
-        let Some(Request { key, outcome }) = request else { return };
-        match result {
-            Ok(appended) => {
-                outcome.send_replace(Outcome::Made(appended.post));
-                self.requests.made(key, appended.partition, appended.offset);
+        let key = &request.key;
+        match (result, new_post) {
+            (Ok(Logged { place: Some((partition, offset)), .. }), _) => {
+                self.requests.made(key.clone(), *partition, *offset);
             }
-            Err(_) => {
-                self.requests.failed(key, post);
-                outcome.send_replace(Outcome::Nothing);
-            }
+            (Err(_), Some(post)) => self.requests.failed(key.clone(), post),
+            _ => self.requests.forget(key),
         }
+        request.outcome.send_replace(match result {
+            Ok(Logged { post, is_sure: true, .. }) => Outcome::Made(*post),
+            Ok(Logged { post, .. }) => Outcome::Unsure(*post),
+            Err(_) => Outcome::Nothing,
+        });
     }
 }
 
-async fn outcome_of(mut first: watch::Receiver<Outcome>) -> Result<PostId, WriteError> {
+/// What another request of the same name has come to. A retry is told only what is sure.
+async fn outcome_of(
+    mut first: watch::Receiver<Outcome>,
+    is_retry: bool,
+) -> Result<PostId, WriteError> {
     match first.wait_for(|outcome| *outcome != Outcome::UnderWay).await.as_deref() {
         Ok(Outcome::Made(post)) => Ok(*post),
+        Ok(Outcome::Unsure(post)) if !is_retry => Ok(*post),
+        Ok(Outcome::Unsure(_)) => Err(WriteError::Unconfirmed),
         _ => Err(WriteError::Repeated),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{
+            Memory,
+            tests::{ANN, NAME, POST, writes_of_a_store_that_knows_requests},
+        },
+        *,
+    };
+
+    #[tokio::test]
+    async fn what_was_said_to_be_made_is_corrected_by_what_the_ledger_says_in_the_end() {
+        let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
+        let writes = writes_of_a_store_that_knows_requests(dir.path(), memory.clone()).await;
+        for (is_retry, is_lost) in [(true, false), (true, true), (false, true)] {
+            // That of a later event, which the ledger named while it lacked the first.
+            let said = Logged { post: PostId(9), place: None, is_sure: false };
+            let mut logged = [Ok(said)];
+            let named = vec![Named { place: 0, key: (ANN, NAME.to_owned()), is_retry }];
+            let told = Instant::now();
+            if is_lost {
+                memory.found_loss();
+            }
+            let looking = memory.find_whole_again_and_again();
+            writes.inner.confirm(Some(told), named, &mut logged).await;
+            looking.abort();
+            let [Ok(logged)] = logged else { panic!("nobody could tell") };
+            assert_eq!((logged.post, logged.is_sure), (POST, true), "{is_retry} {is_lost}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retry_is_not_told_what_another_request_was_told_without_being_sure() {
+        let first = watch::Sender::new(Outcome::UnderWay);
+        let outcome = |is_retry| outcome_of(first.subscribe(), is_retry);
+        let waiting = tokio::time::timeout(Duration::ZERO, outcome(true)).await;
+        assert!(waiting.is_err(), "it is under way");
+        first.send_replace(Outcome::Unsure(POST));
+        assert_eq!(outcome(false).await.unwrap(), POST);
+        assert!(matches!(outcome(true).await, Err(WriteError::Unconfirmed)));
+        first.send_replace(Outcome::Made(POST));
+        assert_eq!(outcome(true).await.unwrap(), POST);
     }
 }

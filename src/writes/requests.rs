@@ -47,6 +47,9 @@ pub(super) enum Outcome {
     UnderWay,
     /// It made this post.
     Made(PostId),
+    /// It made this post, or an event of its name from before made another: the store did not
+    /// tell in time.
+    Unsure(PostId),
     /// It made nothing; the next one with its name may.
     Nothing,
 }

@@ -1,4 +1,4 @@
-//! Writes whose room, or whose store's memory, is not what it should be.
+//! Writes that find no room, and what is told of a store that may have lost something.
 
 use std::{path::Path, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{
     store::{Ledger, embedded::EmbeddedStore},
 };
 
-const ANN: UserId = UserId(1);
-const NAME: &str = "a";
-const POST: PostId = PostId(1);
+pub(super) const ANN: UserId = UserId(1);
+pub(super) const NAME: &str = "a";
+pub(super) const POST: PostId = PostId(1);
 const MESSAGE: MessageId = MessageId(2);
 
 fn writes(dir: &Path, memory: Memory, settings: Settings) -> Writes<EmbeddedLog, EmbeddedStore> {
@@ -76,7 +76,7 @@ async fn what_is_not_found_is_nowhere_only_if_nothing_was_lost_meanwhile() {
 
 /// A store whose ledger says that requests have made [`POST`] and [`MESSAGE`]: if it has lost
 /// something, perhaps by an event that is not the first of its name.
-async fn writes_of_a_store_that_knows_requests(
+pub(super) async fn writes_of_a_store_that_knows_requests(
     dir: &Path,
     memory: Memory,
 ) -> Writes<EmbeddedLog, EmbeddedStore> {
@@ -132,7 +132,7 @@ async fn what_requests_have_made_is_not_told_while_nobody_knows_whether_it_is_lo
     let (retried, published, sent) = told(&writes).await;
     assert!(matches!(retried, Err(WriteError::Unconfirmed)), "{retried:?}");
     assert!(matches!(sent, Err(WriteError::Unconfirmed)), "{sent:?}");
-    // Publishing goes on without a store.
+    // Publishing goes on where nobody can tell.
     assert_eq!(published.unwrap(), POST);
 }
 
@@ -150,4 +150,19 @@ async fn after_a_loss_what_requests_have_made_is_told_once_all_is_there_again() 
     looking.abort();
     assert_eq!([retried.unwrap(), published.unwrap()], [POST; 2]);
     assert_eq!(sent.unwrap(), MESSAGE);
+}
+
+/// The table of requests knows it until it is applied, whatever the store says.
+#[tokio::test]
+async fn a_retry_is_not_told_which_new_post_was_made_while_nobody_knows_whether_it_is_the_first() {
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
+    let writes = writes_of_a_store_that_knows_requests(dir.path(), memory.clone()).await;
+    let publish = async |is_retry| {
+        let request_id = Some("new".to_owned());
+        writes.publish(vec![Draft { request_id, is_retry, ..draft() }]).await.remove(0)
+    };
+    tokio::time::pause();
+    let made = publish(false).await.unwrap();
+    assert_eq!(publish(false).await.unwrap(), made, "it is the same request");
+    assert!(matches!(publish(true).await, Err(WriteError::Unconfirmed)));
 }
