@@ -38,6 +38,10 @@ pub struct Memory(Option<watch::Sender<Looks>>);
 struct Looks {
     /// When the last look began that found everything there.
     whole: Instant,
+    /// When the first of those began that have found everything there since one did not.
+    whole_since: Instant,
+    /// Whether the last look found that not all of what was lost is there again.
+    lacks: bool,
     lost: Option<Lost>,
     /// Looks find a store that refuses what it is asked, as one does that is full.
     refused: Option<Refused>,
@@ -51,7 +55,7 @@ struct Refused {
 
 #[derive(Clone, Copy, Debug)]
 struct Lost {
-    /// When something was found to be lost last.
+    /// When a loss was found last.
     at: Instant,
     /// Since when not everything is there, or has not been until `whole`.
     since: Instant,
@@ -65,7 +69,8 @@ impl Memory {
 
     /// Of a store that holds everything now, and must be looked at from time to time.
     pub fn of_shared_store() -> Self {
-        let looks = Looks { whole: Instant::now(), lost: None, refused: None };
+        let now = Instant::now();
+        let looks = Looks { whole: now, whole_since: now, lacks: false, lost: None, refused: None };
         Self(Some(watch::Sender::new(looks)))
     }
 
@@ -76,16 +81,26 @@ impl Memory {
 
     /// A look that began at `begun` found everything there.
     pub fn found_whole(&self, begun: Instant) {
-        self.change(|looks| looks.whole = begun);
+        self.change(|looks| {
+            if looks.is_lost() {
+                looks.whole_since = begun;
+            }
+            (looks.whole, looks.lacks) = (begun, false);
+        });
     }
 
-    /// A look found that the store has lost something, or has not yet all of it again.
+    /// A look found that what was lost is not all there again.
+    pub fn found_lacking(&self) {
+        self.change(|looks| looks.lacks = true);
+    }
+
+    /// A look found that the store has lost something.
     pub fn found_loss(&self) {
         self.change(|looks| {
             let at = Instant::now();
             // One that comes before the last is made good belongs to it.
             let since = match looks.lost {
-                Some(lost) if looks.whole <= lost.at => lost.since,
+                Some(lost) if looks.is_lost() => lost.since,
                 _ => at,
             };
             looks.lost = Some(Lost { at, since });
@@ -131,7 +146,10 @@ impl Memory {
         let mut looks = looks.subscribe();
         let looked_at = looks.wait_for(|looks| looks.whole >= told || looks.is_lost());
         match timeout_at(until, looked_at).await {
-            Ok(Ok(looks)) => looks.lost.is_none_or(|lost| lost.at + DISTRUST <= told),
+            Ok(Ok(looks)) => {
+                let is_forgotten = looks.lost.is_none_or(|lost| lost.at + DISTRUST <= told);
+                is_forgotten && !looks.is_lost() && looks.whole_since <= told
+            }
             _ => false,
         }
     }
@@ -174,7 +192,7 @@ impl Memory {
 impl Looks {
     /// Whether not everything is there, as far as is known.
     fn is_lost(&self) -> bool {
-        self.lost.is_some_and(|lost| self.whole <= lost.at)
+        self.lacks || self.lost.is_some_and(|lost| self.whole <= lost.at)
     }
 }
 
@@ -238,21 +256,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_trusted_that_was_said_while_something_was_lost() {
         let memory = Memory::of_shared_store();
-        let said_at = async |after| {
-            advance(after).await;
-            memory.found_loss();
-            Instant::now()
-        };
         memory.found_loss();
         for after in [DISTRUST / 2, DISTRUST, 2 * DISTRUST] {
-            let told = said_at(after).await;
-            assert!(!memory.holds_since(told).await);
+            memory.found_lacking();
+            // No look since: the store is away as well.
+            advance(after).await;
+            assert!(!memory.holds_since(Instant::now()).await);
         }
-        // The last look before all is there again.
-        let told = said_at(DISTRUST).await;
+        let told_before = Instant::now();
         advance(Duration::from_millis(20)).await;
         memory.found_whole(Instant::now());
-        assert!(!memory.holds_since(told).await);
+        assert!(!memory.holds_since(told_before).await, "the first look finds what is there now");
+        assert!(memory.holds_since(Instant::now()).await);
     }
 
     #[tokio::test(start_paused = true)]

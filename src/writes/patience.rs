@@ -36,9 +36,8 @@ where
         match ask().await {
             Err(error) if is_away(&error) => {
                 // Looks may find a store that refuses this, and others may be answered.
-                let refused = memory.found_refusal();
-                let until = refused.min(*refused_until.get_or_insert(refused));
-                if Instant::now() >= until.min(memory.patience_until()) {
+                let own = *refused_until.get_or_insert(memory.found_refusal());
+                if Instant::now() >= own.min(memory.patience_until()) {
                     return Ok(None);
                 }
                 sleep(TRY_AFTER).await;
@@ -49,8 +48,8 @@ where
 }
 
 /// Asks until the store answers while it has all that it ever had, and has lost nothing when
-/// it has answered. An answer of `None` is none: it is asked again. `None`: nobody can tell
-/// until then.
+/// it has answered; where `ask` says `None` it is asked again. Returns `None` if nobody can
+/// tell by `until`.
 pub(super) async fn ask_until_sure<T, F>(
     memory: &Memory,
     until: Instant,
@@ -212,7 +211,8 @@ mod tests {
         // A look that was under way, and found everything, before each answer.
         let answer = || async {
             memory.found_whole(Instant::now());
-            sleep(TRY_AFTER).await;
+            // Never at the moment of a look.
+            sleep(TRY_AFTER / 3).await;
             match asked.fetch_add(1, Ordering::Relaxed) {
                 0 => Err(redis(false)),
                 1 => Ok(Some("a later event's")),

@@ -27,6 +27,9 @@ enum Fate {
     New(Option<Request>),
     /// Its request has made this post before, as the store says.
     Known(Request, PostId),
+    /// What has become of its post, new with this id or known, stands at this place among
+    /// those of all drafts.
+    Logged { request: Option<Request>, new: Option<PostId>, place: usize },
 }
 
 /// The first request of its name, which must be told what becomes of it.
@@ -37,12 +40,13 @@ struct Request {
     outcome: watch::Sender<Outcome>,
 }
 
-/// A request among posts that are in the log.
-struct Named {
-    /// The place of its post.
+/// A request whose post is in the log.
+struct Named<'a> {
+    request: &'a Request,
+    /// The place of its post among all of them.
     place: usize,
-    key: RequestKey,
-    is_retry: bool,
+    /// Whether its event is appended now, so that a worker is yet to come to it.
+    is_new: bool,
 }
 
 /// A post that is durable in the log.
@@ -60,12 +64,6 @@ impl Fate {
             Self::New(Some(request)) => Some(&request.key),
             _ => None,
         }
-    }
-}
-
-impl Request {
-    fn named(&self, place: usize) -> Named {
-        Named { place, key: self.key.clone(), is_retry: self.is_retry }
     }
 }
 
@@ -93,58 +91,49 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             .collect();
         let references = self.find_references(&new).await;
 
-        let count_max = drafts.len();
-        let (mut posts, mut ids) = (Vec::with_capacity(count_max), Vec::with_capacity(count_max));
-        let mut named = Vec::new();
+        let mut posts = Vec::with_capacity(drafts.len());
         for (((id, draft), fate), references) in drafts.into_iter().zip(&mut fates).zip(references)
         {
             let Fate::New(request) = fate else { continue };
-            match references {
+            let request = request.take();
+            *fate = match references {
                 Ok(references) => {
-                    named.extend(request.as_ref().map(|request| request.named(posts.len())));
+                    let place = posts.len();
                     posts.push(draft.into_post(id, references));
-                    ids.push(id);
+                    Fate::Logged { request, new: Some(id), place }
                 }
                 Err(error) => {
-                    self.give_up(request.take());
-                    *fate = Fate::Done(Err(error));
+                    self.give_up(request);
+                    Fate::Done(Err(error))
                 }
-            }
+            };
         }
         let mut logged = self.append_posts(posts).await;
-        // Behind the new ones.
-        for fate in &fates {
-            if let Fate::Known(request, post) = fate {
-                named.push(request.named(logged.len()));
-                logged.push(Ok(Logged { post: *post, place: None, is_sure: false }));
+        let known_too = fates.into_iter().map(|fate| match fate {
+            Fate::Known(request, post) => {
+                let place = logged.len();
+                logged.push(Ok(Logged { post, place: None, is_sure: false }));
+                Fate::Logged { request: Some(request), new: None, place }
             }
-        }
-        self.confirm(told, named, &mut logged).await;
-        let mut known = logged.split_off(ids.len()).into_iter();
-        let mut new = ids.into_iter().zip(logged);
+            other => other,
+        });
+        let fates: Vec<Fate> = known_too.collect();
+        self.confirm(told, &fates, &mut logged).await;
         // All of these before any wait: two batches may repeat each other.
-        for fate in &mut fates {
-            let (request, new_post, result) = match fate {
-                Fate::New(request) => {
-                    let Some((post, result)) = new.next() else { continue };
-                    (request.as_ref(), Some(post), result)
-                }
-                Fate::Known(request, _) => {
-                    let Some(result) = known.next() else { continue };
-                    (Some(&*request), None, result)
-                }
-                _ => continue,
-            };
-            if let Some(request) = request {
-                self.settle(request, new_post, &result);
+        for fate in &fates {
+            if let Fate::Logged { request: Some(request), new, place } = fate {
+                self.settle(request, *new, &logged[*place]);
             }
-            *fate = Fate::Done(result.map(|logged| logged.post));
         }
         let mut results = Vec::with_capacity(fates.len());
         for fate in fates {
             results.push(match fate {
                 Fate::Done(result) => result,
                 Fate::Repeated { first, is_retry } => outcome_of(first, is_retry).await,
+                Fate::Logged { place, .. } => {
+                    let result = std::mem::replace(&mut logged[place], Err(WriteError::Closing));
+                    result.map(|logged| logged.post)
+                }
                 Fate::New(_) | Fate::Known(..) => Err(WriteError::Closing),
             });
         }
@@ -303,41 +292,62 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     async fn confirm(
         &self,
         told: Option<Instant>,
-        named: Vec<Named>,
+        fates: &[Fate],
         logged: &mut [Result<Logged, WriteError>],
     ) {
-        let (retries, others): (Vec<Named>, Vec<Named>) =
-            named.into_iter().partition(|request| request.is_retry);
-        if !retries.is_empty() {
-            let until = Instant::now() + self.settings.confirm_wait_max;
-            self.correct(&retries, logged, until).await;
-            for Named { place, .. } in &retries {
-                if logged[*place].as_ref().is_ok_and(|logged| !logged.is_sure) {
-                    logged[*place] = Err(WriteError::Unconfirmed);
+        let named = fates.iter().filter_map(|fate| match fate {
+            Fate::Logged { request: Some(request), new, place } if logged[*place].is_ok() => {
+                Some(Named { request, place: *place, is_new: new.is_some() })
+            }
+            _ => None,
+        });
+        let named: Vec<Named<'_>> = named.collect();
+        // Only the ledger knows of a retry that is new to the store: what it has made before
+        // is at best in the log.
+        let asks_ledger = |is_new, is_retry| is_new && is_retry;
+        let holds = match told {
+            Some(told)
+                if named.iter().any(|one| !asks_ledger(one.is_new, one.request.is_retry)) =>
+            {
+                self.memory.holds_since(told).await
+            }
+            _ => false,
+        };
+        let retries_until = Instant::now() + self.settings.confirm_wait_max;
+        // A store that has not told was waited for.
+        let others_until = told.map_or_else(Instant::now, |_| self.memory.patience_until());
+        // First those that wait for no worker.
+        for (is_new, is_retry) in [(false, true), (false, false), (true, true), (true, false)] {
+            let is_such =
+                |one: &&Named<'_>| (one.is_new, one.request.is_retry) == (is_new, is_retry);
+            let such: Vec<&Named<'_>> = named.iter().filter(is_such).collect();
+            if holds && !asks_ledger(is_new, is_retry) {
+                for one in such {
+                    if let Ok(logged) = &mut logged[one.place] {
+                        logged.is_sure = true;
+                    }
                 }
+            } else if !such.is_empty() {
+                let until = if is_retry { retries_until } else { others_until };
+                self.correct(&such, logged, until).await;
             }
         }
-        // A store that has not told was waited for.
-        let Some(told) = told.filter(|_| !others.is_empty()) else { return };
-        if self.memory.holds_since(told).await {
-            for Named { place, .. } in &others {
-                if let Ok(logged) = &mut logged[*place] {
-                    logged.is_sure = true;
-                }
+        for one in named.iter().filter(|one| one.request.is_retry) {
+            let logged = &mut logged[one.place];
+            if logged.as_ref().is_ok_and(|logged| !logged.is_sure) {
+                *logged = Err(WriteError::Unconfirmed);
             }
-        } else {
-            self.correct(&others, logged, self.memory.patience_until()).await;
         }
     }
 
     /// Notes what these requests have made, if it is known in time.
     async fn correct(
         &self,
-        named: &[Named],
+        named: &[&Named<'_>],
         logged: &mut [Result<Logged, WriteError>],
         until: Instant,
     ) {
-        let keys: Vec<RequestKey> = named.iter().map(|request| request.key.clone()).collect();
+        let keys: Vec<RequestKey> = named.iter().map(|one| one.request.key.clone()).collect();
         let made = patience::ask_until_sure(&self.memory, until, || async {
             let places = named.iter().filter_map(|one| logged[one.place].as_ref().ok()?.place);
             let applied =
@@ -345,13 +355,10 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             future::join_all(applied).await;
             let made = self.store.requests(&keys).await?;
             // What it has come to it must know, unless it has lost it since.
-            let is_lost = |(one, made): (&Named, &Option<PostId>)| {
-                made.is_none() && logged[one.place].is_ok()
-            };
-            Ok((!named.iter().zip(&made).any(is_lost)).then_some(made))
+            Ok(made.into_iter().collect::<Option<Vec<PostId>>>())
         });
-        for (Named { place, .. }, made) in named.iter().zip(made.await.unwrap_or_default()) {
-            if let (Ok(logged), Some(made)) = (&mut logged[*place], made) {
+        for (one, made) in named.iter().zip(made.await.unwrap_or_default()) {
+            if let Ok(logged) = &mut logged[one.place] {
                 (logged.post, logged.is_sure) = (made, true);
             }
         }
@@ -442,20 +449,21 @@ mod tests {
     async fn what_was_said_to_be_made_is_corrected_by_what_the_ledger_says_in_the_end() {
         let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
         let writes = writes_of_a_store_that_knows_requests(dir.path(), memory.clone()).await;
-        for (is_retry, is_lost) in [(true, false), (true, true), (false, true)] {
+        tokio::time::pause();
+        for is_retry in [true, false] {
             // That of a later event, which the ledger named while it lacked the first.
             let said = Logged { post: PostId(9), place: None, is_sure: false };
             let mut logged = [Ok(said)];
-            let named = vec![Named { place: 0, key: (ANN, NAME.to_owned()), is_retry }];
+            let outcome = watch::Sender::new(Outcome::UnderWay);
+            let request = Request { key: (ANN, NAME.to_owned()), is_retry, outcome };
+            let fate = Fate::Logged { request: Some(request), new: None, place: 0 };
             let told = Instant::now();
-            if is_lost {
-                memory.found_loss();
-            }
+            memory.found_loss();
             let looking = memory.find_whole_again_and_again();
-            writes.inner.confirm(Some(told), named, &mut logged).await;
+            writes.inner.confirm(Some(told), &[fate], &mut logged).await;
             looking.abort();
             let [Ok(logged)] = logged else { panic!("nobody could tell") };
-            assert_eq!((logged.post, logged.is_sure), (POST, true), "{is_retry} {is_lost}");
+            assert_eq!((logged.post, logged.is_sure), (POST, true));
         }
     }
 
