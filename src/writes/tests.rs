@@ -111,15 +111,22 @@ async fn told(
     (retried, published, sent)
 }
 
+async fn assert_told_while_all_is_there(
+    writes: &Writes<EmbeddedLog, EmbeddedStore>,
+    memory: &Memory,
+) {
+    let looking = memory.find_whole_again_and_again();
+    let (retried, published, sent) = told(writes).await;
+    looking.abort();
+    assert_eq!([retried.unwrap(), published.unwrap()], [POST; 2]);
+    assert_eq!(sent.unwrap(), MESSAGE);
+}
+
 #[tokio::test]
 async fn what_requests_have_made_is_told_while_nothing_is_lost() {
     let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::of_shared_store());
     let writes = writes_of_a_store_that_knows_requests(dir.path(), memory.clone()).await;
-    let looking = memory.find_whole_again_and_again();
-    let (retried, published, sent) = told(&writes).await;
-    looking.abort();
-    assert_eq!([retried.unwrap(), published.unwrap()], [POST; 2]);
-    assert_eq!(sent.unwrap(), MESSAGE);
+    assert_told_while_all_is_there(&writes, &memory).await;
 }
 
 /// Though no look has found the loss yet.
@@ -145,11 +152,7 @@ async fn after_a_loss_what_requests_have_made_is_told_once_all_is_there_again() 
     let (retried, _, sent) = told(&writes).await;
     assert!(matches!(retried, Err(WriteError::Unconfirmed)), "{retried:?}");
     assert!(matches!(sent, Err(WriteError::Unconfirmed)), "{sent:?}");
-    let looking = memory.find_whole_again_and_again();
-    let (retried, published, sent) = told(&writes).await;
-    looking.abort();
-    assert_eq!([retried.unwrap(), published.unwrap()], [POST; 2]);
-    assert_eq!(sent.unwrap(), MESSAGE);
+    assert_told_while_all_is_there(&writes, &memory).await;
 }
 
 /// The table of requests knows it until it is applied, whatever the store says.
