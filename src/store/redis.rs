@@ -289,11 +289,13 @@ impl Inner {
             ("partitions", &partitions, "it belongs to another log; check kafka_topic"),
             ("group", group, "another group of workers has it; check kafka_group"),
         ];
+        let arguments: Vec<&[u8]> =
+            own.iter().flat_map(|(field, value, _)| [field.as_bytes(), value.as_bytes()]).collect();
+        // At once: it may be emptied at any moment.
+        let reply = self.control.one(scripts::SET_IF_ABSENT.call(keys::STORE, &arguments)).await?;
+        let mut found = elements(reply).into_iter();
         for (field, value, advice) in own {
-            let call = Call::of("HSETNX", &[keys::STORE, field.as_bytes(), value.as_bytes()]);
-            self.control.one(call).await?;
-            let found =
-                self.control.one(Call::of("HGET", &[keys::STORE, field.as_bytes()])).await?;
+            let found = found.next().unwrap_or(Value::Nil);
             let found = String::from_utf8_lossy(&bytes(found).unwrap_or_default()).into_owned();
             if found != value {
                 let reason = format!(

@@ -11,7 +11,10 @@ use roost::{
         redis::{self as redis_store, RedisStore, slots::key_slot},
     },
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     CAP, Redis, behaviours,
@@ -36,6 +39,7 @@ behaviours::behaviours!(redis_cluster:
     a_list_that_grows_for_ever_is_trimmed_and_its_floor_is_the_newest_that_it_lost
     what_an_account_is_told_of_is_trimmed
     a_store_is_of_one_log_and_one_group
+    who_takes_a_partition_over_while_its_redis_is_emptied_may_try_again
 );
 
 /// Until a loss is noticed.
@@ -202,6 +206,29 @@ async fn a_store_is_of_one_log_and_one_group(backend: Redis) {
         assert!(error.is_final() && error.to_string().contains(name), "{error}");
     }
     RedisStore::open(own).await.unwrap();
+}
+
+/// However often: what trying again cannot help ends a process.
+async fn who_takes_a_partition_over_while_its_redis_is_emptied_may_try_again(backend: Redis) {
+    let world = World::new(backend).await;
+    let mut emptying = JoinSet::new();
+    for info in world.backend.config.connection_infos() {
+        let client = redis::Client::open(info.clone()).unwrap();
+        let mut node = client.get_multiplexed_async_connection().await.unwrap();
+        emptying.spawn(async move {
+            loop {
+                // A replica refuses.
+                let _: Result<(), _> = redis::cmd("FLUSHALL").query_async(&mut node).await;
+            }
+        });
+    }
+    for _ in 0..200 {
+        if let Err(error) = world.store.resume(PARTITION, 0).await {
+            assert!(!error.is_final(), "{error}");
+        }
+    }
+    emptying.shutdown().await;
+    world.store.resume(PARTITION, 0).await.unwrap();
 }
 
 async fn cursors_go_to_another_process_and_not_beyond_a_loss(backend: Redis) {

@@ -342,6 +342,21 @@ return {redis.call('HLEN', KEYS[1]), unpack(redis.call('HMGET', KEYS[1], unpack(
 "
 );
 
+// Sets fields of a hash that it has not, up to the first of which it has another value.
+// KEYS: the hash. ARGV: fields and values. Returns what it has in them.
+script!(
+    SET_IF_ABSENT,
+    r"
+local found = {}
+for at = 1, #ARGV, 2 do
+  redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[at + 1])
+  found[#found + 1] = redis.call('HGET', KEYS[1], ARGV[at])
+  if found[#found] ~= ARGV[at + 1] then break end
+end
+return found
+"
+);
+
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
 // epoch, fields and values. Returns whether it is. What was attempted stays so: a write
 // that was given up may be carried out behind a later one.
