@@ -437,14 +437,19 @@ return 0
 "
 );
 
-// Writes watermarks, if the node is still the one that was looked at: one that was
-// started again may be without what they say. KEYS: the watermarks. ARGV: the run id,
-// fields and values. Returns whether it is.
+// Writes watermarks, if the node is still the one that was looked at, and has those that it
+// had then: one that was started again, or emptied, may be without what they say. KEYS: the
+// watermarks. ARGV: the run id; fields, what they had, or nothing, and values. Returns whether
+// it is.
 script!(
     PUT_WATERMARKS,
     r"
 if string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+for at = 2, #ARGV, 3 do
+  local had = ARGV[at + 1]
+  if had ~= '' and redis.call('HGET', KEYS[1], ARGV[at]) ~= had then return 0 end
+end
+for at = 2, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1
 "
 );

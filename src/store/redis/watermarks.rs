@@ -289,10 +289,11 @@ impl Inner {
         slot: u16,
         watermarks: &[(u32, Watermark, Option<Watermark>)],
     ) -> Result<(), NodeError> {
-        let texts: Vec<(String, String)> = watermarks
+        let texts: Vec<[String; 3]> = watermarks
             .iter()
-            .map(|(partition, Watermark { offset, run_id, worker }, _)| {
-                (partition.to_string(), format!("{offset} {run_id} {worker}"))
+            .map(|(partition, watermark, known)| {
+                let known = known.as_ref().map_or_else(String::new, Watermark::text);
+                [partition.to_string(), known, watermark.text()]
             })
             .collect();
         let key = keys::watermark(slot);
@@ -300,9 +301,7 @@ impl Inner {
         let script = scripts::PUT_WATERMARKS.text();
         let mut command: Vec<&[u8]> =
             vec![b"EVAL", script.as_bytes(), b"1", &key, run_id.unwrap_or_default().as_bytes()];
-        for (field, value) in &texts {
-            command.extend([field.as_bytes(), value.as_bytes()]);
-        }
+        command.extend(texts.iter().flatten().map(String::as_bytes));
         let replies = self.pusher.router.on_node(node, &[&command]).await?;
         if matches!(replies[..], [Value::Integer(1)]) {
             return Ok(());
@@ -312,7 +311,7 @@ impl Inner {
 }
 
 fn started_again(node: &NodeAddress) -> NodeError {
-    let reason = "it has been started again meanwhile".to_owned();
+    let reason = "it has been started again, or emptied, meanwhile".to_owned();
     NodeError::Broken { node: node.clone(), reason }
 }
 
@@ -328,12 +327,7 @@ fn info_field(reply: &Value, name: &str) -> String {
 
 fn read(value: &Value) -> Option<Watermark> {
     let Value::Text(text) = value else { return None };
-    let mut words = str::from_utf8(text).ok()?.splitn(3, ' ');
-    Some(Watermark {
-        offset: words.next()?.parse().ok()?,
-        run_id: words.next()?.to_owned(),
-        worker: words.next()?.to_owned(),
-    })
+    Watermark::read(str::from_utf8(text).ok()?)
 }
 
 #[cfg(test)]

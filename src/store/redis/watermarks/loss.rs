@@ -18,6 +18,24 @@ pub(in crate::store::redis) struct Watermark {
     pub(super) worker: String,
 }
 
+impl Watermark {
+    /// As it stands in Redis.
+    pub(super) fn text(&self) -> String {
+        let Self { offset, run_id, worker } = self;
+        format!("{offset} {run_id} {worker}")
+    }
+
+    /// The same, read.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        Some(Self {
+            offset: words.next()?.parse().ok()?,
+            run_id: words.next()?.to_owned(),
+            worker: words.next()?.to_owned(),
+        })
+    }
+}
+
 /// The watermarks of one partition, by the slot that they are in.
 pub(in crate::store::redis) type Watermarks = BTreeMap<u16, Written>;
 

@@ -45,6 +45,10 @@ enum Fault {
     Empty {
         node: usize,
     },
+    /// A node forgets everything, and is the same as before.
+    Flush {
+        node: usize,
+    },
     /// The worker ends, and another one takes over.
     Crash,
 }
@@ -92,6 +96,7 @@ impl World {
                     self.servers[node] =
                         Server { writes: Vec::new(), starts: self.servers[node].starts + 1 };
                 }
+                Fault::Flush { node } => self.servers[node].writes.clear(),
                 Fault::Crash => return Err(Crashed),
             }
         }
@@ -112,6 +117,13 @@ impl World {
         self.servers[node].writes.iter().rev().find_map(pick)
     }
 
+    fn watermark(&self, node: usize) -> Option<Watermark> {
+        self.last(node, |write| match write {
+            Write::Watermark(watermark) => Some(watermark.clone()),
+            _ => None,
+        })
+    }
+
     fn look(&mut self) -> Result<Look, Crashed> {
         let mut look = Look { nodes: Vec::new(), places: HashMap::new(), found: HashMap::new() };
         for (node, port) in (0..NODES).zip(0..) {
@@ -120,25 +132,23 @@ impl World {
             let (address, run_id) = (NodeAddress::new("a", port), self.run_id(node));
             look.places.insert(slot, node);
             look.nodes.push(Node { address, run_id, spare_slot: slot });
-            let found = self.last(node, |write| match write {
-                Write::Watermark(watermark) => Some(watermark.clone()),
-                _ => None,
-            });
-            if let Some(found) = found {
+            if let Some(found) = self.watermark(node) {
                 look.found.insert((PARTITION, slot), found);
             }
         }
         Ok(look)
     }
 
-    /// `None`: a node is another one by now.
+    /// `None`: a node is another one by now, or has not what it had.
     fn put(&mut self, look: &Look, offset: u64) -> Result<Option<Watermarks>, Crashed> {
         let mut written = Watermarks::new();
         for (place, node) in look.nodes.iter().enumerate() {
             let worker = "w".to_owned();
             let watermark = Watermark { offset, run_id: node.run_id.clone(), worker };
             self.step()?;
-            if self.run_id(place) != node.run_id {
+            let had = look.found.get(&(PARTITION, node.spare_slot));
+            let has_it = had.is_none() || had == self.watermark(place).as_ref();
+            if self.run_id(place) != node.run_id || !has_it {
                 return Ok(None);
             }
             self.servers[place].writes.push(Write::Watermark(watermark.clone()));
@@ -233,6 +243,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         3 => (0..NODES, 1..20_usize).prop_map(|(node, count)| Fault::Lose { node, count }),
         1 => (0..NODES).prop_map(|node| Fault::Empty { node }),
+        1 => (0..NODES).prop_map(|node| Fault::Flush { node }),
         2 => Just(Fault::Crash),
     ]
 }
