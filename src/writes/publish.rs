@@ -25,10 +25,8 @@ enum Fate {
     Repeated { first: watch::Receiver<Outcome>, is_retry: bool },
     /// It makes a post, unless the store knows an earlier request of its name.
     New(Option<Request>),
-    /// Its request has made this post before, as the store says.
-    Known(Request, PostId),
     /// What has become of its post, new with this id or known, stands at this place among
-    /// those of all drafts.
+    /// the posts of all drafts.
     Logged { request: Option<Request>, new: Option<PostId>, place: usize },
 }
 
@@ -47,6 +45,19 @@ struct Named<'a> {
     place: usize,
     /// Whether its event is appended now, so that a worker is yet to come to it.
     is_new: bool,
+}
+
+impl Named<'_> {
+    /// Whether the ledger alone knows of it: what a retry that is new to the store has made
+    /// before is at best in the log.
+    fn asks_ledger(&self) -> bool {
+        self.is_new && self.request.is_retry
+    }
+
+    /// Those that wait for no worker come first, and of them those that fail otherwise.
+    fn turn(&self) -> (bool, bool) {
+        (self.is_new, !self.request.is_retry)
+    }
 }
 
 /// A post that is durable in the log.
@@ -83,7 +94,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             })
             .collect();
         // Before the references: those of a post that was made may be gone by now.
-        let told = self.find_earlier(&mut drafts, &mut fates).await;
+        let mut logged = Vec::new();
+        let told = self.find_earlier(&mut drafts, &mut fates, &mut logged).await;
         let new: Vec<Option<&Draft>> = drafts
             .iter()
             .zip(&fates)
@@ -98,7 +110,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             let request = request.take();
             *fate = match references {
                 Ok(references) => {
-                    let place = posts.len();
+                    let place = logged.len() + posts.len();
                     posts.push(draft.into_post(id, references));
                     Fate::Logged { request, new: Some(id), place }
                 }
@@ -108,16 +120,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                 }
             };
         }
-        let mut logged = self.append_posts(posts).await;
-        let known_too = fates.into_iter().map(|fate| match fate {
-            Fate::Known(request, post) => {
-                let place = logged.len();
-                logged.push(Ok(Logged { post, place: None, is_sure: false }));
-                Fate::Logged { request: Some(request), new: None, place }
-            }
-            other => other,
-        });
-        let fates: Vec<Fate> = known_too.collect();
+        logged.append(&mut self.append_posts(posts).await);
         self.confirm(told, &fates, &mut logged).await;
         // All of these before any wait: two batches may repeat each other.
         for fate in &fates {
@@ -134,7 +137,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
                     let result = std::mem::replace(&mut logged[place], Err(WriteError::Closing));
                     result.map(|logged| logged.post)
                 }
-                Fate::New(_) | Fate::Known(..) => Err(WriteError::Closing),
+                Fate::New(_) => Err(WriteError::Closing),
             });
         }
         results
@@ -226,8 +229,8 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         }
     }
 
-    /// Finds requests that made their posts earlier, and gives those that may have done so
-    /// the ids that they had then. Returns when the store had told.
+    /// Finds requests that made their posts earlier, which `logged` is given, and gives those
+    /// that may have done so the ids that they had then. Returns when the store had told.
     ///
     /// Where it stays away, all have the ids that they are given now: the ledger still
     /// sees to it that a request makes one post.
@@ -235,6 +238,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         &self,
         drafts: &mut [(PostId, Draft)],
         fates: &mut [Fate],
+        logged: &mut Vec<Result<Logged, WriteError>>,
     ) -> Option<Instant> {
         let requests: Vec<(UserId, String, PostId)> = drafts
             .iter()
@@ -261,9 +265,9 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             let error = match &claimed {
                 Ok(claimed) => match claimed[place] {
                     ClaimedPost::Made(post) => {
-                        if let Some(request) = request.take() {
-                            *fate = Fate::Known(request, post);
-                        }
+                        let (request, place) = (request.take(), logged.len());
+                        *fate = Fate::Logged { request, new: None, place };
+                        logged.push(Ok(Logged { post, place: None, is_sure: false }));
                         continue;
                     }
                     ClaimedPost::ToMake(post) if draft.may_have(post) => {
@@ -301,36 +305,29 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             }
             _ => None,
         });
-        let named: Vec<Named<'_>> = named.collect();
-        // Only the ledger knows of a retry that is new to the store: what it has made before
-        // is at best in the log.
-        let asks_ledger = |is_new, is_retry| is_new && is_retry;
+        let mut named: Vec<Named<'_>> = named.collect();
         let holds = match told {
-            Some(told)
-                if named.iter().any(|one| !asks_ledger(one.is_new, one.request.is_retry)) =>
-            {
+            Some(told) if named.iter().any(|one| !one.asks_ledger()) => {
                 self.memory.holds_since(told).await
             }
             _ => false,
         };
+        if holds {
+            named.retain(|one| {
+                if let Ok(logged) = &mut logged[one.place] {
+                    logged.is_sure = !one.asks_ledger();
+                }
+                one.asks_ledger()
+            });
+        }
         let retries_until = Instant::now() + self.settings.confirm_wait_max;
         // A store that has not told was waited for.
         let others_until = told.map_or_else(Instant::now, |_| self.memory.patience_until());
-        // First those that wait for no worker.
-        for (is_new, is_retry) in [(false, true), (false, false), (true, true), (true, false)] {
-            let is_such =
-                |one: &&Named<'_>| (one.is_new, one.request.is_retry) == (is_new, is_retry);
-            let such: Vec<&Named<'_>> = named.iter().filter(is_such).collect();
-            if holds && !asks_ledger(is_new, is_retry) {
-                for one in such {
-                    if let Ok(logged) = &mut logged[one.place] {
-                        logged.is_sure = true;
-                    }
-                }
-            } else if !such.is_empty() {
-                let until = if is_retry { retries_until } else { others_until };
-                self.correct(&such, logged, until).await;
-            }
+        named.sort_by_key(Named::turn);
+        for alike in named.chunk_by(|one, next| one.turn() == next.turn()) {
+            let is_retry = alike.iter().any(|one| one.request.is_retry);
+            let until = if is_retry { retries_until } else { others_until };
+            self.correct(alike, logged, until).await;
         }
         for one in named.iter().filter(|one| one.request.is_retry) {
             let logged = &mut logged[one.place];
@@ -343,7 +340,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Notes what these requests have made, if it is known in time.
     async fn correct(
         &self,
-        named: &[&Named<'_>],
+        named: &[Named<'_>],
         logged: &mut [Result<Logged, WriteError>],
         until: Instant,
     ) {
