@@ -35,8 +35,10 @@ where
     loop {
         match ask().await {
             Err(error) if is_away(&error) => {
-                // Looks may find a store that refuses this, and others may be answered.
-                let own = *refused_until.get_or_insert(memory.found_refusal());
+                // Looks may find a store that refuses this, and others may be answered. Each
+                // refusal counts: they are of one time while they follow each other closely.
+                let until = memory.found_refusal();
+                let own = *refused_until.get_or_insert(until);
                 if Instant::now() >= own.min(memory.patience_until()) {
                     return Ok(None);
                 }

@@ -313,12 +313,12 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
             _ => false,
         };
         if holds {
-            named.retain(|one| {
+            for one in named.iter().filter(|one| !one.asks_ledger()) {
                 if let Ok(logged) = &mut logged[one.place] {
-                    logged.is_sure = !one.asks_ledger();
+                    logged.is_sure = true;
                 }
-                one.asks_ledger()
-            });
+            }
+            named.retain(Named::asks_ledger);
         }
         let retries_until = Instant::now() + self.settings.confirm_wait_max;
         // A store that has not told was waited for.

@@ -1,7 +1,10 @@
 //! What only a store has that processes share: who may write, what was lost, who was
 //! first to ask.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use redis::AsyncCommands;
 use roost::{
@@ -11,10 +14,7 @@ use roost::{
         redis::{self as redis_store, RedisStore, slots::key_slot},
     },
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     CAP, Redis, behaviours,
@@ -22,6 +22,7 @@ use crate::{
         ANN, BOB, CEM, DEE, NONE, PARTITION, World, deleted, followed, named, newest, post, sent,
     },
     inboxes::{existing_messages, mentioning},
+    services,
     slots::cluster,
 };
 
@@ -40,10 +41,13 @@ behaviours::behaviours!(redis_cluster:
     what_an_account_is_told_of_is_trimmed
     a_store_is_of_one_log_and_one_group
     who_takes_a_partition_over_while_its_redis_is_emptied_may_try_again
+    a_node_that_is_emptied_after_a_look_sends_its_partitions_back
 );
 
 /// Until a loss is noticed.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than it is from one look to the next, and shorter than a node is waited for.
+const PAUSE_MS: u64 = 1_500;
 
 async fn a_worker_that_was_replaced_writes_nothing_more(backend: Redis) {
     let mut world = World::new(backend).await;
@@ -211,24 +215,52 @@ async fn a_store_is_of_one_log_and_one_group(backend: Redis) {
 /// However often: what trying again cannot help ends a process.
 async fn who_takes_a_partition_over_while_its_redis_is_emptied_may_try_again(backend: Redis) {
     let world = World::new(backend).await;
-    let mut emptying = JoinSet::new();
+    let stop = AtomicBool::new(false);
+    let emptying = async {
+        while !stop.load(Ordering::Relaxed) {
+            services::empty_redis(&world.backend.config).await;
+        }
+    };
+    let resuming = async {
+        let mut failures = 0;
+        for _ in 0..200 {
+            if let Err(error) = world.store.resume(PARTITION, 0).await {
+                assert!(!error.is_final(), "{error}");
+                failures += 1;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        failures
+    };
+    let (failures, ()) = tokio::join!(resuming, emptying);
+    assert!(failures > 0, "it was never emptied on the way");
+    world.store.resume(PARTITION, 0).await.unwrap();
+}
+
+/// A loss that comes between the look at a node and what is written into it then.
+async fn a_node_that_is_emptied_after_a_look_sends_its_partitions_back(backend: Redis) {
+    let world = three_events(backend).await;
+    let marks = format!("roost:partition:{PARTITION}");
+    let mut cluster = world.backend.connect().await;
     for info in world.backend.config.connection_infos() {
         let client = redis::Client::open(info.clone()).unwrap();
         let mut node = client.get_multiplexed_async_connection().await.unwrap();
-        emptying.spawn(async move {
-            loop {
-                // A replica refuses.
-                let _: Result<(), _> = redis::cmd("FLUSHALL").query_async(&mut node).await;
-            }
-        });
-    }
-    for _ in 0..200 {
-        if let Err(error) = world.store.resume(PARTITION, 0).await {
-            assert!(!error.is_final(), "{error}");
+        let role: redis::Value = redis::cmd("ROLE").query_async(&mut node).await.unwrap();
+        let is_primary = matches!(role, redis::Value::Array(role) if role.first()
+            == Some(&redis::Value::BulkString(b"master".to_vec())));
+        let of_node: Vec<String> = node.keys("roost:*").await.unwrap();
+        if !is_primary || of_node.contains(&marks) {
+            continue;
         }
+        let watermark = of_node.iter().find(|key| key.starts_with("roost:watermark:")).unwrap();
+        // Looks go on, and what is written waits in turn: the loss, then the next watermark.
+        let pause = redis::cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE").to_owned();
+        let _: () = pause.query_async(&mut node).await.unwrap();
+        let (dropped, ()) = tokio::join!(cluster.del(watermark), assert_lost(&world.store));
+        assert_eq!(dropped, Ok(1));
+        return;
     }
-    emptying.shutdown().await;
-    world.store.resume(PARTITION, 0).await.unwrap();
+    panic!("every node has the marks");
 }
 
 async fn cursors_go_to_another_process_and_not_beyond_a_loss(backend: Redis) {

@@ -98,12 +98,15 @@ impl Inner {
         for partition in 0..self.settings.partitions {
             let key = keys::partition(partition);
             let freed = self.control.one(scripts::FREE.call(&key, &[worker])).await?;
-            if integer(&freed) == 0 {
-                let reason = "another `roost rebuild` empties this Redis too: let it finish, or \
-                              stop it and begin again"
-                    .to_owned();
-                return Err(StoreError::Redis { reason, is_final: true });
-            }
+            let Some(other) = bytes(freed) else { continue };
+            let reason = if other.is_empty() {
+                "this Redis has lost meanwhile that it is being emptied, and workers may have \
+                 gone on: begin again"
+            } else {
+                "another `roost rebuild` empties this Redis too: let it finish, or stop it and \
+                 begin again"
+            };
+            return Err(StoreError::Redis { reason: reason.to_owned(), is_final: true });
         }
         Ok(())
     }

@@ -160,6 +160,7 @@ fn advice(error: &[u8]) -> (&'static str, bool) {
         b"BUSY" => ("a script keeps it busy: wait, or stop the script", false),
         b"CLUSTERDOWN" => ("its Cluster is down: mend it", false),
         b"MASTERDOWN" => ("it has lost its primary: mend that", false),
+        b"NOSCRIPT" => ("it was made to forget its scripts: they are sent again", false),
         b"TRYAGAIN" => ("its slot is being moved: wait", false),
         b"MOVED" | b"ASK" => ("it belongs to a Cluster: add ?cluster to its URL", true),
         b"WRONGPASS" | b"NOAUTH" => ("check the user and the password in its URL", true),

@@ -408,12 +408,14 @@ return writers
 );
 
 // Frees a partition that is shut, which nobody has worked on then. KEYS: marks. ARGV:
-// who has shut it. Returns whether it was theirs.
+// who has shut it. Returns who has, where it is somebody else or, empty, nobody.
 script!(
     FREE,
     r"
-if redis.call('HGET', KEYS[1], 'emptying') ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
+local who = redis.call('HGET', KEYS[1], 'emptying')
+if who ~= ARGV[1] then return who or '' end
+redis.call('DEL', KEYS[1])
+return false
 "
 );
 
@@ -440,7 +442,7 @@ return 0
 // Writes watermarks, if the node is still the one that was looked at, and has those that it
 // had then: one that was started again, or emptied, may be without what they say. KEYS: the
 // watermarks. ARGV: the run id; fields, what they had, or nothing, and values. Returns whether
-// it is.
+// they are written.
 script!(
     PUT_WATERMARKS,
     r"

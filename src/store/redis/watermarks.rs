@@ -114,14 +114,24 @@ impl Inner {
                 None => whole.push((*partition, &claim.watermarks, claim.delivered)),
             }
         }
-        let (written, result) = self.put(&look, whole).await;
+        let (written, mut result) = self.put(&look, whole).await;
         for (partition, claim) in claims {
             let Some(written) = written.get(&partition) else { continue };
+            let mut marked = Ok(());
             if !written.keys().eq(claim.watermarks.keys()) {
                 let slots = slots_text(written);
-                self.mark(partition, &claim.epoch, &[("watermarks", &slots)]).await?;
+                marked = self.mark(partition, &claim.epoch, &[("watermarks", &slots)]).await;
             }
-            self.change_claim(partition, &claim, |claim| claim.watermarks = written.clone());
+            self.change_claim(partition, &claim, |claim| match &marked {
+                Ok(()) => claim.watermarks = written.clone(),
+                // The marks name the slots of before.
+                Err(_) => claim.watermarks.iter_mut().for_each(|(slot, before)| {
+                    if let Some(written) = written.get(slot) {
+                        *before = written.clone();
+                    }
+                }),
+            });
+            result = result.and(marked);
         }
         result
     }
@@ -185,7 +195,7 @@ impl Inner {
             let replies = self.pusher.router.on_node(node, &questions).await?;
             let [server, replication] = &replies[..] else { continue };
             // The slots of one that became a replica are elsewhere by now.
-            if map.nodes().len() > 1 && info_field(replication, "role") != "master" {
+            if !map.is_standalone() && info_field(replication, "role") != "master" {
                 let (slot, _) = map.ends(place).unwrap_or_default();
                 return Err(NodeError::Unsettled { node: node.clone(), slot });
             }
@@ -231,7 +241,7 @@ impl Inner {
             }
             // What it said is not that of one that was started again meanwhile.
             if self.run_id(address).await? != run_id {
-                return Err(started_again(address));
+                return Err(is_another(address));
             }
             look.nodes.push(Node { address: address.clone(), run_id, spare_slot });
         }
@@ -265,7 +275,7 @@ impl Inner {
                 by_slot.entry(slot).or_default().push((*partition, watermark, known));
             }
             for (slot, watermarks) in by_slot {
-                let done = self.put_on(&node.address, slot, &watermarks).await;
+                let done = self.put_on(node, slot, &watermarks).await;
                 for (partition, watermark, known) in watermarks {
                     let written = match (&done, known) {
                         (Ok(()), _) => Written { known: Some(watermark), perhaps: None },
@@ -285,7 +295,7 @@ impl Inner {
 
     async fn put_on(
         &self,
-        node: &NodeAddress,
+        node: &Node,
         slot: u16,
         watermarks: &[(u32, Watermark, Option<Watermark>)],
     ) -> Result<(), NodeError> {
@@ -297,20 +307,19 @@ impl Inner {
             })
             .collect();
         let key = keys::watermark(slot);
-        let run_id = watermarks.first().map(|(_, watermark, _)| watermark.run_id.as_str());
         let script = scripts::PUT_WATERMARKS.text();
         let mut command: Vec<&[u8]> =
-            vec![b"EVAL", script.as_bytes(), b"1", &key, run_id.unwrap_or_default().as_bytes()];
+            vec![b"EVAL", script.as_bytes(), b"1", &key, node.run_id.as_bytes()];
         command.extend(texts.iter().flatten().map(String::as_bytes));
-        let replies = self.pusher.router.on_node(node, &[&command]).await?;
+        let replies = self.pusher.router.on_node(&node.address, &[&command]).await?;
         if matches!(replies[..], [Value::Integer(1)]) {
             return Ok(());
         }
-        Err(started_again(node))
+        Err(is_another(&node.address))
     }
 }
 
-fn started_again(node: &NodeAddress) -> NodeError {
+fn is_another(node: &NodeAddress) -> NodeError {
     let reason = "it has been started again, or emptied, meanwhile".to_owned();
     NodeError::Broken { node: node.clone(), reason }
 }

@@ -139,22 +139,26 @@ impl World {
         Ok(look)
     }
 
-    /// `None`: a node is another one by now, or has not what it had.
-    fn put(&mut self, look: &Look, offset: u64) -> Result<Option<Watermarks>, Crashed> {
-        let mut written = Watermarks::new();
+    /// False: a node is another one by now, or has not what it had.
+    fn put(&mut self, look: &Look, offset: u64) -> Result<(Watermarks, bool), Crashed> {
+        let (mut all, mut is_done) = (Watermarks::new(), true);
         for (place, node) in look.nodes.iter().enumerate() {
             let worker = "w".to_owned();
             let watermark = Watermark { offset, run_id: node.run_id.clone(), worker };
             self.step()?;
             let had = look.found.get(&(PARTITION, node.spare_slot));
             let has_it = had.is_none() || had == self.watermark(place).as_ref();
-            if self.run_id(place) != node.run_id || !has_it {
-                return Ok(None);
-            }
-            self.servers[place].writes.push(Write::Watermark(watermark.clone()));
-            written.insert(node.spare_slot, Written { known: Some(watermark), perhaps: None });
+            let written = if self.run_id(place) == node.run_id && has_it {
+                self.servers[place].writes.push(Write::Watermark(watermark.clone()));
+                Written { known: Some(watermark), perhaps: None }
+            } else {
+                is_done = false;
+                let Some(had) = had else { continue };
+                Written { known: Some(had.clone()), perhaps: Some(watermark) }
+            };
+            all.insert(node.spare_slot, written);
         }
-        Ok(Some(written))
+        Ok((all, is_done))
     }
 
     fn resume(&mut self) -> Result<Option<Claimed>, Crashed> {
@@ -191,7 +195,10 @@ impl World {
         let delivered = resumed.marks.delivered.unwrap_or_default();
         let half_done = half_done.filter(|_| !resumed.cursors.is_empty());
         self.write(MARKS, Write::DeliveredMark(delivered, half_done))?;
-        let Some(watermarks) = self.put(&look, delivered)? else { return Ok(None) };
+        let (watermarks, is_done) = self.put(&look, delivered)?;
+        if !is_done {
+            return Ok(None);
+        }
         self.write(MARKS, Write::WatermarksMark(slots_text(&watermarks)))?;
         Ok(Some(Claimed { delivered, half_done, watermarks }))
     }
@@ -227,15 +234,20 @@ impl World {
         }
         claimed.delivered = self.end;
         self.write(MARKS, Write::DeliveredMark(claimed.delivered, None))?;
-        let look = self.look()?;
-        if look.lost(PARTITION, &claimed.watermarks).is_some() {
-            return Ok(false);
+        loop {
+            let look = self.look()?;
+            if look.lost(PARTITION, &claimed.watermarks).is_some() {
+                return Ok(false);
+            }
+            let (written, is_done) = self.put(&look, claimed.delivered)?;
+            if !written.keys().eq(claimed.watermarks.keys()) {
+                self.write(MARKS, Write::WatermarksMark(slots_text(&written)))?;
+            }
+            claimed.watermarks = written;
+            if is_done {
+                return Ok(true);
+            }
         }
-        match self.put(&look, claimed.delivered)? {
-            Some(watermarks) => claimed.watermarks = watermarks,
-            None => return Ok(false),
-        }
-        Ok(true)
     }
 }
 
