@@ -13,6 +13,7 @@ mod follow;
 mod lag;
 mod rebuild;
 mod server;
+mod supervisor;
 mod waits;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -217,6 +218,18 @@ pub enum AppError {
          `roost rebuild` again, which begins again"
     )]
     RebuildStopped,
+    /// A background task returned though nothing had asked it to.
+    #[error("the background task `{task}` ended by itself; please report it, with the log above")]
+    TaskEnded {
+        /// Its name.
+        task: &'static str,
+    },
+    /// A background task panicked; the log says where.
+    #[error("the background task `{task}` panicked, see the log above; please report it")]
+    TaskPanicked {
+        /// Its name.
+        task: &'static str,
+    },
     /// A part of the process panicked; the log says where.
     #[error("a part of the server panicked, see the log above; please report it")]
     Panicked,

@@ -4,11 +4,7 @@ mod rebuild;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use futures::future;
-use tokio::{
-    runtime::{Handle, Runtime},
-    task::JoinHandle,
-};
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -16,6 +12,7 @@ use super::{
     AppError, Backend, Settings,
     follow::Follower,
     lag,
+    supervisor::Supervisor,
     waits::{Waits, both},
 };
 use crate::{
@@ -27,7 +24,7 @@ use crate::{
         embedded::{self as embedded_log, EmbeddedLog},
         kafka::{self, KafkaLog},
     },
-    fanout::{self, FanoutError, Progress, Settled, WorkerPool},
+    fanout::{self, Progress, Settled, WorkerPool},
     grpc::{self, Api, Gate, Limits, StreamSlots},
     home_stream::Watch,
     home_timeline::HomeTimelines,
@@ -64,12 +61,9 @@ pub(super) struct Parts<L, S: Store> {
     metrics: Metrics,
     homes: Arc<HomeTimelines<S>>,
     watch: Arc<Watch<S>>,
-    stop: CancellationToken,
-    /// `None` where there are none, and once `failed` has told how they ended.
-    workers: Option<JoinHandle<Result<(), FanoutError>>>,
+    /// The workers, and everything else that runs in the background.
+    tasks: Supervisor,
     _worker_threads: WorkerThreads,
-    /// What goes on beside the workers, and ends with `stop`.
-    beside: Vec<JoinHandle<()>>,
     // Last, so that the lock is given back when all else is gone.
     _data_dir: Option<DataDir>,
 }
@@ -97,10 +91,10 @@ impl Engine {
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 parts._data_dir = Some(lock);
                 let sleeping = EmbeddedStore::clone(&parts.store).let_idle_sleep(settings.idle_max);
-                let stop_sleeping = parts.stop.clone();
-                parts.beside.push(tokio::spawn(async move {
+                let stop_sleeping = parts.tasks.stop_token();
+                parts.tasks.spawn("eviction of idle timelines", async move {
                     stop_sleeping.run_until_cancelled_owned(sleeping).await;
-                }));
+                });
                 Ok(Self::Embedded(parts.caught_up(settings, gate, stop).await?))
             }
             Backend::Shared { kafka, redis } => {
@@ -122,11 +116,12 @@ impl Engine {
                 let waits = Waits::new(gate);
                 let first = waits.until("Redis", || async { Ok(follower.first_look().await?) });
                 let first = unless(stop, first).await?;
-                parts.beside.push(tokio::spawn(follower.run(first, parts.stop.clone())));
+                let stop_following = parts.tasks.stop_token();
+                parts.tasks.spawn("store monitor", follower.run(first, stop_following));
                 if settings.roles.api {
                     let store = RedisStore::clone(&parts.store);
-                    let keep = store.keep_node(Arc::clone(&parts.ids), parts.stop.clone());
-                    parts.beside.push(tokio::spawn(keep));
+                    let keep = store.keep_node(Arc::clone(&parts.ids), parts.tasks.stop_token());
+                    parts.tasks.spawn("id lease", keep);
                 }
                 Ok(Self::Shared(parts.caught_up(settings, gate, stop).await?))
             }
@@ -174,8 +169,9 @@ impl<L: EventLog, S: Store> Parts<L, S> {
     ) -> Result<Self, AppError> {
         let progress = Arc::new(Progress::new(log.partitions()));
         let worker_threads = WorkerThreads::start(settings.worker_threads)?;
-        let stop = CancellationToken::new();
-        let workers = settings.roles.worker.then(|| {
+        let mut tasks = Supervisor::new();
+        let stop = tasks.stop_token();
+        if settings.roles.worker {
             let pool = WorkerPool::new(
                 Arc::clone(&log),
                 Arc::clone(&store),
@@ -183,17 +179,17 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 Arc::clone(&metrics.fanout),
                 fanout::Settings { pull_rule: settings.pull_rule, ..Default::default() },
             );
-            worker_threads.handle.spawn(pool.run(stop.clone()))
-        });
+            tasks.spawn_fallible_on("workers", &worker_threads.handle, pool.run(stop.clone()));
+        }
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
         let settled = Arc::new(Settled::new(settings.settled_after));
-        let settling = tokio::spawn({
+        tasks.spawn("low watermark", {
             let (log, progress, clock) = (Arc::clone(&log), Arc::clone(&progress), system_clock());
             Arc::clone(&settled).run(log, progress, move || clock(), stop.clone())
         });
         let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&settled), memory.clone()));
-        let watching = tokio::spawn(Arc::clone(&watch).run(stop.clone()));
-        let auditing = settings.audit_every.filter(|_| settings.roles.worker).map(|every| {
+        tasks.spawn("stream watch", Arc::clone(&watch).run(stop.clone()));
+        if let Some(every) = settings.audit_every.filter(|_| settings.roles.worker) {
             let auditor = Auditor {
                 log: Arc::clone(&log),
                 store: Arc::clone(&store),
@@ -202,12 +198,12 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 settled,
                 metrics: Arc::clone(&metrics.audit),
             };
-            tokio::spawn(auditor.run(every, stop.clone()))
-        });
-        let lag = settings.metrics_listen.map(|_| {
+            tasks.spawn("auditor", auditor.run(every, stop.clone()));
+        }
+        if settings.metrics_listen.is_some() {
             let (log, progress) = (Arc::clone(&log), Arc::clone(&progress));
-            tokio::spawn(lag::watch(log, progress, metrics.lag.clone(), stop.clone()))
-        });
+            tasks.spawn("lag", lag::watch(log, progress, metrics.lag.clone(), stop));
+        }
         Ok(Self {
             log,
             store,
@@ -215,10 +211,8 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             progress,
             memory,
             metrics: metrics.clone(),
-            stop,
-            workers,
+            tasks,
             _worker_threads: worker_threads,
-            beside: [Some(settling), Some(watching), auditing, lag].into_iter().flatten().collect(),
             homes,
             watch,
             _data_dir: None,
@@ -282,18 +276,13 @@ impl<L: EventLog, S: Store> Parts<L, S> {
     }
 
     async fn failed(&mut self) -> AppError {
-        super::ended(&mut self.workers).await
+        self.tasks.failed().await
     }
 
-    async fn stop(mut self) -> Result<(), AppError> {
-        self.stop.cancel();
-        let result = match self.workers.take() {
-            Some(workers) => workers.await.map_err(|_| AppError::Panicked),
-            None => Ok(Ok(())),
-        };
-        future::join_all(self.beside).await;
+    async fn stop(self) -> Result<(), AppError> {
+        let stopped = self.tasks.stop().await;
         self.log.close().await;
-        Ok(result??)
+        stopped
     }
 
     async fn catch_up(&mut self, gate: &Gate) -> Result<(), AppError> {
