@@ -2,10 +2,9 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use prost::Message;
-
 const PROTO_ROOT: &str = "proto";
-const PROTO_FILES: [&str; 7] = [
+const PROTO_FILES: [&str; 8] = [
+    "roost/v1/annotations.proto",
     "roost/v1/posts.proto",
     "roost/v1/graph.proto",
     "roost/v1/timelines.proto",
@@ -17,10 +16,11 @@ const PROTO_FILES: [&str; 7] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO_ROOT}");
-    let descriptors = protox::compile(PROTO_FILES, [PROTO_ROOT])?;
-    // gRPC reflection serves this file.
+    let mut compiler = protox::Compiler::new([PROTO_ROOT])?;
+    compiler.include_source_info(true).include_imports(true).open_files(PROTO_FILES)?;
+    // gRPC reflection serves this file, and the server reads the options of the methods from it.
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

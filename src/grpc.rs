@@ -5,6 +5,7 @@ mod gate;
 mod graph;
 mod home_stream;
 mod messages;
+mod methods;
 mod notifications;
 mod page;
 mod posts;

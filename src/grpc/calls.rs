@@ -19,15 +19,11 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body::Frame;
-use prost::Message;
-use prost_types::FileDescriptorSet;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tonic::{Code, codegen::http::HeaderMap, service::Routes};
 
-use crate::{
-    proto::FILE_DESCRIPTOR_SET,
-    telemetry::{Call, CallMetrics, Held},
-};
+use super::methods::Methods;
+use crate::telemetry::{Call, CallMetrics, Held};
 
 const STATUS: &str = "grpc-status";
 /// Calls that go on until somebody ends them.
@@ -53,17 +49,9 @@ pub struct Calls {
 impl Calls {
     /// Measures into these metrics.
     pub fn new(metrics: Arc<CallMetrics>) -> Self {
-        // It is made by the build. Without it, all methods are others.
-        let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default().file;
-        let services = files.iter().flat_map(|file| {
-            file.service.iter().map(|service| (file.package(), service.name(), &service.method))
-        });
-        let methods = services.flat_map(|(package, service, methods)| {
-            methods.iter().map(move |it| format!("/{package}.{service}/{}", it.name()).into())
-        });
         Self {
             metrics,
-            methods: Arc::new(methods.collect()),
+            methods: Arc::new(Methods::new().paths().map(Arc::from).collect()),
             other: "other".into(),
             ending: TaskTracker::new(),
         }

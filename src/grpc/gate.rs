@@ -2,7 +2,7 @@
 //! says NOT_SERVING and every other call UNAVAILABLE, with how far the start has
 //! come. The same health says NOT_SERVING again once it stops.
 //!
-//! Later on it can shut the reads alone: the methods that get and list. Then the
+//! Later on it can shut the reads alone: the methods of `METHOD_CLASS_READ`. Then the
 //! process is not ready, and its health of timelines and notifications says NOT_SERVING,
 //! while that of everything else goes on saying SERVING.
 
@@ -15,7 +15,8 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::ServiceExt;
 
-use crate::telemetry::Readiness;
+use super::methods::Methods;
+use crate::{proto::v1::MethodClass, telemetry::Readiness};
 
 /// The names that health knows; the empty one stands for the server as a whole.
 const SERVICES: [&str; 7] = [
@@ -39,6 +40,8 @@ pub struct Gate {
     /// last word is the newest.
     told: Arc<Mutex<[Option<ServingStatus>; SERVICES.len()]>>,
     ready: Arc<OnceLock<Router>>,
+    /// Which calls read.
+    methods: Arc<Methods>,
     readiness: Readiness,
     door: Door,
 }
@@ -109,6 +112,7 @@ impl Gate {
             health,
             told: Arc::default(),
             ready: Arc::default(),
+            methods: Arc::new(Methods::new()),
             readiness: Readiness::not_yet(how_far),
             door: Door { state: Arc::new(RwLock::new(state)), closing: CancellationToken::new() },
         };
@@ -175,7 +179,10 @@ impl Gate {
 
     /// Why this may not be answered now.
     fn refusal(&self, request: &Request) -> Option<String> {
-        if is_read(request.uri().path()) { self.door.reads_shut() } else { None }
+        match self.methods.class(request.uri().path()) {
+            Some(MethodClass::Read) => self.door.reads_shut(),
+            _ => None,
+        }
     }
 
     /// Whoever asks over HTTP hears of a change at once.
@@ -249,14 +256,6 @@ fn is_of_reads(service: &str) -> bool {
     [TIMELINES, NOTIFICATIONS].contains(&service)
 }
 
-/// Whether a call only reads what the store holds, by the name of its method.
-fn is_read(path: &str) -> bool {
-    let is_of_store = !path.contains("Status") && path.starts_with("/roost.");
-    let method = path.rsplit('/').next().unwrap_or_default();
-    is_of_store
-        && ["Get", "List", "BatchGet", "StreamHome"].iter().any(|verb| method.starts_with(verb))
-}
-
 #[cfg(test)]
 mod tests {
     use tonic::{Code, transport::Endpoint};
@@ -291,17 +290,6 @@ mod tests {
         for service in &SERVICES[1..] {
             assert_eq!(state.health(service), ServingStatus::NotServing, "{service}");
         }
-    }
-
-    #[test]
-    fn reads_are_known_by_their_methods() {
-        for read in ["TimelineService/ListHomeTimeline", "PostService/BatchGetPosts"] {
-            assert!(is_read(&format!("/roost.v1.{read}")), "{read}");
-        }
-        for other in ["PostService/PublishPost", "GraphService/Follow", "StatusService/GetStatus"] {
-            assert!(!is_read(&format!("/roost.v1.{other}")), "{other}");
-        }
-        assert!(!is_read("/grpc.health.v1.Health/List"));
     }
 
     #[tokio::test]
