@@ -161,7 +161,8 @@ async fn an_edge_list_loads_at_a_given_rate() {
         .collect();
     let mut settings = Settings::synthetic(roost.target(), 2);
     settings.source =
-        Source::EdgeList { file: file(&dir, "ring.txt", &edges), id_offset: 1, posts: Some(500) };
+        Source::EdgeList { file: file(&dir, "ring.txt", &edges), posts: Some(500) };
+    settings.id_offset = 1;
     settings.actions_per_second = Some(1_000.0);
     settings.verify = true;
     let report = load(settings).await.expect("a load");

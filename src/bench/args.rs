@@ -192,7 +192,7 @@ impl Settings {
         let (source, followers_per_post) = match (args.trace, args.graph) {
             (Some(file), _) => (Source::Trace { file, speed: None }, None),
             (None, Some(file)) => {
-                let source = Source::EdgeList { file, id_offset: 0, posts };
+                let source = Source::EdgeList { file, posts };
                 (source, Some(args.followers_per_post))
             }
             (None, None) => (Source::Synthetic { users, posts }, Some(args.followers_per_post)),

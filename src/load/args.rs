@@ -29,8 +29,9 @@ pub struct LoadArgs {
     /// An edge list, plain or gzip: its accounts are the population
     #[arg(long, value_name = "FILE", conflicts_with = "trace")]
     pub graph: Option<PathBuf>,
-    /// Add N to every id of the edge list
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "graph")]
+    /// Add N to every account id: of the synthetic population, whose ids begin at 1 without
+    /// it, of the edge list or of the trace
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub id_offset: u64,
     /// An activity trace as SNAP's higgs-twitter: `userA userB unix_time RT|MT|RE`
     /// a line, plain or gzip
@@ -158,9 +159,7 @@ impl From<LoadArgs> for Settings {
     fn from(args: LoadArgs) -> Self {
         let source = match (args.trace, args.graph) {
             (Some(file), _) => Source::Trace { file, speed: args.speed },
-            (None, Some(file)) => {
-                Source::EdgeList { file, id_offset: args.id_offset, posts: args.posts }
-            }
+            (None, Some(file)) => Source::EdgeList { file, posts: args.posts },
             (None, None) => {
                 Source::Synthetic { users: args.users.unwrap_or(USERS_DEFAULT), posts: args.posts }
             }
@@ -168,6 +167,7 @@ impl From<LoadArgs> for Settings {
         Self {
             targets: args.targets.urls,
             source,
+            id_offset: args.id_offset,
             seed: args.seed,
             followers_per_post: args.followers_per_post,
             actions_per_second: args.rate,
@@ -220,6 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn id_offset_goes_up_to_the_greatest_id() {
+        let line = "load --users 5 --id-offset 18446744073709551610";
+        assert!(settings(line).is_ok_and(|settings| settings.check().is_ok()));
+        for source in ["--graph f", "--trace f"] {
+            let line = format!("load {source} --id-offset 18446744073709551615");
+            assert_eq!(settings(&line).expect("well-formed").id_offset, u64::MAX);
+        }
+        let past = settings("load --users 5 --id-offset 18446744073709551611").expect("a number");
+        let problem = past.check().expect_err("too far").to_string();
+        assert!(problem.contains("it goes up to 18446744073709551610"), "{problem}");
+    }
+
+    #[test]
     fn several_targets_may_be_given_in_either_way() {
         for line in ["load --target a,b", "load --target a --target b"] {
             assert_eq!(settings(line).expect(line).targets, ["a", "b"], "{line}");
@@ -244,6 +257,7 @@ mod tests {
             "load --trace t --speed -1",
             "load --rate NaN",
             "load --churn 60 --pulls 31",
+            "load --users 5 --id-offset 18446744073709551611",
         ] {
             let line = line.replace(" -1", "=-1");
             assert!(settings(&line).is_ok_and(|s| s.check().is_err()), "{line}");

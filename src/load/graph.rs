@@ -37,7 +37,7 @@ impl Graph {
     /// If there is no such account.
     pub fn id(&self, user: UserIndex) -> UserId {
         match self {
-            Self::Synthetic(_) => UserId(u64::from(user) + 1),
+            Self::Synthetic(population) => population.id(user),
             Self::Listed(graph) => graph.ids[user as usize],
         }
     }
@@ -45,10 +45,7 @@ impl Graph {
     /// Which account has an id.
     pub(super) fn index_of(&self, id: UserId) -> Option<UserIndex> {
         match self {
-            Self::Synthetic(population) => {
-                let index = UserIndex::try_from(id.0.checked_sub(1)?).ok()?;
-                (index < population.user_count()).then_some(index)
-            }
+            Self::Synthetic(population) => population.index_of(id),
             Self::Listed(graph) => graph.index_of(id),
         }
     }

@@ -48,6 +48,8 @@ const FAR_TAIL_FACTOR: f64 = 4.0;
 pub struct Population {
     seed: u64,
     user_count: u32,
+    /// What is added to every id.
+    id_offset: u64,
     law: FollowerLaw,
 }
 
@@ -55,10 +57,27 @@ impl Population {
     /// The population of this seed with `user_count` accounts, at least 2.
     pub fn new(seed: u64, user_count: u32) -> Self {
         let user_count = user_count.max(2);
-        Self { seed, user_count, law: FollowerLaw::new(user_count) }
+        Self { seed, user_count, id_offset: 0, law: FollowerLaw::new(user_count) }
     }
 
-    /// How many accounts there are; their ids are 1 to this number.
+    /// The same with so much added to every id; `None` where the greatest would pass 2^64 - 1.
+    pub(super) fn shifted(self, id_offset: u64) -> Option<Self> {
+        id_offset.checked_add(u64::from(self.user_count))?;
+        Some(Self { id_offset, ..self })
+    }
+
+    /// The id of an account.
+    pub(super) fn id(&self, user: UserIndex) -> UserId {
+        UserId(self.id_offset + u64::from(user) + 1)
+    }
+
+    /// Which account has an id.
+    pub(super) fn index_of(&self, id: UserId) -> Option<UserIndex> {
+        let index = id.0.checked_sub(self.id_offset)?.checked_sub(1)?;
+        UserIndex::try_from(index).ok().filter(|index| *index < self.user_count)
+    }
+
+    /// How many accounts there are; without an offset their ids are 1 to this number.
     pub fn user_count(&self) -> u32 {
         self.user_count
     }
@@ -70,13 +89,10 @@ impl Population {
 
     /// Who follows an account: ascending, none twice, never itself.
     pub fn followers_of(&self, followee: UserId) -> Vec<UserId> {
-        let Some(index) = followee.0.checked_sub(1).filter(|i| *i < u64::from(self.user_count))
-        else {
-            return Vec::new();
-        };
+        let Some(index) = self.index_of(followee) else { return Vec::new() };
         let mut followers = Vec::new();
-        self.follower_indices_into(index as UserIndex, &mut followers);
-        followers.into_iter().map(|index| UserId(u64::from(index) + 1)).collect()
+        self.follower_indices_into(index, &mut followers);
+        followers.into_iter().map(|index| self.id(index)).collect()
     }
 
     /// How many followers an account has.
@@ -239,6 +255,24 @@ mod tests {
     // A change here means that every published figure of a seed has changed.
     const PINNED_COUNTS: [usize; 8] = [5, 11, 15, 214, 152, 11, 48, 140];
     const PINNED_FIRST: [u64; 5] = [137, 309, 505, 667, 894];
+
+    #[test]
+    fn shifted_population_is_the_same_with_other_ids() {
+        let population = Population::new(1, 1_000);
+        for id_offset in [1, u64::from(u32::MAX), (1 << 63) - 500, u64::MAX - 1_000] {
+            let shifted = population.clone().shifted(id_offset).expect("within bounds");
+            for user in [1, 500, 1_000] {
+                let of = |followers: Vec<UserId>| followers.into_iter().map(|user| user.0);
+                let followers = of(population.followers_of(UserId(user)));
+                let expected = followers.map(|user| user + id_offset);
+                assert!(of(shifted.followers_of(UserId(user + id_offset))).eq(expected));
+                let index = shifted.index_of(UserId(user + id_offset)).expect("it is there");
+                assert_eq!(shifted.id(index), UserId(user + id_offset));
+            }
+            assert_eq!(shifted.index_of(UserId(id_offset)), None);
+        }
+        assert_eq!(population.shifted(u64::MAX - 999), None);
+    }
 
     #[test]
     fn small_populations_hold_together() {

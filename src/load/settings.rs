@@ -20,6 +20,8 @@ pub struct Settings {
     pub targets: Vec<String>,
     /// Who posts and who reads.
     pub source: Source,
+    /// What is added to every account id of the source; with it none passes 2^64 - 1.
+    pub id_offset: u64,
     /// Seed of the population, the authors and the texts.
     pub seed: u64,
     /// Only accounts with many followers post, so many that a post has this many on
@@ -76,8 +78,6 @@ pub enum Source {
     EdgeList {
         /// The file.
         file: PathBuf,
-        /// What to add to every id of it.
-        id_offset: u64,
         /// How many posts; `None` is as many as fill timelines.
         posts: Option<u32>,
     },
@@ -97,6 +97,7 @@ impl Settings {
         Self {
             targets: vec![target.url],
             source: Source::Synthetic { users, posts: None },
+            id_offset: 0,
             seed: 1,
             followers_per_post: None,
             actions_per_second: None,
@@ -152,10 +153,18 @@ impl Settings {
                 problems.push("--mentions does not go with --trace".to_owned());
             }
         }
-        if let Source::Synthetic { users, .. } = &self.source
-            && *users < 2
-        {
-            problems.push("--users must be at least 2".to_owned());
+        if let Source::Synthetic { users, .. } = &self.source {
+            if *users < 2 {
+                problems.push("--users must be at least 2".to_owned());
+            }
+            let id_offset_max = u64::MAX - u64::from(*users);
+            if self.id_offset > id_offset_max {
+                problems.push(format!(
+                    "--id-offset {} puts ids of {users} accounts past 2^64 - 1, the greatest; it \
+                     goes up to {id_offset_max}",
+                    self.id_offset
+                ));
+            }
         }
         if self.changes_percent() > CHANGES_PERCENT_MAX {
             problems.push(format!(

@@ -69,15 +69,16 @@ pub(super) enum TraceKind {
     Reply(u32),
 }
 
-/// Reads and checks a whole trace. Blocks.
+/// Reads and checks a whole trace, adding `id_offset` to every id. Blocks.
 pub(super) fn read(
     path: PathBuf,
+    id_offset: u64,
     mut on_line: impl FnMut(u64) -> Result<(), FileError>,
 ) -> Result<Trace, TraceError> {
     let mut file = TextFile::open(&path)?;
     let mut actions = Vec::new();
     while let Some(line) = file.next_line()? {
-        match parse_line(line) {
+        match parse_line(line, id_offset) {
             Ok(Some(action)) => actions.push(action),
             Ok(None) => {}
             Err(problem) => return Err(file.broken(problem).into()),
@@ -117,7 +118,7 @@ enum ActionKind {
 }
 
 /// `None` for a line that holds no action.
-fn parse_line(line: &[u8]) -> Result<Option<Action>, String> {
+fn parse_line(line: &[u8], id_offset: u64) -> Result<Option<Action>, String> {
     let mut fields = fields(line);
     let Some(a) = fields.next() else { return Ok(None) };
     if a.starts_with(b"#") {
@@ -128,10 +129,17 @@ fn parse_line(line: &[u8]) -> Result<Option<Action>, String> {
     else {
         return Err("not of the form `userA userB unix_time RT|MT|RE`".to_owned());
     };
-    let id = |field| match number(field) {
-        Some(0) => Err("the ids of Roost begin at 1, but here is a 0".to_owned()),
-        Some(id) => Ok(UserId(id)),
-        None => Err("a user is not a decimal number below 2^64".to_owned()),
+    let id = |field| {
+        let id = number(field).ok_or("a user is not a decimal number below 2^64")?;
+        match id.checked_add(id_offset) {
+            Some(0) => Err("the ids of Roost begin at 1, but here is a 0; --id-offset 1 adds 1 to \
+                            every id of the file"
+                .to_owned()),
+            Some(id) => Ok(UserId(id)),
+            None => Err(format!(
+                "a user passes 2^64 - 1, the greatest id, with --id-offset {id_offset}"
+            )),
+        }
     };
     let kind = match kind {
         b"RT" => ActionKind::Repost,
@@ -170,7 +178,7 @@ mod tests {
     use crate::client::text_file::tests::file_of;
 
     fn read_text(text: &str) -> Result<Trace, TraceError> {
-        read(file_of(text.as_bytes()).path().to_owned(), |_| Ok(()))
+        read(file_of(text.as_bytes()).path().to_owned(), 0, |_| Ok(()))
     }
 
     #[test]
@@ -211,6 +219,12 @@ mod tests {
             let error = read_text(&format!("1 2 3 RT\n{line}\n")).err().expect(line).to_string();
             assert!(error.contains("line 2: ") && error.contains(problem), "{error}");
         }
+        let file = file_of(b"1 2 3 RT\n");
+        let shifted = |id_offset| read(file.path().to_owned(), id_offset, |_| Ok(()));
+        let error = shifted(u64::MAX - 1).err().expect("too far").to_string();
+        assert!(error.contains("line 1: ") && error.contains("--id-offset"), "{error}");
+        let graph = shifted(u64::MAX - 2).expect("just within").graph;
+        assert_eq!(graph.index_of(UserId(u64::MAX)), Some(1));
         let empty = read_text("# nothing\n").err().expect("empty").to_string();
         assert!(empty.contains("holds no actions"), "{empty}");
     }

@@ -135,18 +135,24 @@ impl Workload {
         text_chars_max: usize,
         on_line: impl FnMut(u64) -> Result<(), FileError>,
     ) -> Result<Self, LoadError> {
-        let mentions_percent = settings.mentions_percent;
+        let (mentions_percent, id_offset) = (settings.mentions_percent, settings.id_offset);
+        // The runs without an offset keep the names that they have had.
+        let offset_part = (id_offset > 0).then_some(id_offset);
         let (graph, posts, skipped_follow_count, fingerprint) = match &settings.source {
             Source::Synthetic { users, posts } => {
-                let graph = Graph::Synthetic(Population::new(settings.seed, *users));
+                let population = Population::new(settings.seed, *users).shifted(id_offset);
+                let graph = Graph::Synthetic(population.ok_or_else(|| {
+                    LoadError::BadSettings("--id-offset puts ids past 2^64 - 1".to_owned())
+                })?);
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
-                let fingerprint = fingerprint(&[1, u64::from(*users)]);
+                let parts = [1, u64::from(*users)].into_iter().chain(offset_part);
+                let fingerprint = fingerprint(&parts.collect::<Vec<_>>());
                 let authors = Authors::of(settings, &graph);
                 let posts = Posts::Drawn { count, authors, mentions_percent };
                 (graph, posts, 0, fingerprint)
             }
-            Source::EdgeList { file, id_offset, posts } => {
-                let list = edge_list::read(file.clone(), *id_offset, on_line)
+            Source::EdgeList { file, posts } => {
+                let list = edge_list::read(file.clone(), id_offset, on_line)
                     .map_err(EdgeListError::from)?;
                 if list.edges.is_empty() {
                     return Err(LoadError::BadSettings(format!(
@@ -157,16 +163,18 @@ impl Workload {
                 let skipped = list.self_follow_count + list.duplicate_count;
                 let graph = Graph::Listed(ListedGraph::new(&list.edges, [])?);
                 let count = posts.unwrap_or_else(|| posts_by_default(&graph));
-                let fingerprint = fingerprint(&[2, list.fingerprint, *id_offset]);
+                let fingerprint = fingerprint(&[2, list.fingerprint, id_offset]);
                 let authors = Authors::of(settings, &graph);
                 let posts = Posts::Drawn { count, authors, mentions_percent };
                 (graph, posts, skipped, fingerprint)
             }
             Source::Trace { file, speed } => {
-                let trace = trace::read(file.clone(), on_line)?;
+                let trace = trace::read(file.clone(), id_offset, on_line)?;
                 let posts = Posts::Traced { posts: trace.posts, speed: *speed };
                 let graph = Graph::Listed(trace.graph);
-                (graph, posts, trace.self_pair_count, fingerprint(&[3, trace.fingerprint]))
+                let parts = [3, trace.fingerprint].into_iter().chain(offset_part);
+                let fingerprint = fingerprint(&parts.collect::<Vec<_>>());
+                (graph, posts, trace.self_pair_count, fingerprint)
             }
         };
         let run = settings.run.clone().unwrap_or_else(|| {
@@ -421,11 +429,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn shifted_load_is_the_same_with_other_ids() {
+        let file = file_of(b"10 20 100 MT\n30 10 102 RT\n20 10 104 RE\n");
+        let trace = Source::Trace { file: file.path().to_owned(), speed: None };
+        let synthetic = synthetic_settings(30, 50);
+        let trace = Settings { source: trace, ..synthetic.clone() };
+        for settings in [synthetic, trace] {
+            let plain = planned(&settings);
+            let id_offset = u64::MAX - 30;
+            let shifted = planned(&Settings { id_offset, ..settings });
+            assert_ne!(plain.run, shifted.run, "they are other posts");
+            for number in 0..plain.post_count() {
+                let (one, other) = (plain.request(number, None), shifted.request(number, None));
+                assert_eq!(other.author_id, one.author_id + id_offset);
+                assert!(one.mentioned_ids.iter().map(|id| id + id_offset).eq(other.mentioned_ids));
+            }
+        }
+    }
+
+    #[test]
     fn a_sparse_graph_gets_more_posts_than_accounts() {
         let file = file_of(b"1 2\n2 1\n3 1\n");
         let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
         settings.source =
-            Source::EdgeList { file: file.path().to_owned(), id_offset: 0, posts: None };
+            Source::EdgeList { file: file.path().to_owned(), posts: None };
         let load = Workload::plan(&settings, 140, |_| Ok(())).expect("a plan");
         assert_eq!(load.post_count(), 72);
     }
