@@ -41,6 +41,7 @@ mod probe;
 mod pulled;
 pub mod push;
 mod referrers;
+mod reply;
 pub mod resp;
 pub mod router;
 mod scripts;
@@ -65,7 +66,7 @@ use tokio::time::Instant;
 pub use self::probe::check;
 use self::{
     config::RedisConfig,
-    control::{Call, Control, bytes, elements, integer},
+    control::{Call, Control, bytes, elements},
     error::NodeError,
     followers_cache::{FollowersCache, followers_cache},
     hot_authors::HotAuthors,
@@ -328,7 +329,7 @@ impl Inner {
         }
         let key = keys::partition(partition);
         let reply = self.control.one(scripts::MARK.call(&key, &arguments)).await?;
-        if integer(&reply) == 1 {
+        if reply::yes_or_no(&reply)? {
             return Ok(());
         }
         fence::note(&self.claims, partition, epoch);
@@ -351,12 +352,6 @@ fn fields(value: Value) -> HashMap<Vec<u8>, Vec<u8>> {
         }
     }
     fields
-}
-
-/// A number in a field; 0 where there is none.
-fn number(fields: &HashMap<Vec<u8>, Vec<u8>>, name: &str) -> u64 {
-    let text = fields.get(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok());
-    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Something in Redis that Roost has not written.

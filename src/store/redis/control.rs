@@ -340,18 +340,6 @@ fn failed(error: &RedisError) -> StoreError {
     StoreError::Redis { reason: format!("Redis failed: {error}; {advice}"), is_final }
 }
 
-/// A reply as a number; anything else is 0.
-pub(super) fn integer(value: &Value) -> i64 {
-    match value {
-        Value::Int(number) => *number,
-        Value::Boolean(yes) => i64::from(*yes),
-        Value::BulkString(bytes) => {
-            std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-        }
-        _ => 0,
-    }
-}
-
 /// A reply as bytes; `None` where there is nothing.
 pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
     match value {

@@ -14,8 +14,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Inner, RedisStore, Settings,
-    control::{Call, bytes, elements, integer},
-    fence, keys,
+    control::{Call, bytes, elements},
+    fence, keys, reply,
     resp::Value as Reply,
     scripts,
     slots::NodeAddress,
@@ -58,7 +58,7 @@ impl RedisStore {
 impl Inner {
     /// Keys without a word of whose they are may be something else's.
     async fn check_whose(&self) -> Result<(), StoreError> {
-        if integer(&self.control.one(Call::of("EXISTS", &[keys::STORE])).await?) == 1 {
+        if reply::yes_or_no(&self.control.one(Call::of("EXISTS", &[keys::STORE])).await?)? {
             return Ok(());
         }
         for node in self.nodes().await? {

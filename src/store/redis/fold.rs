@@ -10,9 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::damaged;
 use crate::{
     domain::{Event, Post, PostId, UserId},
-    store::{HideReason, hides::hide_changes},
+    store::{HideReason, StoreError, hides::hide_changes},
 };
 
 /// The outcome of a batch.
@@ -74,9 +75,13 @@ impl Made {
     }
 
     /// The same, read.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let both = u128::from_be_bytes(bytes.try_into().ok()?);
-        Some(Self { id: (both >> 64) as u64, offset: both as u64 })
+    ///
+    /// # Errors
+    /// If it is not of that length.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        let both = bytes.try_into().map_err(|_| damaged("what a request has made"))?;
+        let both = u128::from_be_bytes(both);
+        Ok(Self { id: (both >> 64) as u64, offset: both as u64 })
     }
 }
 
@@ -247,7 +252,7 @@ mod tests {
     #[test]
     fn what_a_request_made_is_read_as_it_was_written() {
         let made = Made { id: u64::MAX - 1, offset: 7 };
-        assert_eq!(Made::read(&made.bytes()), Some(made));
-        assert_eq!(Made::read(&[1; 8]), None);
+        assert_eq!(Made::read(&made.bytes()).unwrap(), made);
+        assert!(Made::read(&[1; 8]).is_err());
     }
 }

@@ -5,7 +5,7 @@ use redis::Value;
 use super::{
     Inner,
     control::{Call, bytes, elements},
-    damaged, keys,
+    damaged, keys, reply,
 };
 use crate::{
     domain::UserId,
@@ -29,8 +29,7 @@ pub(super) fn hides_of(members: Value) -> Result<Hides, StoreError> {
     let mut hides = Hides::default();
     for member in elements(members).into_iter().filter_map(bytes) {
         let parts = member.split_first().and_then(|(reason, other)| {
-            let other = std::str::from_utf8(other).ok()?.parse().ok()?;
-            Some((HideReason::of_byte(*reason)?, other))
+            Some((HideReason::of_byte(*reason)?, UserId(reply::decimal(other)?)))
         });
         let (reason, other) = parts.ok_or_else(|| damaged("whom a reader hides"))?;
         hides.set(reason, other, true);

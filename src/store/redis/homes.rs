@@ -4,12 +4,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Inner, RedisStore,
-    control::{Call, bytes, integer},
+    control::{Call, bytes},
     damaged, keys,
     ledger::{id_bytes, post_id, with_ids},
     lists::{DeletedMarks, Part, Read},
     push::PushReport,
-    scripts,
+    reply, scripts,
 };
 use crate::{
     domain::{PostId, UserId},
@@ -44,8 +44,13 @@ impl Homes for RedisStore {
     async fn awake(&self, readers: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let calls = readers.iter().map(|reader| Call::of("EXISTS", &[&keys::home(*reader)]));
         let there = self.inner.control.run(calls.collect()).await?;
-        let awake = readers.iter().zip(there).filter(|(_, there)| integer(there) == 1);
-        Ok(awake.map(|(reader, _)| *reader).collect())
+        let mut awake = Vec::new();
+        for (reader, there) in readers.iter().zip(there) {
+            if reply::yes_or_no(&there)? {
+                awake.push(*reader);
+            }
+        }
+        Ok(awake)
     }
 
     async fn merge(&self, reader: UserId, posts: &NewestPosts) -> Result<(), StoreError> {
@@ -97,14 +102,16 @@ impl Homes for RedisStore {
         });
         let replies = self.inner.control.run(calls.collect()).await?;
         let ends = replies.chunks(2).map(|replies| {
-            let last = replies.get(1).cloned().and_then(bytes);
-            HomeEnd {
-                len: replies.first().map_or(0, integer) as u64,
-                last: last.and_then(|last| post_id(&last)).map_or(0, |id| id.0),
+            let [len, last] = replies else { return Err(damaged("a home timeline")) };
+            // The last entry is the marker, and no id, where the list holds nothing else.
+            let last = bytes(last.clone()).and_then(|last| post_id(&last));
+            Ok(HomeEnd {
+                len: reply::number(len, "the length of a home timeline")?,
+                last: last.map_or(0, |id| id.0),
                 floor: 0,
-            }
+            })
         });
-        Ok(ends.collect())
+        ends.collect()
     }
 
     async fn some_live(&self) -> Result<Option<UserId>, StoreError> {
@@ -138,7 +145,7 @@ impl Homes for RedisStore {
         let ttl = self.inner.ttl();
         let arguments = with_ids([&ticket, &floor, kept.as_bytes(), ttl.as_bytes()], &ids);
         let call = scripts::FINISH_REBUILD.call(&keys::home(reader), &arguments);
-        Ok(integer(&self.inner.control.one(call).await?) == 1)
+        reply::yes_or_no(&self.inner.control.one(call).await?)
     }
 
     fn entries_max(&self) -> usize {

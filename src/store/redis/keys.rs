@@ -26,7 +26,7 @@
 //! | `roost:wakes` | stream | readers who have woken lately |
 //! | `roost:watermark:{<n>}` | hash | on every node, how far each partition had come |
 
-use super::{resp::HomeKey, slots};
+use super::{reply, resp::HomeKey, slots};
 use crate::{
     domain::{MessageId, PostId, UserId},
     store::{ReferrerKind, inboxes::InboxList},
@@ -46,7 +46,7 @@ pub(super) fn home(reader: UserId) -> Vec<u8> {
 
 /// Whose home timeline a key is, if it is one.
 pub(super) fn reader_of_home(key: &[u8]) -> Option<UserId> {
-    std::str::from_utf8(key.strip_prefix(b"h:")?).ok()?.parse().ok()
+    reply::decimal(key.strip_prefix(b"h:")?).map(UserId)
 }
 
 pub(super) fn author(author: UserId) -> Vec<u8> {
@@ -176,7 +176,7 @@ mod tests {
             watermark(3),
         ];
         for key in derived {
-            assert!(is_derived(&key), "{}", String::from_utf8_lossy(&key));
+            assert!(is_derived(&key), "{}", String::from_utf8_lossy(key));
         }
         let others = [node(1), partition(1), STORE.to_vec(), b"h:abc".to_vec(), b"p:".to_vec()];
         for key in others.into_iter().chain([b"session:7".to_vec(), b"{h:7}t".to_vec()]) {

@@ -18,11 +18,11 @@ use std::{
 pub(super) use super::fold::Made;
 use super::{
     Claim, ClaimState, Inner, Mark, RedisStore,
-    control::{Call, bytes, integer},
+    control::{Call, bytes},
     cursors, damaged, fence, fields,
     fold::{self, Fold},
     followers::Followers,
-    hides, keys, number, scripts, watermarks,
+    hides, keys, reply, scripts, watermarks,
 };
 use crate::{
     domain::{Event, PostId, UserId},
@@ -88,7 +88,7 @@ impl Ledger for RedisStore {
         // What was cached of them may have been changed by another worker since.
         inner.followers.clear();
         let mut resumed = Resumed {
-            marks: resume_of(&before),
+            marks: resume_of(&before)?,
             cursors: cursors::of_text(&text(&before, "cursors")),
             pulled: inner.hear_pulled().await?.to_vec(),
         };
@@ -128,7 +128,7 @@ impl Ledger for RedisStore {
             attempted: resume.attempted,
             delivered,
             cursors: cursors.into(),
-            greatest_post: number(&before, "greatest_post"),
+            greatest_post: reply::field(&before, "greatest_post")?,
             watermarks,
             state: ClaimState::Held,
         };
@@ -448,7 +448,7 @@ impl Inner {
         let mut blocks = Vec::new();
         for (name, block) in fields(reply) {
             if name != COUNT {
-                let name = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
+                let name = reply::decimal(&name);
                 blocks.push((name.ok_or_else(|| damaged("a block of followers"))?, block));
             }
         }
@@ -470,8 +470,13 @@ impl Inner {
         };
         let calls = posts.iter().map(call).collect();
         let there = self.control.run(calls).await?;
-        let gone = posts.into_iter().zip(there).filter(|(_, there)| integer(there) == 0);
-        Ok(gone.map(|(post, _)| post).collect())
+        let mut gone = Vec::new();
+        for (post, there) in posts.into_iter().zip(there) {
+            if !reply::yes_or_no(&there)? {
+                gone.push(post);
+            }
+        }
+        Ok(gone)
     }
 
     /// What requests have made, in the same places, which is kept under these keys.
@@ -482,7 +487,7 @@ impl Inner {
     ) -> Result<Vec<Option<Made>>, StoreError> {
         let calls = requests.iter().map(|(user, name)| Call::of("GET", &[&key(*user, name)]));
         let made = self.control.run(calls.collect()).await?;
-        Ok(made.into_iter().map(|value| Made::read(&bytes(value)?)).collect())
+        made.into_iter().map(|value| bytes(value).map(|made| Made::read(&made)).transpose()).collect()
     }
 
     /// Drops deletions that no read can need any more.
@@ -493,10 +498,8 @@ impl Inner {
         let old: Vec<&[u8]> = some
             .iter()
             .filter(|(_, value)| {
-                let since =
-                    value.strip_prefix(b"-").and_then(|text| std::str::from_utf8(text).ok());
-                let since = since.and_then(|text| text.parse::<u64>().ok());
-                since.is_some_and(|since| since + FORGET_AFTER_SECS < now_secs)
+                let since = value.strip_prefix(b"-").and_then(reply::decimal);
+                since.is_some_and(|since| since.saturating_add(FORGET_AFTER_SECS) < now_secs)
             })
             .map(|(post, _)| post.as_slice())
             .collect();
@@ -530,15 +533,19 @@ pub(super) fn set_fields(fields: impl Iterator<Item = (Vec<u8>, u64, Vec<u8>)>) 
 }
 
 /// Where the marks of a partition say that a worker goes on.
-pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Resume {
-    let applied = number(marks, "applied");
-    Resume {
+///
+/// # Errors
+/// If one of them is no number.
+pub(super) fn resume_of(marks: &HashMap<Vec<u8>, Vec<u8>>) -> Result<Resume, StoreError> {
+    let number = |name| reply::field(marks, name);
+    let applied = number("applied")?;
+    Ok(Resume {
         applied,
-        shown: number(marks, "shown").min(applied),
-        attempted: number(marks, "attempted").max(applied),
-        delivered: Some(number(marks, "delivered")),
-        history: number(marks, "history"),
-    }
+        shown: number("shown")?.min(applied),
+        attempted: number("attempted")?.max(applied),
+        delivered: Some(number("delivered")?),
+        history: number("history")?,
+    })
 }
 
 /// Ids as they stand in lists.

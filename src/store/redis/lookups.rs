@@ -10,13 +10,13 @@ use redis::Value;
 
 use super::{
     Inner, RedisStore,
-    control::{Call, bytes, elements, integer},
+    control::{Call, bytes, elements},
     damaged,
     followers::{self, Followers},
     hot_authors, keys,
     ledger::{COUNT, Made, post_id, resume_of},
     lists::DeletedMarks,
-    number, scripts,
+    reply, scripts,
 };
 use crate::{
     domain::{Post, PostId, UserId},
@@ -44,7 +44,9 @@ impl Lookups for RedisStore {
             // One who has posts is not noted for that.
             Call::of("EXISTS", &[&keys::author(account)]),
         ];
-        Ok(self.inner.control.run(calls).await?.iter().any(|reply| integer(reply) == 1))
+        let replies = self.inner.control.run(calls).await?;
+        let exists: Vec<bool> = replies.iter().map(reply::yes_or_no).collect::<Result<_, _>>()?;
+        Ok(exists.contains(&true))
     }
 
     async fn posts(&self, ids: &[PostId]) -> Result<Vec<Option<Arc<Post>>>, StoreError> {
@@ -85,14 +87,17 @@ impl Lookups for RedisStore {
         let replies = self.inner.control.run(calls).await?;
         let claimed = replies.chunks(3).zip(requests).map(|(replies, (.., offered))| {
             let value = |place: usize| bytes(replies.get(place).cloned().unwrap_or(Value::Nil));
-            match value(2).and_then(|made| Made::read(&made)) {
-                Some(made) => ClaimedPost::Made(PostId(made.id)),
-                None => {
-                    ClaimedPost::ToMake(value(1).and_then(|id| post_id(&id)).unwrap_or(*offered))
-                }
+            if let Some(made) = value(2) {
+                return Ok(ClaimedPost::Made(PostId(Made::read(&made)?.id)));
             }
+            let claimed = match value(1) {
+                Some(id) => post_id(&id).ok_or_else(|| damaged("the claim of a request"))?,
+                // It has expired since.
+                None => *offered,
+            };
+            Ok(ClaimedPost::ToMake(claimed))
         });
-        Ok(claimed.collect())
+        claimed.collect()
     }
 
     async fn author_page(
@@ -168,7 +173,7 @@ impl Lookups for RedisStore {
     async fn follows(&self, follower: UserId, followee: UserId) -> Result<bool, StoreError> {
         let member = followee.to_string();
         let call = Call::of("SISMEMBER", &[&keys::following(follower), member.as_bytes()]);
-        Ok(integer(&self.inner.control.one(call).await?) == 1)
+        reply::yes_or_no(&self.inner.control.one(call).await?)
     }
 
     fn pulled_authors(&self) -> Arc<[UserId]> {
@@ -189,8 +194,13 @@ impl Lookups for RedisStore {
         let arguments: Vec<&[u8]> =
             [key.as_slice()].into_iter().chain(members.iter().map(String::as_bytes)).collect();
         let are = elements(self.inner.control.one(Call::of("SMISMEMBER", &arguments)).await?);
-        let followed = accounts.iter().zip(are).filter(|(_, is)| integer(is) == 1);
-        Ok(followed.map(|(account, _)| *account).collect())
+        let mut followed = Vec::new();
+        for (account, is) in accounts.iter().zip(are) {
+            if reply::yes_or_no(&is)? {
+                followed.push(*account);
+            }
+        }
+        Ok(followed)
     }
 
     async fn hides(&self, reader: UserId) -> Result<Arc<Hides>, StoreError> {
@@ -208,10 +218,7 @@ impl Lookups for RedisStore {
     async fn following(&self, reader: UserId) -> Result<Vec<UserId>, StoreError> {
         let call = Call::of("SMEMBERS", &[&keys::following(reader)]);
         let members = elements(self.inner.control.one(call).await?);
-        let mut users: Vec<UserId> =
-            members.iter().map(|member| UserId(integer(member) as u64)).collect();
-        users.sort_unstable();
-        Ok(users)
+        reply::accounts(&members, "whom an account follows")
     }
 
     async fn list_follows(
@@ -238,8 +245,11 @@ impl Lookups for RedisStore {
             Call::of("SCARD", &[&keys::following(account)]),
         ];
         let counts = self.inner.control.run(calls).await?;
-        let [followers, following] = [0, 1].map(|at| counts.get(at).map_or(0, integer) as u64);
-        Ok(FollowCounts { followers, following })
+        // No field where no one has ever followed the account.
+        let count = |at: usize| {
+            reply::number_or_zero(counts.get(at).unwrap_or(&Value::Nil), "a count of follows")
+        };
+        Ok(FollowCounts { followers: count(0)?, following: count(1)? })
     }
 
     async fn incarnation(&self) -> Result<u64, StoreError> {
@@ -257,7 +267,7 @@ impl Lookups for RedisStore {
 
     async fn marks(&self) -> Result<Vec<Resume>, StoreError> {
         let marks = self.inner.partition_marks(MARKS).await?;
-        let marks: Vec<Resume> = marks.iter().map(resume_of).collect();
+        let marks: Vec<Resume> = marks.iter().map(resume_of).collect::<Result<_, _>>()?;
         // After the marks: what they say is delivered counts on it.
         self.inner.hear_pulled().await?;
         self.inner.hot_authors.come(&marks);
@@ -266,8 +276,11 @@ impl Lookups for RedisStore {
 
     async fn greatest_post(&self) -> Result<Option<PostId>, StoreError> {
         let marks = self.inner.partition_marks(MARKS).await?;
-        let greatest = marks.iter().map(|marks| number(marks, "greatest_post")).max();
-        Ok(greatest.filter(|id| *id > 0).map(PostId))
+        let mut greatest = 0;
+        for marks in &marks {
+            greatest = greatest.max(reply::field(marks, "greatest_post")?);
+        }
+        Ok((greatest > 0).then_some(PostId(greatest)))
     }
 
     /// To count all of it would be to walk through all of it.
@@ -316,8 +329,7 @@ impl Inner {
         let key = keys::followers(account);
         let fields = elements(self.control.one(Call::of("HKEYS", &[&key])).await?);
         let names = fields.iter().cloned().filter_map(bytes).filter(|name| name != COUNT);
-        let names: Option<Vec<u64>> =
-            names.map(|name| str::from_utf8(&name).ok()?.parse().ok()).collect();
+        let names: Option<Vec<u64>> = names.map(|name| reply::decimal(&name)).collect();
         let mut names = names.ok_or_else(|| damaged("a block of followers"))?;
         names.sort_unstable();
         let mut page = Vec::new();
@@ -328,12 +340,13 @@ impl Inner {
             let texts: Vec<String> = names[next..end].iter().map(u64::to_string).collect();
             let arguments: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
             let reply = self.control.one(scripts::READ_BLOCKS.call(&key, &arguments)).await?;
-            let mut reply = elements(reply).into_iter();
+            let mut found = elements(reply).into_iter();
+            let count = found.next().unwrap_or(Value::Nil);
             // Blocks are never taken away, so another one is one more.
-            if reply.next().map(|count| integer(&count)) != Some(fields.len() as i64) {
+            if reply::number(&count, "a count of blocks of followers")? != fields.len() as u64 {
                 return Ok(None);
             }
-            let blocks = names[next..end].iter().copied().zip(reply.filter_map(bytes));
+            let blocks = names[next..end].iter().copied().zip(found.filter_map(bytes));
             // The last one ends where the next begins.
             let beyond = names.get(end).map(|name| (*name, followers::EMPTY_BLOCK.to_vec()));
             let followers = Followers::of_blocks(blocks.chain(beyond))

@@ -15,7 +15,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{RedisStore, control::integer, keys, scripts};
+use super::{RedisStore, keys, reply, scripts};
 use crate::{
     domain::PostId,
     post_id::{NODE_MAX, PostIds},
@@ -92,7 +92,6 @@ impl RedisStore {
         let millis = LEASE.as_millis().to_string();
         let worker = self.inner.settings.worker.as_bytes();
         let call = scripts::RENEW_LEASE.call(&key, &[worker, millis.as_bytes()]);
-        let reply = self.inner.control.one(call).await?;
-        Ok(integer(&reply) == 1)
+        reply::yes_or_no(&self.inner.control.one(call).await?)
     }
 }

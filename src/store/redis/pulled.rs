@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     Inner,
-    control::{Call, elements, integer},
-    keys,
+    control::{Call, elements},
+    keys, reply,
 };
 use crate::{
     domain::UserId,
@@ -59,9 +59,7 @@ impl Inner {
     pub(super) async fn hear_pulled(&self) -> Result<Arc<[UserId]>, StoreError> {
         let changes = self.pulled.changes();
         let members = self.control.one(Call::of("SMEMBERS", &[keys::PULLED])).await?;
-        let mut authors: Vec<UserId> =
-            elements(members).iter().map(|member| UserId(integer(member) as u64)).collect();
-        authors.sort_unstable();
+        let authors = reply::accounts(&elements(members), "the authors who are pulled")?;
         self.pulled.heard(authors.clone(), changes);
         Ok(authors.into())
     }

@@ -6,11 +6,12 @@
 
 use super::{
     Inner, RedisStore,
-    control::{Call, bytes, elements, integer},
+    control::{Call, bytes, elements},
     damaged,
     fold::Fold,
     keys,
     ledger::post_id,
+    reply,
 };
 use crate::{
     domain::PostId,
@@ -43,8 +44,9 @@ impl Referrers for RedisStore {
     ) -> Result<Vec<u64>, StoreError> {
         let calls = posts.iter().map(|post| Call::of("ZCARD", &[&keys::referrers(*post, kind)]));
         let counts = self.inner.control.run(calls.collect()).await?;
-        let counts = counts.iter().map(|count| integer(count).unsigned_abs());
-        Ok(counts.map(|count| count.min(REFERRERS_COUNTED_MAX)).collect())
+        let counted = |count| reply::number(count, "how many posts refer to a post");
+        let counts = counts.iter().map(|count| Ok(counted(count)?.min(REFERRERS_COUNTED_MAX)));
+        counts.collect()
     }
 }
 

@@ -359,7 +359,8 @@ return found
 
 // Writes marks of a partition, if it is still this worker's. KEYS: marks. ARGV:
 // epoch, fields and values. Returns whether it is. What was attempted stays so: a write
-// that was given up may be carried out behind a later one.
+// that was given up may be carried out behind a later one. Offsets are compared as digits,
+// of which a number of Lua holds no more than 53 bits.
 script!(
     MARK,
     r"
@@ -367,7 +368,8 @@ local before = redis.call('HMGET', KEYS[1], 'epoch', 'attempted')
 if before[1] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 local attempted = redis.call('HGET', KEYS[1], 'attempted')
-if before[2] and tonumber(attempted) < tonumber(before[2]) then
+if before[2] and (#attempted < #before[2]
+  or (#attempted == #before[2] and attempted < before[2])) then
   redis.call('HSET', KEYS[1], 'attempted', before[2])
 end
 return 1

@@ -163,11 +163,12 @@ impl Inner {
         &self,
         marks: &[HashMap<Vec<u8>, Vec<u8>>],
     ) -> Result<Vec<u32>, StoreError> {
-        let known: Vec<(u32, Watermarks)> = (0..)
-            .zip(marks)
-            .filter(|(_, marks)| ledger::resume_of(marks).shown > 0)
-            .map(|(partition, marks)| (partition, of_slots(&ledger::text(marks, "watermarks"))))
-            .collect();
+        let mut known = Vec::new();
+        for (partition, marks) in (0..).zip(marks) {
+            if ledger::resume_of(marks)?.shown > 0 {
+                known.push((partition, of_slots(&ledger::text(marks, "watermarks"))));
+            }
+        }
         let wanted: Vec<(u32, &Watermarks)> =
             known.iter().map(|(partition, watermarks)| (*partition, watermarks)).collect();
         let look = self.look(&wanted).await?;

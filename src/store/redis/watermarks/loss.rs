@@ -143,9 +143,12 @@ pub(in crate::store::redis) fn slots_text(watermarks: &Watermarks) -> String {
     slots.join(",")
 }
 
-/// The same, read: what is in the slots is yet to be looked up.
+/// The same, read: what is in the slots is yet to be looked up. None of them where any cannot
+/// be read: the partition then goes back to the beginning, and no loss is missed.
 pub(in crate::store::redis) fn of_slots(text: &str) -> Watermarks {
-    let slots = text.split(',').filter_map(|slot| slot.parse().ok());
+    let slots = text.split(',').map(|slot| slot.parse().ok());
+    let slots: Option<Vec<u16>> = slots.collect();
+    let slots = slots.unwrap_or_default().into_iter();
     slots.map(|slot| (slot, Written { known: None, perhaps: None })).collect()
 }
 
@@ -267,6 +270,6 @@ mod tests {
     fn slots_are_read_as_they_are_named() {
         let watermarks = of_slots(&slots_text(&written(&[(3, 1, "A"), (900, 2, "B")])));
         assert_eq!(watermarks.keys().copied().collect::<Vec<_>>(), [3, 900]);
-        assert!(of_slots("").is_empty());
+        assert!(of_slots("").is_empty() && of_slots("3,x").is_empty());
     }
 }
