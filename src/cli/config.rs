@@ -36,6 +36,7 @@ const DEFAULT_DATA_DIR: &str = "./roost-data";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Holds properties of Kafka, one a line.
 const PROPERTIES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY";
+const REDIS_VARIABLE: &str = "ROOST_REDIS";
 
 /// What can be set. All of it is text here, so that everything that is wrong can be
 /// told at once.
@@ -107,8 +108,15 @@ pub struct ServeFlags {
     kafka_property: Vec<String>,
     /// Keep the store in Redis: redis://…, rediss://…; several URLs or `?cluster` for a
     /// Cluster
-    #[arg(long, value_name = "URL,…", env = "ROOST_REDIS", hide_env_values = true)]
+    #[arg(long, value_name = "URL,…", env = REDIS_VARIABLE, hide_env_values = true)]
     redis: Option<String>,
+    /// The user of Redis, unless the URL names one
+    #[arg(long, value_name = "NAME", env = "ROOST_REDIS_USER")]
+    redis_user: Option<String>,
+    /// A file that holds the password of Redis and nothing else, so that it stands on no
+    /// command line; a line break at its end is no part of it
+    #[arg(long, value_name = "FILE", env = "ROOST_REDIS_PASSWORD_FILE")]
+    redis_password_file: Option<String>,
     /// The authority that signed the certificate of Redis, in PEM
     #[arg(long, value_name = "FILE", env = "ROOST_REDIS_CA")]
     redis_ca: Option<String>,
@@ -136,6 +144,12 @@ impl ServeFlags {
                 String::new()
             })
         });
+        if shows_password(self.redis.as_deref(), env::var(REDIS_VARIABLE).ok().as_deref()) {
+            tracing::warn!(
+                "the password in --redis can be seen by everybody on this machine, in the list of \
+                 processes: give it as a file with --redis-password-file, or set {REDIS_VARIABLE}"
+            );
+        }
         let settings = self.merge(&variable.unwrap_or_default(), file, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
     }
@@ -161,6 +175,8 @@ impl ServeFlags {
         let topic = text("kafka_topic", self.kafka_topic);
         let group = text("kafka_group", self.kafka_group);
         let redis = text("redis", self.redis);
+        let redis_user = text("redis_user", self.redis_user);
+        let redis_password_file = text("redis_password_file", self.redis_password_file);
         let redis_ca = text("redis_ca", self.redis_ca);
         let roles = text("role", (!self.role.is_empty()).then(|| self.role.join(",")));
         let mut in_file = BTreeMap::new();
@@ -205,6 +221,8 @@ impl ServeFlags {
                     ("kafka_topic", topic.is_some()),
                     ("kafka_group", group.is_some()),
                     ("kafka_property", !properties.is_empty()),
+                    ("redis_user", redis_user.is_some()),
+                    ("redis_password_file", redis_password_file.is_some()),
                     ("redis_ca", redis_ca.is_some()),
                 ];
                 for (name, _) in of_no_use.iter().filter(|(_, is_set)| *is_set) {
@@ -225,9 +243,20 @@ impl ServeFlags {
                     problems.push(format!("{name} is not set; kafka and redis go together"));
                 }
                 let ca = redis_ca.as_deref().map(Path::new);
+                let password = redis_password_file.and_then(|file| {
+                    let read = read_password(Path::new(&file));
+                    read.map_err(|problem| problems.push(problem)).ok()
+                });
                 let redis = redis
-                    .map(|urls| RedisConfig::from_urls(&urls, ca))
-                    .and_then(|read| read.map_err(|error| problems.extend(error.problems)).ok());
+                    .map(|urls| {
+                        let config = RedisConfig::from_urls(&urls, ca)?;
+                        config.with_login(redis_user.as_deref(), password.as_deref())
+                    })
+                    .and_then(|read| {
+                        let name = |problem: String| format!("redis (--redis): {problem}");
+                        read.map_err(|error| problems.extend(error.problems.into_iter().map(name)))
+                            .ok()
+                    });
                 let default = kafka::Settings::default();
                 let kafka = kafka::Settings {
                     // That there are none has been said.
@@ -285,6 +314,24 @@ fn read_file(path: &Path, problems: &mut Vec<String>) -> Table {
         problems.push(format!("the file {} is not TOML: {}", path.display(), error.message()));
         Table::new()
     })
+}
+
+/// The password that is all of a file but a line break at its end.
+fn read_password(path: &Path) -> Result<String, String> {
+    let name = format!("redis_password_file: the file {}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("{name} is empty")),
+        password => Ok(password.to_owned()),
+    }
+}
+
+/// Whether a URL of Redis on the command line has a password, which `ps` shows to everybody on
+/// the machine. What is the variable's is not told from the same on the command line.
+fn shows_password(flag: Option<&str>, variable: Option<&str>) -> bool {
+    let on_command_line = flag.filter(|urls| variable != Some(*urls));
+    let config = on_command_line.map(|urls| RedisConfig::from_urls(urls, None));
+    config.is_some_and(|config| config.is_ok_and(|config| config.has_password()))
 }
 
 /// A value of the file as it would stand in a flag.
@@ -429,6 +476,52 @@ mod tests {
         assert_eq!((kafka.brokers.as_str(), kafka.partitions), ("a:1,b:2", Some(8)));
         assert_eq!(kafka.properties["security.protocol"], "sasl_plaintext");
         assert!(!redis.is_cluster());
+    }
+
+    #[test]
+    fn password_of_redis_is_read_from_a_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("password");
+        let file = |user: &str, url: &str| {
+            format!(
+                "kafka = 'a:1'\nredis = '{url}'\n{user}redis_password_file = '{}'\n",
+                path.display()
+            )
+        };
+        let shared = |file: &str| merged(ServeFlags::default(), file);
+        for written in ["s/e#c@r\n", "s/e#c@r\r\n", "s/e#c@r"] {
+            fs::write(&path, written).expect("written");
+            let settings = shared(&file("redis_user = 'ann'\n", "redis://c")).expect("good");
+            let Backend::Shared { redis, .. } = settings.backend else { panic!("not shared") };
+            let login = redis.connection_infos()[0].redis_settings();
+            assert_eq!((login.username(), login.password()), (Some("ann"), Some("s/e#c@r")));
+        }
+        let twice = shared(&file("redis_user = 'ann'\n", "redis://bob:hunter2@c"));
+        let twice = twice.expect_err("two of each");
+        assert!(twice.len() == 2 && !twice.concat().contains("hunter2"), "{twice:?}");
+        fs::write(&path, "\n").expect("written");
+        assert!(shared(&file("", "redis://c")).expect_err("empty")[0].contains("is empty"));
+        fs::remove_file(&path).expect("removed");
+        let gone = shared(&file("", "redis://c")).expect_err("gone");
+        assert!(gone[0].contains("redis_password_file: the file"), "{gone:?}");
+        let alone = shared("redis_password_file = 'f'\nredis_user = 'ann'\n").expect_err("alone");
+        assert_eq!(alone.len(), 2, "{alone:?}");
+    }
+
+    #[test]
+    fn password_on_the_command_line_alone_is_warned_about() {
+        let with = Some("redis://ann:hunter2@a");
+        assert!(shows_password(with, None) && shows_password(with, Some("redis://b")));
+        assert!(!shows_password(with, with), "it is the variable's");
+        assert!(!shows_password(Some("redis://ann@a"), None) && !shows_password(None, with));
+    }
+
+    #[test]
+    fn url_of_redis_that_is_broken_names_its_setting() {
+        let file = "kafka = 'a:1'\nredis = 'redis://:p@ss:w/rd#1@127.0.0.1:17300'\n";
+        let problems = merged(ServeFlags::default(), file).expect_err("broken").join("; ");
+        assert!(problems.contains("--redis") && problems.contains("%2F"), "{problems}");
+        assert!(!problems.contains("w/rd"), "{problems}");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! where it stands. What a list is made of is said in `scripts`, what things are
 //! called in `keys`.
 
+mod acl;
 mod commands;
 pub mod config;
 mod control;
@@ -63,7 +64,7 @@ use std::{
 use redis::Value;
 use tokio::time::Instant;
 
-pub use self::probe::check;
+pub use self::{acl::acl_rules, probe::check};
 use self::{
     config::RedisConfig,
     control::{Call, Control, bytes, elements},

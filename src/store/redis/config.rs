@@ -6,13 +6,13 @@
 //!  redis://a:6379,redis://b:6379, redis://a:6379?cluster   a Cluster
 //! ```
 //!
-//! A password stands in the URL and nowhere else: not in an error, not in what
-//! `Debug` prints. What would break the list of URLs is percent-encoded in it, as
+//! A password stands in the URL, or in a file of its own, and nowhere else: not in an error,
+//! not in what `Debug` prints. What would break the list of URLs is percent-encoded in it, as
 //! a comma is with `%2C`.
 
 use std::{fmt, fs, path::Path, sync::Arc};
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{slots::NodeAddress, tls};
@@ -26,6 +26,11 @@ pub struct RedisConfig {
     pub(super) tls: Option<Arc<ClientConfig>>,
     ca_pem: Option<Vec<u8>>,
 }
+
+/// What to do where a user or a password may have broken a URL.
+const ENCODING: &str = "if a user or a password has one of @ : / # ? % or a comma, write it \
+                        percent-encoded (%40 %3A %2F %23 %3F %25 %2C), or give the password as a \
+                        file with --redis-password-file";
 
 /// What is wrong with the settings, all of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +51,7 @@ impl RedisConfig {
         let mut problems = Vec::new();
         let texts: Vec<&str> = urls.split(',').map(str::trim).collect();
         let mut asks_for_cluster = false;
+        let mut is_broken_by_login = false;
         let mut infos = Vec::new();
         for (place, text) in texts.iter().enumerate() {
             match read_url(text) {
@@ -53,11 +59,17 @@ impl RedisConfig {
                     asks_for_cluster |= cluster;
                     infos.push(info);
                 }
-                Err(reason) if texts.len() == 1 => problems.push(format!("the URL {reason}")),
                 Err(reason) => {
-                    problems.push(format!("URL {} of {} {reason}", place + 1, texts.len()));
+                    is_broken_by_login |= text.contains('@');
+                    problems.push(match texts.len() {
+                        1 => format!("the URL {reason}"),
+                        count => format!("URL {} of {count} {reason}", place + 1),
+                    });
                 }
             }
+        }
+        if is_broken_by_login {
+            problems.push(ENCODING.to_owned());
         }
         let cluster = asks_for_cluster || texts.len() > 1;
         problems.extend(disagreements(&infos, cluster));
@@ -86,6 +98,57 @@ impl RedisConfig {
         Ok(Self { urls: infos, seeds, cluster, tls, ca_pem })
     }
 
+    /// The same with this user and this password, which then stand in no URL.
+    ///
+    /// # Errors
+    /// If a URL has one too.
+    pub fn with_login(
+        self,
+        user: Option<&str>,
+        password: Option<&str>,
+    ) -> Result<Self, RedisConfigError> {
+        let mut problems = Vec::new();
+        if user.is_some() && self.username().is_some() {
+            problems.push("a URL names a user, and --redis-user another".to_owned());
+        }
+        if password.is_some() && self.password().is_some() {
+            problems.push("a URL has a password, and --redis-password-file another".to_owned());
+        }
+        if !problems.is_empty() {
+            return Err(RedisConfigError { problems });
+        }
+        Ok(self.map_login(|mut login| {
+            if let Some(user) = user {
+                login = login.set_username(user);
+            }
+            match password {
+                Some(password) => login.set_password(password),
+                None => login,
+            }
+        }))
+    }
+
+    /// The same as one server without databases.
+    pub(super) fn of_one_server(&self) -> Self {
+        Self { cluster: false, ..self.clone() }.map_login(|login| login.set_db(0))
+    }
+
+    /// The same, for whom nobody need log in.
+    pub(super) fn without_login(self) -> Self {
+        self.map_login(|login| RedisConnectionInfo::default().set_db(login.db()))
+    }
+
+    fn map_login(mut self, map: impl Fn(RedisConnectionInfo) -> RedisConnectionInfo) -> Self {
+        let urls = self.urls.into_iter();
+        self.urls = urls
+            .map(|url| {
+                let login = map(url.redis_settings().clone());
+                url.set_redis_settings(login)
+            })
+            .collect();
+        self
+    }
+
     /// Whether it is a Cluster.
     pub fn is_cluster(&self) -> bool {
         self.cluster
@@ -106,6 +169,11 @@ impl RedisConfig {
     /// machine's own trust is not to be asked.
     pub fn ca_pem(&self) -> Option<&[u8]> {
         self.ca_pem.as_deref()
+    }
+
+    /// Whether a password is set.
+    pub fn has_password(&self) -> bool {
+        self.password().is_some()
     }
 
     pub(super) fn username(&self) -> Option<&str> {
@@ -138,7 +206,8 @@ fn read_url(text: &str) -> Result<(ConnectionInfo, bool), String> {
     if !text.starts_with("redis://") && !text.starts_with("rediss://") {
         return Err("does not begin with redis:// or rediss://".to_owned());
     }
-    let url = redis::parse_redis_url(text).ok_or("is none")?;
+    let url = redis::parse_redis_url(text)
+        .ok_or("is not of the form redis://[user:password@]host[:port][/database]")?;
     let mut cluster = false;
     for (option, value) in url.query_pairs() {
         match (&*option, &*value) {
@@ -231,6 +300,45 @@ mod tests {
         }
         let missing = RedisConfig::from_urls("rediss://a", Some(Path::new("/does/not/exist.pem")));
         assert!(missing.unwrap_err().to_string().contains("exist.pem"));
+    }
+
+    #[test]
+    fn login_of_its_own_is_used_and_stands_in_no_url() {
+        let config = |url| RedisConfig::from_urls(url, None).expect("good");
+        let with = config("redis://ann@a:1/2").with_login(None, Some("s/e#c@r:e,t?%")).unwrap();
+        assert_eq!((with.username(), with.password()), (Some("ann"), Some("s/e#c@r:e,t?%")));
+        assert!(with.needs_introduction() && with.database() == 2);
+        let with = config("redis://a,redis://b").with_login(Some("ann"), Some("x")).unwrap();
+        let logins = with.connection_infos().iter().map(|info| info.redis_settings());
+        assert!(logins.clone().count() == 2);
+        assert!(logins.into_iter().all(|it| it.username().zip(it.password()) == Some(("ann", "x"))));
+        let twice = config("redis://ann:hunter2@a").with_login(Some("bob"), Some("hunter3"));
+        let error = twice.expect_err("two of each");
+        assert_eq!(error.problems.len(), 2, "{error}");
+        assert!(!error.to_string().contains("hunter"), "{error}");
+        assert!(config("redis://a").with_login(None, None).unwrap().password().is_none());
+    }
+
+    #[test]
+    fn url_broken_by_its_password_says_how_to_encode_it() {
+        for url in [
+            "redis://:p@ss:w/rd#1@127.0.0.1:17300",
+            "redis://:p/x@a:1",
+            "redis://:p#x@a:1",
+            "redis://:p?x@a:1",
+            "redis://:12/x@a:1",
+            "redis://ann:12/x@a:1",
+            "redis://ann:12#x@a:1",
+            "redis://ann:12?x@a:1",
+            "redis://:hun,ter2@a",
+        ] {
+            let error = RedisConfig::from_urls(url, None).expect_err(url).to_string();
+            assert!(error.contains("%2F") && error.contains("--redis-password-file"), "{error}");
+        }
+        let encoded = "redis://:%40%3A%2F%23%3F%25%2C@a:1";
+        let config = RedisConfig::from_urls(encoded, None).expect("encoded");
+        assert_eq!(config.password(), Some("@:/#?%,"));
+        assert!(!problems("redis://a/x")[0].contains("%2F"), "no password is in it");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use redis::{
 };
 
 use super::{
+    acl,
     config::RedisConfig,
     node::{CONNECT_TIMEOUT, PROGRESS_TIMEOUT},
     resp,
@@ -333,7 +334,9 @@ fn failed(error: &RedisError) -> StoreError {
         Some("EMPTYING") => {
             "this goes on once that is done; should it have broken off, run it again"
         }
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => "set its user and password in --redis",
+        Some("NOAUTH" | "WRONGPASS") => "set its user and password in --redis",
+        Some("NOPERM") => acl::ALLOW,
+        Some("READONLY") => "it is a replica: name the primary in --redis, or make it one",
         _ if is_final => "change the settings of Redis or --redis",
         _ => "is it running and reachable?",
     };

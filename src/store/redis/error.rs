@@ -1,6 +1,6 @@
 //! Why a node did not do what it was asked, and what to do about it.
 
-use super::{resp::BadReply, slots::NodeAddress};
+use super::{acl, resp::BadReply, slots::NodeAddress};
 
 /// Why a node could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,8 +122,10 @@ impl NodeError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused { is_final, .. } | Self::Unadmitted { is_final, .. } => *is_final,
-            Self::Tls { .. }
-            | Self::Plain { .. }
+            // At a start a certificate that is not trusted is final (`probe`); later a node may
+            // come back with a wrong one for a while.
+            Self::Tls { .. } => false,
+            Self::Plain { .. }
             | Self::OverTls { .. }
             | Self::Protocol { .. }
             | Self::Fenced { .. } => true,
@@ -153,7 +155,7 @@ fn advice(error: &[u8]) -> (&'static str, bool) {
     let says = |part: &str| String::from_utf8_lossy(error).contains(part);
     match error.split(|&byte| byte == b' ').next().unwrap_or_default() {
         b"OOM" => ("it has used all of its maxmemory: raise it, or add nodes", false),
-        b"READONLY" => ("it is a replica: use the address of the primary", false),
+        b"READONLY" => ("it is a replica: name the primary in --redis, or make it one", false),
         b"MISCONF" => ("it cannot save to its disk: mend that", false),
         b"NOREPLICAS" => ("it has too few replicas to accept writes: start them", false),
         b"LOADING" => ("it is loading its data: wait", false),
@@ -163,8 +165,12 @@ fn advice(error: &[u8]) -> (&'static str, bool) {
         b"NOSCRIPT" => ("it was made to forget its scripts: they are sent again", false),
         b"TRYAGAIN" => ("its slot is being moved: wait", false),
         b"MOVED" | b"ASK" => ("it belongs to a Cluster: add ?cluster to its URL", true),
-        b"WRONGPASS" | b"NOAUTH" => ("check the user and the password in its URL", true),
-        b"NOPERM" => ("let this user use the keys and commands of Roost", true),
+        b"WRONGPASS" | b"NOAUTH" => (
+            "check the user and the password in --redis, where @ : / # ? % and a comma are \
+             percent-encoded, or give the password as a file with --redis-password-file",
+            true,
+        ),
+        b"NOPERM" => (acl::ALLOW, true),
         b"WRONGTYPE" => {
             ("something else uses a key of Roost: give Roost a database of its own", true)
         }

@@ -32,6 +32,12 @@ use crate::{
     store::{ReferrerKind, inboxes::InboxList},
 };
 
+/// What the keys begin with.
+pub(super) const PREFIXES: [&str; 17] = [
+    "h:", "a:", "p:", "q:", "c:", "fr:", "fg:", "hd:", "rm:", "n:", "i:", "s:", "m:", "mq:", "rf:",
+    "k:", "roost:",
+];
+
 /// Accounts are noted in so many sets: small ones cost 8 bytes a member.
 const KNOWN_BUCKETS: u64 = 65_536;
 
@@ -175,8 +181,13 @@ mod tests {
             WAKES.to_vec(),
             watermark(3),
         ];
-        for key in derived {
-            assert!(is_derived(&key), "{}", String::from_utf8_lossy(key));
+        for key in &derived {
+            assert!(is_derived(key), "{}", String::from_utf8_lossy(key));
+        }
+        let own = [node(1), partition(1), STORE.to_vec(), claim(UserId(7), "a")];
+        for key in derived.into_iter().chain(own) {
+            let prefixes = PREFIXES.iter().filter(|prefix| key.starts_with(prefix.as_bytes()));
+            assert_eq!(prefixes.count(), 1, "{}", String::from_utf8_lossy(&key));
         }
         let others = [node(1), partition(1), STORE.to_vec(), b"h:abc".to_vec(), b"p:".to_vec()];
         for key in others.into_iter().chain([b"session:7".to_vec(), b"{h:7}t".to_vec()]) {
