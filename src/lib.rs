@@ -59,6 +59,8 @@ pub mod domain;
 mod durable_file;
 pub mod event_log;
 pub mod fanout;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod grpc;
 pub mod home_stream;
 pub mod home_timeline;
