@@ -220,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn events() -> impl Strategy<Value = Event> {
         let user = || (1..u64::MAX).prop_map(UserId);
@@ -285,6 +286,53 @@ mod tests {
         fn any_bytes_are_an_event_or_an_error(bytes: Vec<u8>) {
             let _ = decode(&bytes);
         }
+    }
+
+    #[test]
+    fn fuzzed_events_read_back_as_they_are_written() {
+        let user = UserId(u64::MAX);
+        let reference = Some(Reference { post: PostId(9), author: UserId(1 << 63) });
+        let post = Post {
+            text: "a text, früh".to_owned(),
+            link: Some("https://a.example/1".to_owned()),
+            reply_to: reference,
+            repost_of: reference,
+            mentions: vec![UserId(1), user],
+            ..Post::plain(PostId(7), user)
+        };
+        let message = Message {
+            id: MessageId(8),
+            sender: user,
+            recipients: vec![UserId(1), UserId(1 << 32)],
+            text: "psst".to_owned(),
+        };
+        let request_id = Some("a-1".to_owned());
+        let events = [
+            Event::PostPublished { post, request_id: request_id.clone() },
+            Event::PostDeleted { post: PostId(7), author: user },
+            Event::Followed { followee: user, followers: vec![UserId(1), UserId(1 << 63)] },
+            Event::Unfollowed { followee: UserId(1), follower: user },
+            Event::MuteChanged { muter: user, muted: UserId(1), mutes: true },
+            Event::BlockChanged { blocker: user, blocked: UserId(1), blocks: true },
+            Event::ReadMarkerMoved { reader: user, post: PostId(u64::MAX) },
+            Event::PullChanged { author: user, pulled: true },
+            Event::MessageSent { message, request_id },
+            Event::MessageDeleted { message: MessageId(8), sender: user },
+        ];
+        let written = events.each_ref().map(encode);
+        let corpus: Vec<&[u8]> = written.iter().map(AsRef::as_ref).collect();
+        fuzz(&corpus, 20_000, |input| {
+            if let Ok(event) = decode(input) {
+                assert_eq!(decode(&encode(&event)).expect("it was written here"), event);
+            }
+            if let Ok(post) = decode_post(input) {
+                assert_eq!(decode_post(&encode_post(&post)).expect("it was written here"), post);
+            }
+            if let Ok(message) = decode_message(input) {
+                let again = decode_message(&encode_message(&message));
+                assert_eq!(again.expect("it was written here"), message);
+            }
+        });
     }
 
     /// Field by field, as the first versions of Roost have written one.

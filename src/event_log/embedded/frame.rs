@@ -192,6 +192,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        event_log::embedded::{
+            seal::{self, Seal},
+            segments::Mark,
+        },
+        fuzz,
+    };
 
     fn records(base_offset: u64, payloads: &[Bytes]) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -237,6 +244,61 @@ mod tests {
                 let _ = header.next_offset();
             }
             let _ = check(&bytes);
+        }
+    }
+
+    #[test]
+    fn fuzzed_frames_are_read_within_their_bounds() {
+        let records = |payloads: &[&[u8]]| {
+            let payloads: Vec<Bytes> =
+                payloads.iter().map(|it| Bytes::copy_from_slice(it)).collect();
+            records(7, &payloads)
+        };
+        let marks = vec![Mark { offset: 7, position: 0 }, Mark { offset: 9, position: 70 }];
+        let seal = seal::encode(&Seal { position: 100, end_offset: 12, marks });
+        let frames = [records(&[b"one"]), records(&[b"", b"two", &[7; 200]]), seal];
+        let corpus: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        fuzz::fuzz(&corpus, 20_000, |input| {
+            read_frames(input);
+            // A damaged frame is found by its checksum: with the right one, what is behind is
+            // read too.
+            let mut mended = input.to_vec();
+            if let Ok(header) = parse_header(&mended)
+                && let Some(frame) = mended.get_mut(..header.frame_bytes())
+            {
+                let checksum = checksum(frame);
+                frame[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
+                read_frames(&mended);
+            }
+        });
+    }
+
+    /// Reads frames to the end or the first flaw, as the log does.
+    fn read_frames(bytes: &[u8]) {
+        let mut rest = bytes;
+        loop {
+            match check(rest) {
+                Ok(header) => {
+                    let (frame, others) = rest.split_at(header.frame_bytes());
+                    assert!(header.next_offset() >= header.base_offset);
+                    let mut body = Bytes::copy_from_slice(&frame[HEADER_BYTES..]);
+                    let mut bytes = 0;
+                    while let Some(payload) = split_record(&mut body) {
+                        bytes += RECORD_HEADER_BYTES + payload.len();
+                    }
+                    assert!(bytes <= header.body_bytes);
+                    if let Ok(seal) = seal::decode(frame, 100, 7) {
+                        assert!(seal.marks.len() <= header.body_bytes);
+                    }
+                    rest = others;
+                }
+                // Nothing that is longer than a frame can be is ever waited for.
+                Err(Flaw::Short { needed }) => {
+                    assert!(needed > rest.len() && needed <= HEADER_BYTES + BODY_BYTES_MAX);
+                    return;
+                }
+                Err(Flaw::Bad(_)) => return,
+            }
         }
     }
 
