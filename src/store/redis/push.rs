@@ -29,6 +29,9 @@ use crate::{
     telemetry::RedisMetrics,
 };
 
+/// A node that joins a Cluster is known that much later, at the most.
+const MAP_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// How pushes are made.
 #[derive(Clone)]
 pub struct PushSettings {
@@ -44,6 +47,9 @@ pub struct PushSettings {
     pub progress_timeout: Duration,
     /// How long one call goes on trying what was not carried out.
     pub retry_for: Duration,
+    /// In a Cluster, how old what is known of its nodes may become, though no command has been
+    /// sent astray.
+    pub map_age_max: Duration,
     /// Asked on every new connection, after Redis knows its name and before
     /// anything is pushed on it.
     pub admission: Option<Admission>,
@@ -63,6 +69,7 @@ impl PushSettings {
             connect_timeout: CONNECT_TIMEOUT,
             progress_timeout: PROGRESS_TIMEOUT,
             retry_for: Duration::from_secs(2),
+            map_age_max: MAP_AGE_MAX,
             admission: None,
             metrics: Arc::default(),
             scripts: Arc::default(),

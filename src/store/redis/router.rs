@@ -32,7 +32,7 @@ use super::{
     push::PushSettings,
     resp::{Reply, Value},
     slots::{NodeAddress, Redirect, SlotMap},
-    topology::{Snapshot, Topology},
+    topology::{self, Snapshot, Topology},
 };
 use crate::telemetry::RedisMetrics;
 
@@ -130,6 +130,37 @@ impl Router {
     /// If nothing is known and no node answers.
     pub async fn map(&self) -> Result<SlotMap, NodeError> {
         Ok(self.shared.topology.snapshot(&self.shared.dial()).await?.map.clone())
+    }
+
+    /// The same, no older than `map_age_max`: one question, over a connection that is there.
+    /// Where nobody answers it, what was known.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub(super) async fn fresh_map(&self) -> Result<SlotMap, NodeError> {
+        let dial = self.shared.dial();
+        let known = self.shared.topology.snapshot(&dial).await?;
+        let asked = known.next_asked();
+        let Some(node) = asked.filter(|_| known.is_older_than(self.shared.settings.map_age_max))
+        else {
+            return Ok(known.map.clone());
+        };
+        let reply = self.on_node(node, &[topology::ASK]).await;
+        let map =
+            reply.and_then(|reply| topology::read_map(reply.first().unwrap_or(&Value::Nil), node));
+        let fresh = match map {
+            Ok(map) => self.shared.topology.learn(&known, map).await,
+            Err(_) => {
+                let avoided = [node.clone()];
+                let topology = &self.shared.topology;
+                let asked = topology.refresh(&known, &Default::default(), &avoided, &dial).await;
+                asked.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the slots of the Redis Cluster could not be asked for");
+                    Arc::clone(&known)
+                })
+            }
+        };
+        Ok(fresh.map.clone())
     }
 
     /// Asks anew which node serves which slot.

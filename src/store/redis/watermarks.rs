@@ -189,7 +189,7 @@ impl Inner {
     }
 
     async fn run_ids(&self) -> Result<BTreeSet<String>, NodeError> {
-        let map = self.pusher.router.map().await?;
+        let map = self.pusher.router.fresh_map().await?;
         let mut run_ids = BTreeSet::new();
         for (place, node) in map.nodes().iter().enumerate() {
             let questions: [&[&[u8]]; 2] = [&[b"INFO", b"server"], &[b"INFO", b"replication"]];
@@ -206,7 +206,7 @@ impl Inner {
     }
 
     async fn try_look(&self, wanted: &[(u32, &Watermarks)]) -> Result<Look, NodeError> {
-        let map = self.pusher.router.map().await?;
+        let map = self.pusher.router.fresh_map().await?;
         let mut look = Look { nodes: Vec::new(), places: HashMap::new(), found: HashMap::new() };
         let slots: BTreeSet<u16> =
             wanted.iter().flat_map(|(_, watermarks)| watermarks.keys().copied()).collect();
