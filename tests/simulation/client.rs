@@ -97,12 +97,12 @@ impl Client {
     }
 
     pub fn user(&self) -> UserId {
-        UserId(self.faults.pick(1..USERS + 1))
+        USERS[self.faults.pick(0..USERS.len() as u64) as usize]
     }
 
     pub fn author(&self) -> UserId {
-        let users = if self.faults.chance(50) { POPULAR } else { USERS };
-        UserId(self.faults.pick(1..users + 1))
+        let users = if self.faults.chance(50) { POPULAR } else { USERS.len() as u64 };
+        USERS[self.faults.pick(0..users) as usize]
     }
 
     /// What one author's followers see changes in every way, in any order.
@@ -277,8 +277,8 @@ impl Client {
 
     async fn import(&self) {
         let followee = self.author();
-        let followers: Vec<UserId> = (1..=USERS)
-            .map(UserId)
+        let followers: Vec<UserId> = USERS
+            .into_iter()
             .filter(|user| *user != followee && user.0 % CLIENTS == self.number)
             .collect();
         for follower in &followers {

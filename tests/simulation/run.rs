@@ -37,7 +37,17 @@ use crate::{
 /// The least time that passes.
 const TICK: Duration = Duration::from_nanos(1);
 pub const CAP: usize = 6;
-pub const USERS: u64 = 8;
+/// The first two are popular; all are where the widths of numbers end.
+pub const USERS: [UserId; 8] = [
+    UserId(1 << 63),
+    UserId((1 << 53) + 1),
+    UserId(u64::MAX),
+    UserId(1),
+    UserId(1 << 31),
+    UserId(1 << 32),
+    UserId(u64::MAX >> 1),
+    UserId(2),
+];
 pub const PARTITIONS: u32 = 3;
 
 /// More turns than a publish takes to its end.
@@ -377,7 +387,7 @@ impl Simulation {
                 assert_eq!(holds.contains(pair), *is_so, "{what} {pair:?}");
             }
         }
-        for user in (1..=USERS).map(UserId) {
+        for user in USERS {
             let Some(reader) = engine.store.account(user).await.unwrap() else { continue };
             let marker = engine.store.read_marker(reader).await.unwrap();
             let expected = model.read_markers.get(&user).copied().unwrap_or(PostId(0));
@@ -385,7 +395,7 @@ impl Simulation {
             let read = self.acknowledged.read_markers.lock().unwrap().get(&user).copied();
             assert!(read.is_none_or(|read| read <= marker), "{read:?} of {user} is lost");
         }
-        for user in (1..=USERS).map(UserId) {
+        for user in USERS {
             let told = inbox::notifications(&*engine.store, user, None, CAP).await.unwrap();
             let told: Vec<PostId> = told.entries.iter().map(|post| post.id).collect();
             assert_eq!(told, model.notifications(user, CAP), "what {user} is told of");
@@ -408,7 +418,7 @@ impl Simulation {
                 assert_eq!(found, model.referrers(*post, kind), "{kind:?} of {post}");
             }
         }
-        for user in (1..=USERS).map(UserId) {
+        for user in USERS {
             let read = engine.store.author_page(user, None, usize::MAX).await.unwrap();
             let mut expected: Vec<PostId> =
                 model.posts.iter().filter(|(_, a)| **a == user).map(|(id, _)| *id).collect();

@@ -302,6 +302,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::fuzz;
+
+    /// Inputs of an ordinary test run.
+    const FUZZ_INPUTS: u64 = 20_000;
 
     fn packed_push(reader: u64, ids: &[u64]) -> Vec<u8> {
         let ids: Vec<PostId> = ids.iter().copied().map(PostId).collect();
@@ -388,6 +392,72 @@ mod tests {
         }
         assert_eq!(start, stream.len());
         values
+    }
+
+    /// All values of a stream of which `ends` says how much has come after each read, and why
+    /// it ends.
+    fn read_as_it_comes(
+        stream: &[u8],
+        ends: impl Iterator<Item = usize>,
+    ) -> (Vec<Value>, Option<BadReply>) {
+        let (mut start, mut values) = (0, Vec::new());
+        for end in ends {
+            loop {
+                match read_value(&stream[start..end]) {
+                    Ok(Some((value, len))) => {
+                        assert!(len > 0 && len <= end - start);
+                        start += len;
+                        values.push(value);
+                    }
+                    Ok(None) => break,
+                    Err(error) => return (values, Some(error)),
+                }
+            }
+        }
+        (values, None)
+    }
+
+    /// Values with all their elements: as many as an allocation could be wanted for.
+    fn count(values: &[Value]) -> usize {
+        let nested = values.iter().map(|value| match value {
+            Value::Array(elements) => count(elements),
+            _ => 0,
+        });
+        values.len() + nested.sum::<usize>()
+    }
+
+    #[test]
+    fn fuzzed_replies_split_anywhere_read_the_same() {
+        let corpus: [&[u8]; 12] = [
+            b":17\r\n:0\r\n:-1\r\n",
+            b"+OK\r\n+QUEUED\r\n",
+            b"-MOVED 3999 127.0.0.1:6381\r\n-NOPERM this user\r\n",
+            b"$8\r\n\0\0\0\0\0\0\0\x01\r\n$-1\r\n$0\r\n\r\n",
+            b"*2\r\n$1\r\na\r\n*2\r\n:1\r\n$-1\r\n*-1\r\n*0\r\n",
+            b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:7001\r\n$2\r\nid\r\n",
+            b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
+            b"$67108864\r\nabc",
+            b"*1048576\r\n",
+            b"*1048577\r\n",
+            b":9223372036854775807\r\n:-9223372036854775808\r\n:18446744073709551615\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        ];
+        fuzz(&corpus, FUZZ_INPUTS, |input| {
+            let whole = read_as_it_comes(input, std::iter::once(input.len()));
+            // No element without a byte, so that no count that is only claimed costs memory.
+            assert!(count(&whole.0) <= input.len());
+            // Pieces of lengths that follow from the input.
+            let mut state = input.iter().fold(input.len() as u64, |state, byte| {
+                state.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte)
+            });
+            let (mut end, mut ends) = (0, Vec::new());
+            while end < input.len() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                end = (end + 1 + (state >> 33) as usize % (1 + input.len() / 4)).min(input.len());
+                ends.push(end);
+            }
+            assert_eq!(read_as_it_comes(input, ends.into_iter()), whole);
+        });
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::PostId;
 
-const READERS: [UserId; 3] = [UserId(1), UserId(2), UserId(3)];
+const READERS: [UserId; 3] = [UserId(1), UserId(1 << 63), UserId(u64::MAX)];
 /// Who reads; every reader from two places at once.
 const CLIENTS: usize = 6;
 /// So few that whoever has not heard for a while has missed some.
