@@ -132,9 +132,11 @@ fn parse_line(line: &[u8], id_offset: u64) -> Result<Option<Action>, String> {
     let id = |field| {
         let id = number(field).ok_or("a user is not a decimal number below 2^64")?;
         match id.checked_add(id_offset) {
-            Some(0) => Err("the ids of Roost begin at 1, but here is a 0; --id-offset 1 adds 1 to \
+            Some(0) => {
+                Err("the ids of Roost begin at 1, but here is a 0; --id-offset 1 adds 1 to \
                             every id of the file"
-                .to_owned()),
+                    .to_owned())
+            }
             Some(id) => Ok(UserId(id)),
             None => Err(format!(
                 "a user passes 2^64 - 1, the greatest id, with --id-offset {id_offset}"

@@ -451,8 +451,7 @@ pub(super) mod tests {
     fn a_sparse_graph_gets_more_posts_than_accounts() {
         let file = file_of(b"1 2\n2 1\n3 1\n");
         let mut settings = Settings::synthetic(Target::new("http://unused"), 2);
-        settings.source =
-            Source::EdgeList { file: file.path().to_owned(), posts: None };
+        settings.source = Source::EdgeList { file: file.path().to_owned(), posts: None };
         let load = Workload::plan(&settings, 140, |_| Ok(())).expect("a plan");
         assert_eq!(load.post_count(), 72);
     }
