@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use roost::store::redis::acl_rules;
+
 /// Rows of the table, each of which has a list of what proves it.
 const ROWS: usize = 10;
 
@@ -43,6 +45,13 @@ fn a_test_that_is_not_there_is_noticed() {
         let told = expected.map(|expected| format!("{name}: {expected}"));
         assert_eq!(problem(name), told);
     }
+}
+
+/// The suites run as a user with these rules, so that what the README shows is enough.
+#[test]
+fn readme_shows_the_rules_that_suites_run_with() {
+    let line = format!("ACL SETUSER roost reset on >PASSWORD {}\n", acl_rules());
+    assert!(read("README.md").expect("a README").contains(&line), "it should show:\n{line}");
 }
 
 /// The items below a heading of a list, each with the lines that it goes on in.

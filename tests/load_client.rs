@@ -160,8 +160,7 @@ async fn an_edge_list_loads_at_a_given_rate() {
         .flat_map(|user| (1..=3).map(move |next| format!("{} {user}\n", (user + next) % 60)))
         .collect();
     let mut settings = Settings::synthetic(roost.target(), 2);
-    settings.source =
-        Source::EdgeList { file: file(&dir, "ring.txt", &edges), posts: Some(500) };
+    settings.source = Source::EdgeList { file: file(&dir, "ring.txt", &edges), posts: Some(500) };
     settings.id_offset = 1;
     settings.actions_per_second = Some(1_000.0);
     settings.verify = true;

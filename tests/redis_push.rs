@@ -21,5 +21,7 @@ mod model;
 mod proxy;
 #[path = "redis_push/services.rs"]
 mod services;
+#[path = "redis_push/start.rs"]
+mod start;
 #[path = "redis_push/tls.rs"]
 mod tls;

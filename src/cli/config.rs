@@ -319,7 +319,8 @@ fn read_file(path: &Path, problems: &mut Vec<String>) -> Table {
 /// The password that is all of a file but a line break at its end.
 fn read_password(path: &Path) -> Result<String, String> {
     let name = format!("redis_password_file: the file {}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(format!("{name} is empty")),
         password => Ok(password.to_owned()),

@@ -57,23 +57,30 @@ enum Place {
     Shared(#[allow(dead_code, reason = "held until it is dropped")] MutexGuard<'static, ()>),
 }
 
-/// An empty place: what `ROOST_TEST_BACKEND` says, or a directory.
-async fn empty_place() -> (Place, Backend) {
-    static TURN: Mutex<()> = Mutex::const_new(());
+/// The Redis that `ROOST_TEST_BACKEND` says, to look with; `None` without one.
+fn redis_to_look() -> Option<RedisConfig> {
     let variable = match std::env::var("ROOST_TEST_BACKEND").as_deref() {
-        Err(_) | Ok("embedded") => {
-            let dir = TempDir::new().expect("a directory");
-            let backend = Backend::Embedded { data_dir: dir.path().join("data"), partitions: None };
-            return (Place::Directory(dir), backend);
-        }
+        Err(_) | Ok("embedded") => return None,
         Ok("redis") => "ROOST_TEST_REDIS",
         Ok("cluster") => "ROOST_TEST_REDIS_CLUSTER",
         Ok(other) => panic!("ROOST_TEST_BACKEND is {other}"),
     };
-    let turn = TURN.lock().await;
     let urls = std::env::var(variable).expect("the address of a Redis");
-    let redis = Arc::new(RedisConfig::from_urls(&urls, None).expect("an address"));
+    Some(RedisConfig::from_urls(&urls, None).expect("an address"))
+}
+
+/// An empty place: what `ROOST_TEST_BACKEND` says, or a directory.
+async fn empty_place() -> (Place, Backend) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let Some(redis) = redis_to_look() else {
+        let dir = TempDir::new().expect("a directory");
+        let backend = Backend::Embedded { data_dir: dir.path().join("data"), partitions: None };
+        return (Place::Directory(dir), backend);
+    };
+    let turn = TURN.lock().await;
     external::empty_redis(&redis).await;
+    // It may do what README.md lists, and nothing else.
+    let redis = Arc::new(external::as_restricted_user(&redis).await);
     let kafka = external::kafka_settings(4).expect("the address of a Kafka");
     (Place::Shared(turn), Backend::Shared { kafka: Box::new(kafka), redis })
 }
@@ -159,10 +166,10 @@ impl Roost {
             Backend::Embedded { data_dir, .. } => {
                 std::fs::remove_dir_all(data_dir.join("log")).expect("removed");
             }
-            Backend::Shared { redis, .. } => {
+            Backend::Shared { .. } => {
                 let mut command = redis::cmd("HSET");
                 command.arg("roost:partition:0").arg("attempted").arg(1_000_000);
-                let _: i64 = of_redis(redis, &command).await;
+                let _: i64 = of_redis(&command).await;
             }
         }
         let error = App::start(settings, &CancellationToken::new()).await.err().expect("refused");
@@ -237,17 +244,11 @@ impl Roost {
     }
 
     pub async fn empty_redis(&self) {
-        let Backend::Shared { redis, .. } = &self.settings.backend else {
-            panic!("it has no Redis");
-        };
-        external::empty_redis(redis).await;
+        external::empty_redis(&redis_to_look().expect("it has a Redis")).await;
     }
 
     async fn redis<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
-        let Backend::Shared { redis: config, .. } = &self.settings.backend else {
-            panic!("it has no Redis");
-        };
-        of_redis(config, command).await
+        of_redis(command).await
     }
 
     pub async fn stop(self) {
@@ -394,7 +395,8 @@ impl Roost {
     }
 }
 
-async fn of_redis<T: redis::FromRedisValue>(config: &RedisConfig, command: &redis::Cmd) -> T {
+async fn of_redis<T: redis::FromRedisValue>(command: &redis::Cmd) -> T {
+    let config = redis_to_look().expect("there is a Redis");
     let infos = config.connection_infos().to_vec();
     if config.is_cluster() {
         let client = redis::cluster::ClusterClient::new(infos).expect("an address");

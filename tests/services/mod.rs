@@ -7,7 +7,10 @@
 pub mod proxy;
 pub mod slots;
 
-use roost::{event_log::kafka::Settings, store::redis::config::RedisConfig};
+use roost::{
+    event_log::kafka::Settings,
+    store::redis::{acl_rules, config::RedisConfig},
+};
 
 /// The settings of a log on the Kafka of `ROOST_TEST_KAFKA`, in a topic and a group
 /// of its own. `None`, and a line that says so, where there is no Kafka.
@@ -36,6 +39,23 @@ pub fn address(variable: &str, service: &str) -> Option<String> {
     assert!(!required, "{variable} is not set, run deploy/services up {service}");
     println!("skipped: {variable} is not set, run deploy/services up {service}");
     None
+}
+
+/// The user as whom Roost is tested: it may do what README.md lists, and nothing else.
+const USER: &str = "roost-test";
+const PASSWORD: &str = "pass:w/rd#1";
+
+/// The same Redis as that user, whom every node knows from now on.
+pub async fn as_restricted_user(config: &RedisConfig) -> RedisConfig {
+    for info in config.connection_infos() {
+        let client = redis::Client::open(info.clone()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(USER).arg("reset").arg("on").arg(format!(">{PASSWORD}"));
+        command.arg(acl_rules().split(' ').collect::<Vec<_>>());
+        command.exec_async(&mut connection).await.unwrap();
+    }
+    config.clone().with_login(Some(USER), Some(PASSWORD)).unwrap()
 }
 
 /// Empties every node of a Redis.

@@ -16,10 +16,11 @@ use crate::{Backend, CAP, model::Model};
 pub const PARTITION: u32 = 0;
 pub const NONE: [u64; 0] = [];
 
-pub const ANN: UserId = UserId(1_000_001);
-pub const BOB: UserId = UserId(7);
-pub const CEM: UserId = UserId(1 << 61);
-pub const DEE: UserId = UserId(40);
+// Where the widths of numbers end: BOB < DEE < ANN < CEM.
+pub const ANN: UserId = UserId(1 << 63);
+pub const BOB: UserId = UserId(1);
+pub const CEM: UserId = UserId(u64::MAX);
+pub const DEE: UserId = UserId((1 << 53) + 1);
 
 /// A store whose worker applies the events of one partition.
 pub struct World<B: Backend> {

@@ -293,7 +293,7 @@ async fn many_followers_are_paged(backend: impl Backend) {
 
 async fn follows_are_listed_by_user_id(backend: impl Backend) {
     let mut world = World::new(backend).await;
-    let users = [500, 3, u64::MAX >> 1, 77, 4, 1 << 40].map(UserId);
+    let users = [500, 3, u64::MAX >> 1, 77, 4, 1 << 40, u64::MAX - 1, (1 << 63) + 1].map(UserId);
     world.apply(&[followed(ANN, &users)]).await;
     for user in users {
         world.apply(&[followed(user, &[ANN, BOB])]).await;
@@ -301,26 +301,35 @@ async fn follows_are_listed_by_user_id(backend: impl Backend) {
     world.apply(&[unfollowed(ANN, UserId(77)), unfollowed(UserId(4), ANN)]).await;
     for _ in 0..2 {
         let [ann, bob, stranger] = world.accounts([ANN, BOB, UserId(77)]).await;
-        let followers = [3, 4, 500, 1 << 40, u64::MAX >> 1].map(UserId);
-        let following = [3, 77, 500, 1 << 40, u64::MAX >> 1].map(UserId);
+        let greatest = [1 << 40, u64::MAX >> 1, (1 << 63) + 1, u64::MAX - 1];
+        let followers = [&[3, 4, 500][..], &greatest].concat().into_iter().map(UserId);
+        let followers: Vec<UserId> = followers.collect();
+        let following = [&[3, 77, 500][..], &greatest].concat().into_iter().map(UserId);
+        let following: Vec<UserId> = following.collect();
         for (side, expected) in
-            [(FollowSide::Followers, followers), (FollowSide::Following, following)]
+            [(FollowSide::Followers, &followers), (FollowSide::Following, &following)]
         {
-            for after in [0, 2, 3, 4, 77, 500, 1 << 40, (u64::MAX >> 1) - 1, u64::MAX].map(UserId) {
-                for count_max in [1, 2, 5, 100] {
+            let mid = u64::MAX >> 1;
+            let afters =
+                [0, 2, 3, 4, 77, 500, 1 << 40, mid - 1, mid, 1 << 63, u64::MAX - 2, u64::MAX];
+            for after in afters.map(UserId) {
+                for count_max in [1, 2, 7, 100] {
                     let listed = world.store.list_follows(ann, side, Some(after), count_max).await;
                     let rest = expected.iter().filter(|user| **user > after);
                     let page: Vec<UserId> = rest.take(count_max).copied().collect();
                     assert_eq!(listed.unwrap(), page, "{side:?} after {after}");
                 }
             }
-            assert_eq!(world.listed(ANN, side).await, expected);
+            assert_eq!(world.listed(ANN, side).await, *expected);
         }
         assert_eq!(world.listed(BOB, FollowSide::Followers).await, []);
         assert!(world.store.follows(bob, stranger).await.unwrap());
         assert!(!world.store.follows(stranger, ann).await.unwrap());
         let handles = world.store.following(ann).await.unwrap();
-        let mut expected = world.accounts(following).await;
+        let mut expected = Vec::new();
+        for user in following {
+            expected.push(world.account(user).await);
+        }
         expected.sort_unstable();
         assert_eq!(handles, expected);
         world = world.reopen().await;

@@ -63,8 +63,10 @@ fn embedded() -> Option<Embedded> {
     Some(Embedded { dir: tempfile::tempdir().unwrap() })
 }
 
-/// A Redis that the tests take turns with; empty at first.
+/// A Redis that the tests take turns with; empty at first. Stores use it as a user that may do
+/// what README.md lists, and nothing else.
 struct Redis {
+    /// To look with.
     config: Arc<RedisConfig>,
     turn: &'static Mutex<()>,
     taken: OnceCell<MutexGuard<'static, ()>>,
@@ -94,7 +96,8 @@ impl Backend for Redis {
 
     async fn open(&self) -> RedisStore {
         self.taken.get_or_init(|| self.take()).await;
-        let mut settings = redis_store::Settings::new(self.config.clone(), "test".to_owned(), 3);
+        let config = Arc::new(services::as_restricted_user(&self.config).await);
+        let mut settings = redis_store::Settings::new(config, "test".to_owned(), 3);
         settings.home_timeline_cap = CAP;
         RedisStore::open(settings).await.unwrap()
     }

@@ -175,7 +175,10 @@ mod tests {
     fn refusals_of_every_version_are_told_apart() {
         for (refusal, expected) in [
             ("NOPERM this user has no permissions to run the 'get' command", Some(Denied::Command)),
-            ("NOPERM User u has no permissions to run the 'client|id' command", Some(Denied::Command)),
+            (
+                "NOPERM User u has no permissions to run the 'client|id' command",
+                Some(Denied::Command),
+            ),
             (
                 "NOPERM this user has no permissions to access one of the keys used as arguments",
                 Some(Denied::Key),

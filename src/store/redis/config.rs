@@ -311,7 +311,9 @@ mod tests {
         let with = config("redis://a,redis://b").with_login(Some("ann"), Some("x")).unwrap();
         let logins = with.connection_infos().iter().map(|info| info.redis_settings());
         assert!(logins.clone().count() == 2);
-        assert!(logins.into_iter().all(|it| it.username().zip(it.password()) == Some(("ann", "x"))));
+        assert!(
+            logins.into_iter().all(|it| it.username().zip(it.password()) == Some(("ann", "x")))
+        );
         let twice = config("redis://ann:hunter2@a").with_login(Some("bob"), Some("hunter3"));
         let error = twice.expect_err("two of each");
         assert_eq!(error.problems.len(), 2, "{error}");

@@ -487,7 +487,9 @@ impl Inner {
     ) -> Result<Vec<Option<Made>>, StoreError> {
         let calls = requests.iter().map(|(user, name)| Call::of("GET", &[&key(*user, name)]));
         let made = self.control.run(calls.collect()).await?;
-        made.into_iter().map(|value| bytes(value).map(|made| Made::read(&made)).transpose()).collect()
+        made.into_iter()
+            .map(|value| bytes(value).map(|made| Made::read(&made)).transpose())
+            .collect()
     }
 
     /// Drops deletions that no read can need any more.

@@ -253,9 +253,8 @@ mod tests {
         let text = |text: &str| Value::Text(text.as_bytes().to_vec());
         let one = ["name", "mymaster", "ip", "10.0.0.1", "port", "6379", "flags", "master"];
         let broken = ["name", "other", "ip"];
-        let reply = [&one[..], &broken].map(|words| {
-            Value::Array(words.iter().map(|word| text(word)).collect())
-        });
+        let reply = [&one[..], &broken]
+            .map(|words| Value::Array(words.iter().map(|word| text(word)).collect()));
         assert_eq!(primaries(&Value::Array(reply.to_vec())), ["mymaster at 10.0.0.1:6379"]);
         assert!(primaries(&Value::Nil).is_empty());
         assert!(is_sentinel("# Server\r\nredis_mode:sentinel\r\n"));

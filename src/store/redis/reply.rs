@@ -85,17 +85,8 @@ mod tests {
     use super::*;
 
     /// Where the widths of numbers end: of 31, 32, 53, 63 and 64 bits.
-    const EDGES: [u64; 9] = [
-        0,
-        1,
-        1 << 31,
-        1 << 32,
-        (1 << 53) + 1,
-        u64::MAX >> 1,
-        1 << 63,
-        (1 << 63) + 1,
-        u64::MAX,
-    ];
+    const EDGES: [u64; 9] =
+        [0, 1, 1 << 31, 1 << 32, (1 << 53) + 1, u64::MAX >> 1, 1 << 63, (1 << 63) + 1, u64::MAX];
 
     fn bulk(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
