@@ -36,7 +36,7 @@ impl<T> InboxPage<T> {
 }
 
 /// Reads up to `count_max` posts older than `before` (or the newest) that an account is told
-/// of, newest first, without those of accounts that it does not see, and without what only
+/// of, newest first, without what it [hides](crate::store::Hides::hide), and without what only
 /// repeats a deleted post.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub async fn notifications(
         let there = store.originals_there(&posts).await?;
         let is_seen = |post: &Arc<Post>| {
             let original = post.repeats().is_none_or(|original| there.contains(&original.post));
-            original && !hides.contain(post.author)
+            original && !hides.hide(post)
         };
         shown.extend(posts.into_iter().flatten().filter(is_seen));
         if shown.len() > count_max {
@@ -86,7 +86,7 @@ pub async fn messages(
     let mut shown = Vec::new();
     for ids in ids.chunks(LOOKED_UP_TOGETHER) {
         let messages = store.messages(ids).await?.into_iter().flatten();
-        shown.extend(messages.filter(|message| !hides.contain(message.sender)));
+        shown.extend(messages.filter(|message| !hides.hide_message(message)));
         if shown.len() > count_max {
             break;
         }

@@ -20,8 +20,10 @@ pub struct Thread {
     /// What the post answers, what that answers, and so on, the oldest first. It begins where
     /// one is deleted.
     pub ancestors: Vec<Arc<Post>>,
-    /// The post.
+    /// The post, whatever the reader hides.
     pub post: Arc<Post>,
+    /// Whether the reader sees the post that this one repeats or quotes.
+    pub shows_original: bool,
     /// What answers the post itself, the oldest first.
     pub replies: Vec<Arc<Post>>,
     /// The next page has the answers newer than this; `None` on the last one.
@@ -55,7 +57,8 @@ pub async fn read<S: Lookups + Referrers>(
     ancestors.retain(|ancestor| !hides.hide(ancestor));
     ancestors.reverse();
     let (replies, next) = replies(store, post.id, &hides, after, count_max).await?;
-    Ok(Thread { ancestors, post, replies, next })
+    let shows_original = !hides.hide_original(&post);
+    Ok(Thread { ancestors, post, shows_original, replies, next })
 }
 
 async fn replies<S: Lookups + Referrers>(

@@ -10,6 +10,8 @@ mod bad_input;
 mod edge_ids;
 #[path = "services/mod.rs"]
 mod external;
+#[path = "api/hidden_matrix.rs"]
+mod hidden_matrix;
 #[path = "api/hide.rs"]
 mod hide;
 #[path = "api/idempotency.rs"]

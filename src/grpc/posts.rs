@@ -147,9 +147,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let post = self.post(id).await?;
         let thread = thread::read(&*self.store, post, reader, after, count_max).await?;
         let next_page_token = page::next(List::Replies, post_id, thread.next.map(|next| next.0));
+        let mut post = self.all_with_originals(vec![thread.post]).await?.pop();
+        if let Some(post) = post.as_mut().filter(|_| !thread.shows_original) {
+            post.original = None;
+        }
         Ok(v1::Thread {
             ancestors: self.all_with_originals(thread.ancestors).await?,
-            post: self.all_with_originals(vec![thread.post]).await?.pop(),
+            post,
             replies: self.all_with_originals(thread.replies).await?,
             next_page_token,
         })

@@ -1,9 +1,9 @@
 //! The oracle: what every timeline must hold, by brute force.
 //!
 //! home(u) = the posts among those written or reposted by u and by the accounts that u
-//! follows now, newest first, without the deleted, the muted and the blocked. The newest CAP
-//! are held ready, those of hidden accounts among them. Readers see a post once that is
-//! repeated near by.
+//! follows now, newest first, without the deleted, the muted and the blocked, and without what
+//! repeats or answers these. The newest CAP are held ready, the hidden among them. Readers see
+//! a post once that is repeated near by.
 //! That is all there is here; nothing is shared with the engine. It is computed from
 //! what the load generator itself has sent and the ids that it got back.
 
@@ -33,8 +33,8 @@ pub(super) struct Model {
     following: Grouped<UserIndex>,
     /// The posts that are left in the end, by author, newest first.
     posts: Grouped<PostId>,
-    /// Who wrote what posts repeat.
-    repeated: HashMap<PostId, UserIndex, foldhash::fast::RandomState>,
+    /// Who wrote what posts repeat or answer.
+    referred: HashMap<PostId, UserIndex, foldhash::fast::RandomState>,
     hidden: Hidden,
     /// Who reads, or has read, an author who is pulled, or was switched.
     read_pulled: RoaringBitmap,
@@ -50,13 +50,13 @@ pub(super) struct Newest {
 
 impl Model {
     /// Blocks, and for a large graph takes a while. `posts` are the author and the
-    /// id of every post that was acknowledged and not deleted; `repeated` says who wrote
-    /// what posts of them repeat; `pulled` are the authors whom the server has pulled.
+    /// id of every post that was acknowledged and not deleted; `referred` says who wrote
+    /// what posts of them repeat or answer; `pulled` are the authors whom the server has pulled.
     pub(super) fn new(
         graph: &Graph,
         changes: &Changes,
         posts: impl Iterator<Item = (UserIndex, PostId)> + Clone,
-        repeated: impl Iterator<Item = (PostId, UserIndex)>,
+        referred: impl Iterator<Item = (PostId, UserIndex)>,
         pulled: &BTreeSet<UserIndex>,
         cap: usize,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Model {
             read_pulled: read_pulled(pulled, changes, &following, user_count),
             following,
             posts: by_author,
-            repeated: repeated.collect(),
+            referred: referred.collect(),
             hidden: Hidden::new(changes),
         }
     }
@@ -118,10 +118,12 @@ impl Model {
 
     /// Whether a reader does not see a post of an author whom it follows, or its own.
     fn is_hidden(&self, reader: UserIndex, author: UserIndex, id: PostId) -> bool {
+        let referred = self.referred.get(&id).copied();
         self.hidden.any(reader)
-            && (self.hidden.contains(reader, author)
-                || (self.repeated.get(&id))
-                    .is_some_and(|original| self.hidden.contains(reader, *original)))
+            && [Some(author), referred]
+                .into_iter()
+                .flatten()
+                .any(|author| self.hidden.contains(reader, author))
     }
 
     /// Whether a home timeline may hold posts that were ever pulled.

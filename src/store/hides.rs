@@ -1,8 +1,12 @@
 //! Whom a reader does not see. Pure.
+//!
+//! [`Hides::hide`] and [`Hides::hide_message`] are the only rules of what a reader sees: every
+//! read path asks them. That an account is hidden cannot be asked here, so that no path makes a
+//! rule of its own.
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Event, Post, UserId};
+use crate::domain::{Event, Message, Post, Reference, UserId};
 
 /// How it comes that a reader does not see an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,13 +59,28 @@ impl Hides {
         self.muted.is_empty() && self.blocked.is_empty() && self.blocked_by.is_empty()
     }
 
-    /// Whether a post is not shown, for who wrote it or for who wrote what it repeats.
+    /// Whether a post is not shown: its author is hidden, or the author of the post that it
+    /// repeats, quotes or answers. The post says these itself, except one of an old log, whose
+    /// reference names account 0.
     pub fn hide(&self, post: &Post) -> bool {
-        self.contain(post.author) || post.repost_of.is_some_and(|of| self.contain(of.author))
+        let is_hidden = |reference: Reference| self.contain(reference.author);
+        self.contain(post.author)
+            || post.repost_of.is_some_and(is_hidden)
+            || post.reply_to.is_some_and(is_hidden)
     }
 
-    /// Whether an account is hidden, for whatever reason.
-    pub fn contain(&self, account: UserId) -> bool {
+    /// Whether the post that `post` repeats or quotes is not shown, where `post` itself is: a
+    /// reader may ask for any post by its id.
+    pub fn hide_original(&self, post: &Post) -> bool {
+        post.repost_of.is_some_and(|of| self.contain(of.author))
+    }
+
+    /// Whether a message is not shown. Other recipients do not matter.
+    pub fn hide_message(&self, message: &Message) -> bool {
+        self.contain(message.sender)
+    }
+
+    fn contain(&self, account: UserId) -> bool {
         [&self.muted, &self.blocked, &self.blocked_by].iter().any(|them| them.contains(&account))
     }
 
@@ -119,7 +138,7 @@ pub(crate) fn hide_changes(event: &Event) -> impl Iterator<Item = HideChange> + 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{PostId, Reference};
+    use crate::domain::{MessageId, PostId, Reference};
 
     const ANN: UserId = UserId(1);
     const BOB: UserId = UserId(2);
@@ -147,15 +166,33 @@ mod tests {
     }
 
     #[test]
-    fn who_is_muted_is_not_seen_in_reposts_of_others() {
+    fn muted_account_hides_reposts_and_answers_of_others() {
         let mute = |mutes| Event::MuteChanged { muter: ANN, muted: BOB, mutes };
         let repost_of = Some(Reference { post: PostId(2), author: BOB });
         let repost = Post { repost_of, ..Post::plain(PostId(3), UserId(3)) };
         let answer = Post { reply_to: repost_of, ..Post::plain(PostId(4), UserId(3)) };
         let muting = hides(&[mute(true)], ANN);
-        assert!(muting.hide(&repost) && !muting.hide(&answer));
+        let quote = Post { text: "look".to_owned(), ..repost.clone() };
+        assert!(muting.hide(&repost) && muting.hide(&quote) && muting.hide(&answer));
+        assert!(muting.hide_original(&quote) && !muting.hide_original(&answer));
+        let mention = Post { mentions: vec![BOB], ..Post::plain(PostId(5), UserId(3)) };
+        assert!(!muting.hide(&mention));
         assert!(hides(&[mute(true)], BOB).is_empty());
         assert!(!hides(&[mute(true), mute(false)], ANN).hide(&repost));
+    }
+
+    #[test]
+    fn message_is_hidden_for_its_sender_alone() {
+        let message = |sender, recipients: &[UserId]| Message {
+            id: MessageId(1),
+            sender,
+            recipients: recipients.to_vec(),
+            text: "psst".to_owned(),
+        };
+        let muting = hides(&[Event::MuteChanged { muter: ANN, muted: BOB, mutes: true }], ANN);
+        assert!(muting.hide_message(&message(BOB, &[ANN])));
+        assert!(!muting.hide_message(&message(UserId(3), &[ANN, BOB])));
+        assert!(!muting.hide_message(&message(ANN, &[BOB])));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The pull definition, by brute force, from the log alone.
 //!
 //! home(u) = the posts among those written by u and by the accounts u follows now, newest
-//! first, without the deleted, the muted and the blocked. The newest CAP are held ready, those
-//! of hidden accounts among them; the others are pulled. A plain repost is left out where
-//! what it repeats is gone, or is shown near below it already.
+//! first, without the deleted, the muted and the blocked, and without what repeats or answers
+//! these. The newest CAP are held ready, the hidden and reposts of the deleted among them; the
+//! others are pulled. A plain repost is left out where what it repeats is gone, or is
+//! shown near below it already.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,8 +28,8 @@ pub struct Model {
     pub reposts: HashMap<PostId, PostId>,
     /// What posts answer, deleted or not.
     pub replies: HashMap<PostId, PostId>,
-    /// Whose posts other posts repeat, with a text of their own or without.
-    pub repeated: HashMap<PostId, UserId>,
+    /// Whose posts other posts repeat, with a text of their own or without, or answer.
+    pub referred: HashMap<PostId, Vec<UserId>>,
     /// Authors whose posts are pulled.
     pub pulled: BTreeSet<UserId>,
     /// Whether there ever were some.
@@ -67,16 +68,15 @@ impl Model {
                     }
                     model.posts.insert(post.id, post.author);
                     model.authors.insert(post.id, post.author);
-                    let of_others = [post.reply_to, post.repost_of].into_iter().flatten();
-                    let told = post.mentions.iter().copied().chain(of_others.map(|it| it.author));
+                    let references = [post.reply_to, post.repost_of].into_iter().flatten();
+                    let referred: Vec<UserId> = references.map(|it| it.author).collect();
+                    let told = post.mentions.iter().chain(&referred).copied();
                     let told = told.filter(|user| *user != post.author).collect();
                     model.told.insert(post.id, told);
+                    model.referred.insert(post.id, referred);
                     model.replies.extend(post.reply_to.map(|of| (post.id, of.post)));
-                    if let Some(original) = post.repost_of {
-                        model.repeated.insert(post.id, original.author);
-                        if post.text.is_empty() {
-                            model.reposts.insert(post.id, original.post);
-                        }
+                    if let Some(original) = post.repost_of.filter(|_| post.text.is_empty()) {
+                        model.reposts.insert(post.id, original.post);
                     }
                 }
                 Event::PostDeleted { post, .. } => {
@@ -135,11 +135,8 @@ impl Model {
     pub fn home(&self, reader: UserId, all_reposts: bool) -> Vec<PostId> {
         let delivered = self.delivered(reader);
         let original = |id: PostId| self.reposts.get(&id).copied().unwrap_or(id);
-        let is_seen = |id: PostId| {
-            let authors = [Some(self.authors[&id]), self.repeated.get(&id).copied()];
-            self.posts.contains_key(&original(id))
-                && !authors.into_iter().flatten().any(|author| self.hides(reader, author))
-        };
+        let is_seen =
+            |id: PostId| self.posts.contains_key(&original(id)) && !self.hides_post(reader, id);
         let is_repeated = |place: usize| {
             let near = delivered[place + 1..].iter().take(NEAR_MAX);
             near.filter(|id| is_seen(**id)).any(|id| original(*id) == original(delivered[place]))
@@ -179,7 +176,7 @@ impl Model {
             let original = self.reposts.get(id).is_none_or(|of| self.posts.contains_key(of));
             original && self.posts.contains_key(id)
         };
-        let is_shown = |id: &PostId| is_there(id) && !self.hides(reader, self.authors[id]);
+        let is_shown = |id: &PostId| is_there(id) && !self.hides_post(reader, *id);
         kept.filter(is_shown).collect()
     }
 
@@ -195,6 +192,12 @@ impl Model {
             !self.deleted_messages.contains(id) && !self.hides(user, self.messages[id].sender)
         };
         kept.into_iter().filter(is_shown).collect()
+    }
+
+    /// Whether a reader hides the author of a post, or of what it repeats or answers.
+    fn hides_post(&self, reader: UserId, post: PostId) -> bool {
+        let mut authors = self.referred[&post].iter().chain([&self.authors[&post]]);
+        authors.any(|author| self.hides(reader, *author))
     }
 
     fn hides(&self, reader: UserId, author: UserId) -> bool {

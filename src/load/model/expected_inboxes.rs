@@ -35,14 +35,15 @@ impl ExpectedInboxes {
         let acked = (0..workload.post_count()).filter_map(|it| Some((it, board.id(it)?)));
         let notified = acked.flat_map(|(number, id)| {
             let author = workload.author(number);
-            let entry = Entry { id: id.0, author, is_gone: changes.is_deleted(number) };
+            let referred = workload.meant(number).map(|meant| workload.author(meant));
+            let entry = Entry { id: id.0, author, referred, is_gone: changes.is_deleted(number) };
             workload.notified(number).into_iter().map(move |user| (user, entry))
         });
         let (mut received, mut sent) = (Vec::new(), Vec::new());
         for (number, id) in messages {
             let MessageParties { sender, recipients } = workload.message_parties(*number);
             let is_gone = changes.is_message_deleted(*number);
-            let entry = Entry { id: id.0, author: sender, is_gone };
+            let entry = Entry { id: id.0, author: sender, referred: None, is_gone };
             sent.push((sender, entry));
             received.extend(recipients.into_iter().map(|user| (user, entry)));
         }

@@ -13,6 +13,8 @@ use super::{super::graph::UserIndex, grouped::Grouped, hidden::Hidden};
 pub(crate) struct Entry {
     pub(crate) id: u64,
     pub(crate) author: UserIndex,
+    /// Who wrote what it repeats or answers.
+    pub(crate) referred: Option<UserIndex>,
     /// Whether it is deleted in the end.
     pub(crate) is_gone: bool,
 }
@@ -45,7 +47,10 @@ impl Inboxes {
     /// The ids that an account reads, newest first.
     pub(super) fn shown(&self, user: UserIndex, hidden: &Hidden) -> Vec<u64> {
         let kept = kept(self.entries.of(user), self.cap).into_iter();
-        let is_shown = |entry: &Entry| !entry.is_gone && !hidden.contains(user, entry.author);
+        let is_shown = |entry: &Entry| {
+            let mut authors = [Some(entry.author), entry.referred].into_iter().flatten();
+            !entry.is_gone && !authors.any(|author| hidden.contains(user, author))
+        };
         kept.filter(is_shown).map(|entry| entry.id).collect()
     }
 }
@@ -74,9 +79,10 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_of_these_the_gone_and_the_hidden_left_out() {
-        let of = |author, id, is_gone| (0, Entry { id, author, is_gone });
-        let entries = [of(1, 5, false), of(2, 9, false), of(1, 7, true), of(3, 8, false)];
-        let inboxes = |cap| Inboxes::new(2, entries.into_iter(), cap);
+        let of = |author, id, is_gone| (0, Entry { id, author, referred: None, is_gone });
+        let quote = (1, Entry { id: 4, author: 1, referred: Some(3), is_gone: false });
+        let entries = [of(1, 5, false), of(2, 9, false), of(1, 7, true), of(3, 8, false), quote];
+        let inboxes = |cap| Inboxes::new(3, entries.into_iter(), cap);
         let mut changes = Changes::default();
         let shown = |cap, changes: &Changes| inboxes(cap).shown(0, &Hidden::new(changes));
         assert_eq!(shown(4, &changes), [9, 8, 5]);
@@ -84,6 +90,10 @@ mod tests {
         assert_eq!(shown(2, &changes), [9, 8]);
         changes.record(Change::Hide { how: Hide::Block, by: 3, other: 0, hides: true });
         assert_eq!(shown(4, &changes), [9, 5]);
-        assert!(inboxes(4).is_empty(1) && !inboxes(4).is_empty(0));
+        let of_second = |changes: &Changes| inboxes(4).shown(1, &Hidden::new(changes));
+        assert_eq!(of_second(&changes), [4]);
+        changes.record(Change::Hide { how: Hide::Mute, by: 1, other: 3, hides: true });
+        assert_eq!(of_second(&changes), [0; 0]);
+        assert!(inboxes(4).is_empty(2) && !inboxes(4).is_empty(0));
     }
 }

@@ -38,11 +38,10 @@ impl Load {
                 let posts = (0..workload.post_count())
                     .filter(|number| !changes.is_deleted(*number))
                     .filter_map(|number| board.id(number).map(|id| (workload.author(number), id)));
-                let repeated = (0..workload.post_count()).filter_map(|number| {
-                    workload.repeats(number)?;
+                let referred = (0..workload.post_count()).filter_map(|number| {
                     Some((board.id(number)?, workload.author(workload.meant(number)?)))
                 });
-                let model = Model::new(&workload.graph, &changes, posts, repeated, &pulled, cap);
+                let model = Model::new(&workload.graph, &changes, posts, referred, &pulled, cap);
                 let inboxes = ExpectedInboxes::new(&workload, &board, &messages, &changes, cap);
                 (model, inboxes)
             }
