@@ -33,7 +33,7 @@ pub struct TimelineArgs {
     /// Print at most this many posts
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: u32,
-    /// Also print reposts of what is shown within 40 posts below them
+    /// Also print reposts of what is among the 40 posts that show below them
     #[arg(long, conflicts_with = "author")]
     pub all_reposts: bool,
     /// Then print what comes, until Ctrl-C; home timelines only

@@ -12,15 +12,12 @@ use std::{
 
 use super::{
     Filter, HomeTimelines, ReadError,
-    once::{Entry, NEAR_MAX, leave_out_repeated},
+    once::{BELOW_MAX, Entry, NEAR_MAX, is_decided, leave_out_repeated},
 };
 use crate::{
     domain::{Post, PostId, UserId},
     store::{Hides, HomePage, Homes, Lookups, StoreError},
 };
-
-/// How often one reads on for what is near the last posts of a page.
-const READS_BELOW_MAX: usize = 3;
 
 /// Whoever looks at a timeline, and for what.
 pub(super) struct Viewer<'a, A> {
@@ -41,36 +38,46 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
         if is_open && last_repost.is_none() {
             return Ok(vec![true; page.ids.len()]);
         }
-        let mut ids = page.ids.clone();
-        if let Some(last_repost) = last_repost.filter(|_| !viewer.filter.all_reposts) {
-            let missing = (last_repost + 1 + NEAR_MAX).saturating_sub(ids.len());
-            ids.extend(self.below(viewer.reader, page, missing).await?);
-        }
-        let mut entries = self.entries(viewer, &page.hides, &ids, is_open).await?;
-        if !viewer.filter.all_reposts {
-            leave_out_repeated(&mut entries);
-        }
+        let entries = match last_repost.filter(|_| !viewer.filter.all_reposts) {
+            Some(last_repost) => {
+                let mut entries = self.down_to_near(viewer, page, last_repost, is_open).await?;
+                leave_out_repeated(&mut entries, page.ids.len());
+                entries
+            }
+            None => self.entries(viewer, &page.hides, &page.ids, is_open).await?,
+        };
         Ok(entries.iter().take(page.ids.len()).map(|entry| entry.is_seen).collect())
     }
 
-    /// So many posts below a page, or all there are.
-    async fn below(
+    /// The entries of a page, and those below it that say which of its reposts are left out: at
+    /// least as many as are near the last repost if all are seen, and no more than
+    /// [`BELOW_MAX`] and one more read.
+    async fn down_to_near(
         &self,
-        reader: S::Account,
+        viewer: &Viewer<'_, S::Account>,
         page: &HomePage,
-        count: usize,
-    ) -> Result<Vec<PostId>, ReadError> {
-        let (mut below, mut more) = (Vec::with_capacity(count), page.more);
-        for _ in 0..READS_BELOW_MAX {
-            let Some(last) = below.last().or(page.ids.last()).filter(|_| more) else { break };
-            if below.len() >= count {
-                break;
+        last_repost: usize,
+        sees_everything: bool,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let (page_len, mut more) = (page.ids.len(), page.more);
+        let mut last = page.ids.last().copied();
+        let mut missing = (last_repost + 1 + NEAR_MAX).saturating_sub(page_len);
+        let mut ids = page.ids.clone();
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            if let Some(before) = last.filter(|_| more && missing > 0) {
+                let read = self.read_all(viewer.reader, Some(before), missing).await?;
+                more = read.more && !read.ids.is_empty();
+                last = read.ids.last().copied().or(last);
+                ids.extend(read.ids);
             }
-            let read = self.read_all(reader, Some(*last), count - below.len()).await?;
-            more = read.more && !read.ids.is_empty();
-            below.extend(read.ids);
+            entries.extend(self.entries(viewer, &page.hides, &ids, sees_everything).await?);
+            if !more || is_decided(&entries, page_len) {
+                return Ok(entries);
+            }
+            ids.clear();
+            missing = entries.len().clamp(NEAR_MAX, BELOW_MAX);
         }
-        Ok(below)
     }
 
     /// What these posts are to a viewer. One who sees everything is asked only for reposts.

@@ -3,8 +3,8 @@
 //! home(u) = the posts among those written by u and by the accounts u follows now, newest
 //! first, without the deleted, the muted and the blocked, and without what repeats or answers
 //! these. The newest CAP are held ready, the hidden and reposts of the deleted among them; the
-//! others are pulled. A plain repost is left out where what it repeats is gone, or is
-//! shown near below it already.
+//! others are pulled. A plain repost is left out where what it repeats is gone, or where that, or
+//! another repost of it, is among the 40 posts that show below it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,8 +15,10 @@ use roost::{
     store::{MessageSide, ReferrerKind},
 };
 
-/// How many posts below a plain repost are near it.
+/// How many posts that show below a plain repost are near it, each counted once.
 const NEAR_MAX: usize = 40;
+/// How far below a plain repost they are looked for.
+const LOOKED_AT_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub struct Model {
@@ -138,8 +140,13 @@ impl Model {
         let is_seen =
             |id: PostId| self.posts.contains_key(&original(id)) && !self.hides_post(reader, id);
         let is_repeated = |place: usize| {
-            let near = delivered[place + 1..].iter().take(NEAR_MAX);
-            near.filter(|id| is_seen(**id)).any(|id| original(*id) == original(delivered[place]))
+            let mut near = Vec::new();
+            for id in delivered[place + 1..].iter().take(LOOKED_AT_MAX).filter(|id| is_seen(**id)) {
+                if !near.contains(&original(*id)) {
+                    near.push(original(*id));
+                }
+            }
+            near.iter().take(NEAR_MAX).any(|id| *id == original(delivered[place]))
         };
         (0..delivered.len())
             .filter(|place| is_seen(delivered[*place]))

@@ -4,8 +4,10 @@ use hashbrown::HashSet;
 
 use crate::domain::PostId;
 
-/// How many posts below a repost are near it.
+/// How many posts that the reader sees below a repost are near it, each counted once.
 const NEAR_MAX: usize = 40;
+/// How many entries below a repost may be in between, the hidden ones among them.
+const ENTRIES_MAX: usize = 1_000;
 
 /// A home timeline as it should be.
 #[derive(Clone, Debug, Default)]
@@ -23,14 +25,25 @@ impl Home {
     }
 
     /// What the reader sees, where `repeats` says what plain reposts repeat: without those
-    /// of which another, or what they repeat, is seen among the 40 posts below.
+    /// of which another, or what they repeat, is among the 40 posts below that the reader sees,
+    /// where a post that is there several times, or repeated, is one.
     pub(crate) fn seen(&self, repeats: impl Fn(PostId) -> Option<PostId>) -> Vec<PostId> {
         let post = |id: PostId| repeats(id).unwrap_or(id);
         let is_shown = |id: &PostId| !self.hidden.contains(id);
         let is_repeated = |place: usize| {
-            let near = self.delivered[place + 1..].iter().take(NEAR_MAX).filter(|id| is_shown(id));
-            let mut near = near.copied();
-            repeats(self.delivered[place]).is_some_and(|said| near.any(|id| post(id) == said))
+            let Some(said) = repeats(self.delivered[place]) else { return false };
+            let below = self.delivered[place + 1..].iter().take(ENTRIES_MAX);
+            let mut near = HashSet::new();
+            for id in below.copied().filter(|id| is_shown(id)) {
+                if near.len() == NEAR_MAX {
+                    return false;
+                }
+                near.insert(post(id));
+                if near.contains(&said) {
+                    return true;
+                }
+            }
+            false
         };
         (0..self.delivered.len())
             .filter(|place| is_shown(&self.delivered[*place]) && !is_repeated(*place))
@@ -71,8 +84,31 @@ mod tests {
     fn what_is_hidden_is_no_repetition() {
         assert_eq!(left_out(&[10], 5, &[5]), [5]);
         assert_eq!(left_out(&[10, 20], 1_000, &[10]), [10]);
-        // It takes its place all the same.
-        assert_eq!(left_out(&[46], 5, &[20, 21]), [21, 20]);
+        // Nor does it count.
+        assert_eq!(left_out(&[46], 5, &[20]), [46, 20]);
+        assert_eq!(left_out(&[47], 5, &[20]), [20]);
+    }
+
+    #[test]
+    fn near_posts_are_counted_once_and_not_sought_for_ever() {
+        // Of the reposts of 1,000 all but the oldest one are left out, and count as one post.
+        let repeats = |id: PostId| match id.0 {
+            60 => Some(PostId(5)),
+            10..50 => Some(PostId(1_000)),
+            _ => None,
+        };
+        let home = Home { delivered: (1..=60).rev().map(PostId).collect(), ..Home::default() };
+        let seen = home.seen(repeats);
+        assert!(!seen.contains(&PostId(60)) && seen.contains(&PostId(10)) && seen.len() == 20);
+        for (between, is_seen) in [(ENTRIES_MAX - 1, false), (ENTRIES_MAX, true)] {
+            let repost = between as u64 + 2;
+            let home = Home {
+                delivered: (1..=repost).rev().map(PostId).collect(),
+                hidden: (2..repost).map(PostId).collect(),
+            };
+            let seen = home.seen(|id| (id.0 == repost).then_some(PostId(1)));
+            assert_eq!(seen.contains(&PostId(repost)), is_seen, "{between} between");
+        }
     }
 
     #[test]
