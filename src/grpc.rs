@@ -1,5 +1,6 @@
 //! The gRPC API: proto to domain and back, errors to statuses; nothing else.
 
+mod answer_size;
 mod calls;
 mod gate;
 mod graph;

@@ -58,6 +58,18 @@ pub struct HomeStream<S: Homes> {
     read_at: Option<Instant>,
 }
 
+/// What is new in a timeline.
+#[derive(Debug)]
+pub struct New {
+    /// Ascending, as many as may be sent together.
+    pub ids: Vec<PostId>,
+    has_more: bool,
+    complete_down_to: Option<PostId>,
+    /// What was settled when the read began.
+    settled: PostId,
+    begun: Instant,
+}
+
 /// What a stream sends at once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -124,11 +136,11 @@ impl<S: Homes + Lookups> HomeStream<S> {
         Ok(())
     }
 
-    /// What is new, and counts as sent from now on.
+    /// What is new. Nothing of it counts as sent before [`take`](Self::take).
     ///
     /// # Errors
     /// If the timeline cannot be read.
-    pub async fn take_new(&mut self) -> Result<Batch, ReadError> {
+    pub async fn find_new(&self) -> Result<New, ReadError> {
         // Before it is read: what is settled by then is found.
         let (settled, begun) = (self.watch.settled(), Instant::now());
         // One more tells whether there are more.
@@ -137,11 +149,19 @@ impl<S: Homes + Lookups> HomeStream<S> {
             read.ids.truncate(READ_MAX);
             read.complete_down_to = read.ids.last().copied();
         }
-        let ids = self.position.unsent(&read.ids);
-        let mut batch = Batch { ids, missed_before: read.complete_down_to };
-        self.position.settle_below(read.complete_down_to);
-        self.has_more = batch.ids.len() > self.together_max;
-        batch.ids.truncate(self.together_max);
+        let mut ids = self.position.unsent(&read.ids);
+        let has_more = ids.len() > self.together_max;
+        ids.truncate(self.together_max);
+        Ok(New { ids, has_more, complete_down_to: read.complete_down_to, settled, begun })
+    }
+
+    /// The first `count` of what is new, which count as sent from now on.
+    pub async fn take(&mut self, new: New, count: usize) -> Batch {
+        let New { mut ids, has_more, complete_down_to, settled, begun } = new;
+        self.has_more = has_more || count < ids.len();
+        ids.truncate(count);
+        let mut batch = Batch { ids, missed_before: complete_down_to };
+        self.position.settle_below(complete_down_to);
         if let Some(forgotten) = self.position.sent(&batch.ids).filter(|id| *id > settled) {
             // What comes late below it cannot be told from what was sent.
             batch.missed_before = batch.missed_before.max(Some(forgotten));
@@ -149,7 +169,7 @@ impl<S: Homes + Lookups> HomeStream<S> {
         if !self.has_more && self.has_found_all(begun).await {
             self.position.settle(settled);
         }
-        Ok(batch)
+        batch
     }
 
     /// What is newer than what the stream has settled.
@@ -205,10 +225,12 @@ mod tests {
         let open = HomeStream::open(homes, watch, READER, Filter::default(), position, 10);
         let mut stream = open.await.unwrap();
         memory.found_loss();
-        stream.take_new().await.unwrap();
+        let new = stream.find_new().await.unwrap();
+        stream.take(new, 10).await;
         assert_eq!(stream.position().settled(), PostId(5), "some of it may not be there now");
         tokio::time::sleep(Duration::from_secs(60)).await;
-        stream.take_new().await.unwrap();
+        let new = stream.find_new().await.unwrap();
+        stream.take(new, 10).await;
         assert_eq!(stream.position().settled(), PostId::first_of(now_ms));
         looking.abort();
     }

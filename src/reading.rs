@@ -39,8 +39,30 @@ pub struct CatchUp {
     pub posts: Vec<Arc<Post>>,
     /// Where the next page goes on; `None` on the last one.
     pub next: Option<GoOn>,
+    /// The newest post that was new on the first page, where there is one.
+    until: Option<PostId>,
+    /// Where the posts stand.
+    places: Vec<Place>,
+    /// The read marker of the first page.
+    after: PostId,
     /// Down to which post all that is new was looked at, if that is not all of it.
     pub looked_down_to: Option<PostId>,
+}
+
+impl CatchUp {
+    /// Ends the page behind so many posts; the others come on the next one.
+    pub fn cut(&mut self, len: usize) {
+        if len < self.posts.len() {
+            self.posts.truncate(len);
+            self.places.truncate(len);
+            self.next = self.go_on();
+        }
+    }
+
+    /// Behind the last post.
+    fn go_on(&self) -> Option<GoOn> {
+        Some(GoOn { after: self.after, until: self.until?, last: *self.places.last()? })
+    }
 }
 
 /// Where a page of a catch-up goes on: among which posts, and behind which of them.
@@ -111,14 +133,13 @@ pub async fn catch_up<S: Homes + Lookups>(
     }
     let more = places.len() > count_max;
     places.truncate(count_max);
-    let next = match (places.last(), until) {
-        (Some(last), Some(until)) if more => Some(GoOn { after, until, last: *last }),
-        _ => None,
-    };
     let place_of = |id: PostId| new.binary_search_by_key(&Reverse(id), |id| Reverse(*id));
     let posts =
         places.iter().filter_map(|place| posts[place_of(place.post.0).ok()?].clone()).collect();
-    Ok(CatchUp { posts, next, looked_down_to: complete_down_to })
+    let looked_down_to = complete_down_to;
+    let mut page = CatchUp { posts, next: None, until, places, after, looked_down_to };
+    page.next = page.go_on().filter(|_| more);
+    Ok(page)
 }
 
 async fn read_marker<S: Lookups>(store: &S, user: UserId) -> Result<PostId, StoreError> {

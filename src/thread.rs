@@ -7,61 +7,68 @@ use crate::{
     store::{Hides, Lookups, ReferrerKind, Referrers, StoreError},
 };
 
-/// Posts above one that are read, at the most; a longer thread begins with the last of them.
+/// Posts above one that a page looks at.
 const ANCESTORS_MAX: usize = 100;
 /// Answers that are looked at for one page, about, however few of them are shown.
 const LOOKED_AT_MAX: usize = 2_000;
 /// Answers that are looked at together, at least.
 const LOOKED_AT_MIN: usize = 100;
 
-/// A part of a thread, as somebody sees it.
+/// What a post answers, what that answers, and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread {
-    /// What the post answers, what that answers, and so on, the oldest first. It begins where
-    /// one is deleted.
-    pub ancestors: Vec<Arc<Post>>,
-    /// The post, whatever the reader hides.
-    pub post: Arc<Post>,
-    /// Whether the reader sees the post that this one repeats or quotes.
-    pub shows_original: bool,
-    /// What answers the post itself, the oldest first.
-    pub replies: Vec<Arc<Post>>,
-    /// The next page has the answers newer than this; `None` on the last one.
+pub struct Ancestors {
+    /// The nearest first.
+    pub posts: Vec<Arc<Post>>,
+    /// The next page begins with this one; `None` where the thread begins, or one is deleted.
     pub next: Option<PostId>,
 }
 
-/// Reads the thread around a post, with up to `count_max` of the answers that are newer than
-/// `after`, without what `reader` hides.
+/// Whom a reader of a thread hides; nobody, where it has no reader.
 ///
 /// # Errors
 /// If the store fails.
-pub async fn read<S: Lookups + Referrers>(
-    store: &S,
-    post: Arc<Post>,
+pub async fn hides_of(
+    store: &impl Lookups,
     reader: Option<UserId>,
-    after: Option<PostId>,
-    count_max: usize,
-) -> Result<Thread, StoreError> {
-    let hides = match reader {
-        Some(reader) => store.hides_of(reader).await?,
-        None => Arc::default(),
-    };
-    let mut ancestors = Vec::new();
-    let mut above = post.reply_to;
-    // A deleted one does not say what it answered.
-    while let Some(reference) = above.filter(|_| ancestors.len() < ANCESTORS_MAX) {
-        let Some(ancestor) = store.posts(&[reference.post]).await?.pop().flatten() else { break };
-        above = ancestor.reply_to;
-        ancestors.push(ancestor);
+) -> Result<Arc<Hides>, StoreError> {
+    match reader {
+        Some(reader) => store.hides_of(reader).await,
+        None => Ok(Arc::default()),
     }
-    ancestors.retain(|ancestor| !hides.hide(ancestor));
-    ancestors.reverse();
-    let (replies, next) = replies(store, post.id, &hides, after, count_max).await?;
-    let shows_original = !hides.hide_original(&post);
-    Ok(Thread { ancestors, post, shows_original, replies, next })
 }
 
-async fn replies<S: Lookups + Referrers>(
+/// Reads a thread upwards, from this post on, without what its reader hides. A page ends once it
+/// has looked at 100 posts, or holds `bytes_max` bytes of text or more.
+///
+/// # Errors
+/// If the store fails.
+pub async fn ancestors(
+    store: &impl Lookups,
+    from: Option<PostId>,
+    hides: &Hides,
+    bytes_max: usize,
+) -> Result<Ancestors, StoreError> {
+    let (mut posts, mut next, mut bytes) = (Vec::new(), from, 0);
+    for _ in 0..ANCESTORS_MAX {
+        let Some(id) = next.filter(|_| bytes < bytes_max) else { break };
+        // A deleted one does not say what it answered.
+        let post = store.posts(&[id]).await?.pop().flatten();
+        next = post.as_ref().and_then(|post| post.reply_to).map(|reference| reference.post);
+        if let Some(post) = post.filter(|post| !hides.hide(post)) {
+            bytes += post.text.len();
+            posts.push(post);
+        }
+    }
+    Ok(Ancestors { posts, next })
+}
+
+/// Reads up to `count_max` of the answers to a post that are newer than `after`, the oldest
+/// first, without what their reader hides. The next page has those newer than the post that
+/// comes with them; `None` on the last one.
+///
+/// # Errors
+/// If the store fails.
+pub async fn replies<S: Lookups + Referrers>(
     store: &S,
     id: PostId,
     hides: &Hides,

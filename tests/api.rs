@@ -6,6 +6,8 @@
 mod audit;
 #[path = "api/bad_input.rs"]
 mod bad_input;
+#[path = "api/big_answers.rs"]
+mod big_answers;
 #[path = "api/edge_ids.rs"]
 mod edge_ids;
 #[path = "services/mod.rs"]

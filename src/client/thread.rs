@@ -48,6 +48,7 @@ impl ThreadArgs {
                 reader_id: self.reader.map_or(0, |reader| reader.0),
                 page_size: page_size(left),
                 page_token,
+                ..GetThreadRequest::default()
             };
             let page = posts.get_thread(request).await?.into_inner();
             let now = SystemTime::now();

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{
     Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
     page::{self, List},
     stream_slots::StreamSlot,
     unavailable,
@@ -106,28 +107,33 @@ impl<L: EventLog, S: Store> Streaming<L, S> {
             if let Some(reason) = self.api.door.reads_shut() {
                 return Err(unavailable(reason));
             }
-            let batch = self.home.take_new().await?;
+            let new = self.home.find_new().await?;
+            let (mut posts, mut count) = (Vec::new(), new.ids.len());
+            if !self.ids_only {
+                // One that is not there was deleted since.
+                let mut budget = Budget::new(ANSWER_BYTES_MAX);
+                let fit = self.api.posts_with_originals(&new.ids, &mut budget).await?;
+                (posts, count) = (fit.posts, fit.taken);
+            }
+            let batch = self.home.take(new, count).await;
             // The first one says at once where to go on.
             let is_due = self.last.is_none_or(|last| last.elapsed() >= QUIET_MIN);
             if batch != Batch::default() || is_due {
                 self.last = Some(Instant::now());
-                return self.response(batch).await;
+                return Ok(self.response(batch, posts));
             }
         }
     }
 
-    async fn response(&self, batch: Batch) -> Result<v1::StreamHomeTimelineResponse, Status> {
-        let mut post_ids: Vec<u64> = batch.ids.iter().map(|id| id.0).collect();
-        let mut posts = Vec::new();
-        if !self.ids_only {
-            // One that is not there was deleted since.
-            let found = self.api.store.posts(&batch.ids).await?;
-            posts = self.api.with_originals(&found).await?.into_iter().flatten().collect();
-            post_ids = posts.iter().map(|post: &v1::Post| post.id).collect();
-        }
+    fn response(&self, batch: Batch, posts: Vec<v1::Post>) -> v1::StreamHomeTimelineResponse {
+        let post_ids = if self.ids_only {
+            batch.ids.iter().map(|id| id.0).collect()
+        } else {
+            posts.iter().map(|post| post.id).collect()
+        };
         let resume_token =
             page::seal(List::HomeStream, self.user.0, &self.home.position().to_bytes());
         let missed_before_id = batch.missed_before.map_or(0, |id| id.0);
-        Ok(v1::StreamHomeTimelineResponse { post_ids, posts, resume_token, missed_before_id })
+        v1::StreamHomeTimelineResponse { post_ids, posts, resume_token, missed_before_id }
     }
 }

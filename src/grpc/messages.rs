@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
     page::{self, List},
 };
 use crate::{
@@ -81,9 +82,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let count_max = count_max.min(self.posts_max());
         let before = page::parse(page_token, list, user_id)?.map(MessageId);
         let page = inbox::messages(&*self.store, UserId(user_id), side, before, count_max).await?;
-        let last = page.entries.last().filter(|_| page.more);
-        let next_page_token = page::next(list, user_id, last.map(|last| last.id.0));
-        Ok((page.entries.into_iter().map(message_to_proto).collect(), next_page_token))
+        let entries_len = page.entries.len();
+        let mut budget = Budget::new(ANSWER_BYTES_MAX);
+        let messages = page.entries.into_iter().map(message_to_proto);
+        let messages: Vec<_> = messages.take_while(|message| budget.take(message)).collect();
+        let last = messages.last().filter(|_| page.more || messages.len() < entries_len);
+        let next_page_token = page::next(list, user_id, last.map(|last| last.id));
+        Ok((messages, next_page_token))
     }
 }
 

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
     page::{self, List},
 };
 use crate::{
@@ -28,15 +29,14 @@ impl<L: EventLog, S: Store> v1::notification_service_server::NotificationService
         let count_max = count_max.min(self.posts_max());
         let before = page::parse(&page_token, List::Notifications, user_id)?.map(PostId);
         let page = inbox::notifications(&*self.store, user, before, count_max).await?;
-        let last = page.entries.last().filter(|_| page.more);
-        let next_page_token = page::next(List::Notifications, user_id, last.map(|last| last.id.0));
-        let posts: Vec<_> = page.entries.iter().cloned().map(Some).collect();
-        let shown = self.with_originals(&posts).await?;
-        let notifications = page
-            .entries
-            .iter()
-            .zip(shown)
-            .map(|(post, shown)| v1::Notification { post: shown, reasons: reasons(post, user) });
+        let mut budget = Budget::new(ANSWER_BYTES_MAX);
+        let fit = self.with_originals(page.entries.iter().map(Some), &mut budget).await?;
+        let more = page.more || fit.taken < page.entries.len();
+        let last = fit.posts.last().filter(|_| more);
+        let next_page_token = page::next(List::Notifications, user_id, last.map(|last| last.id));
+        let notifications = page.entries.iter().zip(fit.posts).map(|(post, shown)| {
+            v1::Notification { post: Some(shown), reasons: reasons(post, user) }
+        });
         let notifications = notifications.collect();
         Ok(Response::new(v1::ListNotificationsResponse { notifications, next_page_token }))
     }

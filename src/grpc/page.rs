@@ -19,6 +19,7 @@ pub(super) enum List {
     Messages = 10,
     SentMessages = 11,
     Replies = 12,
+    Ancestors = 13,
 }
 
 /// Posts, or what takes no more than a post, on a page that does not ask for another number.
@@ -43,7 +44,16 @@ pub(super) fn next(list: List, owner: u64, last: Option<u64>) -> String {
 
 /// The `last` of a token for this list; `None` for an empty one.
 pub(super) fn parse(token: &str, list: List, owner: u64) -> Result<Option<u64>, FieldError> {
-    let field = "page_token";
+    parse_field("page_token", token, list, owner)
+}
+
+/// The same of a token that came in `field`.
+pub(super) fn parse_field(
+    field: &'static str,
+    token: &str,
+    list: List,
+    owner: u64,
+) -> Result<Option<u64>, FieldError> {
     let Some(last) = unseal(field, token, list, owner)? else { return Ok(None) };
     match last.try_into() {
         Ok(last) => Ok(Some(u64::from_be_bytes(last))),

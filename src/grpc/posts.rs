@@ -1,13 +1,16 @@
 //! `roost.v1.PostService`.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
 use futures::Stream;
+use prost::Message;
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Api, at_place, not_found,
+    Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
+    at_place, not_found,
     page::{self, List},
     publish_stream,
 };
@@ -16,13 +19,15 @@ use crate::{
     event_log::EventLog,
     post_counts,
     proto::v1,
-    store::Store,
+    store::{Hides, Store},
     thread,
     writes::{Draft, FieldError, check_post},
 };
 
 /// Posts of one batch, published or got.
 const BATCH_POSTS_MAX: usize = 1_000;
+/// Posts that are read together for an answer, at the least.
+const READ_TOGETHER_MIN: usize = 20;
 
 #[tonic::async_trait]
 impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
@@ -101,10 +106,20 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
         check_count("post_ids", ids.len())?;
         let ids: Vec<PostId> = ids.into_iter().map(PostId).collect();
         let mut response = v1::BatchGetPostsResponse::default();
-        for (id, post) in ids.iter().zip(self.writes.find(&ids).await?) {
-            match post {
-                Some(post) => response.posts.push(post_to_proto(&post)),
-                None => response.missing_ids.push(id.0),
+        let (mut budget, piece_len) = (Budget::new(ANSWER_BYTES_MAX), self.read_together());
+        for (start, piece) in (0..).step_by(piece_len).zip(ids.chunks(piece_len)) {
+            let found = self.writes.find(piece).await?;
+            for (index, (id, post)) in (start..).zip(piece.iter().zip(found)) {
+                let Some(post) = post else {
+                    response.missing_ids.push(id.0);
+                    continue;
+                };
+                let post = post_to_proto(&post);
+                if !budget.take(&post) {
+                    response.unprocessed_ids = ids[index..].iter().map(|id| id.0).collect();
+                    return Ok(Response::new(response));
+                }
+                response.posts.push(post);
             }
         }
         Ok(Response::new(response))
@@ -137,26 +152,63 @@ impl<L: EventLog, S: Store> v1::post_service_server::PostService for Api<L, S> {
 
 impl<L: EventLog, S: Store> Api<L, S> {
     async fn thread(&self, request: v1::GetThreadRequest) -> Result<v1::Thread, Status> {
-        let v1::GetThreadRequest { post_id, reader_id, page_size, page_token } = request;
+        let v1::GetThreadRequest { post_id, reader_id, page_size, page_token, ancestor_page_token } =
+            request;
         let id = PostId(post_id);
         check_post("post_id", id)?;
         let count_max = page::size(page_size, page::POSTS_DEFAULT, page::POSTS_MAX)?;
         let count_max = count_max.min(self.posts_max());
         let after = page::parse(&page_token, List::Replies, post_id)?.map(PostId);
-        let reader = (reader_id != 0).then_some(UserId(reader_id));
-        let post = self.post(id).await?;
-        let thread = thread::read(&*self.store, post, reader, after, count_max).await?;
-        let next_page_token = page::next(List::Replies, post_id, thread.next.map(|next| next.0));
-        let mut post = self.all_with_originals(vec![thread.post]).await?.pop();
-        if let Some(post) = post.as_mut().filter(|_| !thread.shows_original) {
-            post.original = None;
+        let field = "ancestor_page_token";
+        let from = page::parse_field(field, &ancestor_page_token, List::Ancestors, post_id)?;
+        if after.is_some() && from.is_some() {
+            return Err(FieldError::new(field, "is not to be set with page_token").into());
         }
-        Ok(v1::Thread {
-            ancestors: self.all_with_originals(thread.ancestors).await?,
-            post,
-            replies: self.all_with_originals(thread.replies).await?,
-            next_page_token,
-        })
+        let store = &*self.store;
+        let post = self.post(id).await?;
+        let hides = thread::hides_of(store, (reader_id != 0).then_some(UserId(reader_id))).await?;
+        let mut thread =
+            v1::Thread { post: self.thread_post(&post, &hides).await?, ..v1::Thread::default() };
+        let post_bytes = thread.post.as_ref().map_or(0, Message::encoded_len);
+        let bytes_left = ANSWER_BYTES_MAX.saturating_sub(post_bytes);
+
+        // The nearest of the ancestors, in half of what is left, and then the answers.
+        let from = from.map(PostId).or(post.reply_to.map(|reference| reference.post));
+        let ancestors = thread::ancestors(store, from, &hides, bytes_left / 2).await?;
+        let mut budget = Budget::new(bytes_left / 2);
+        let fit = self.with_originals(ancestors.posts.iter().map(Some), &mut budget).await?;
+        let cut = ancestors.posts.get(fit.taken).map(|ancestor| ancestor.id);
+        let next = cut.or(ancestors.next).map(|next| next.0);
+        thread.next_ancestor_page_token = page::next(List::Ancestors, post_id, next);
+        thread.ancestors = fit.posts;
+        thread.ancestors.reverse();
+        if !ancestor_page_token.is_empty() {
+            return Ok(thread);
+        }
+
+        let (replies, next) = thread::replies(store, id, &hides, after, count_max).await?;
+        let mut budget = Budget::new(bytes_left / 2 + budget.bytes_left());
+        let fit = self.with_originals(replies.iter().map(Some), &mut budget).await?;
+        let is_cut = fit.taken < replies.len();
+        let next =
+            if is_cut { fit.posts.last().map(|last| last.id) } else { next.map(|next| next.0) };
+        thread.next_page_token = page::next(List::Replies, post_id, next);
+        thread.replies = fit.posts;
+        Ok(thread)
+    }
+
+    /// The post that a thread is read of, which is shown whatever its reader hides, but for what
+    /// it repeats.
+    async fn thread_post(
+        &self,
+        post: &Arc<Post>,
+        hides: &Hides,
+    ) -> Result<Option<v1::Post>, Status> {
+        if hides.hide_original(post) {
+            return Ok(Some(post_to_proto(post)));
+        }
+        let mut budget = Budget::new(ANSWER_BYTES_MAX);
+        Ok(self.with_originals([Some(post)], &mut budget).await?.posts.pop())
     }
 
     /// A post that must be there.
@@ -170,37 +222,71 @@ impl<L: EventLog, S: Store> Api<L, S> {
         Ok(result.ok_or_else(|| Status::internal("a publish had no result"))??)
     }
 
-    /// Posts that are there, with what they repeat.
-    pub(super) async fn all_with_originals(
+    /// Posts as they are shown in timelines, with what they repeat, as many as fit. Those that
+    /// are not there are left out.
+    pub(super) async fn with_originals<'a>(
         &self,
-        posts: Vec<Arc<Post>>,
-    ) -> Result<Vec<v1::Post>, Status> {
-        let posts: Vec<_> = posts.into_iter().map(Some).collect();
-        Ok(self.with_originals(&posts).await?.into_iter().flatten().collect())
+        posts: impl IntoIterator<Item = Option<&'a Arc<Post>>>,
+        budget: &mut Budget,
+    ) -> Result<Fit, Status> {
+        let posts: Vec<Option<&Arc<Post>>> = posts.into_iter().collect();
+        let mut fit = Fit::default();
+        for piece in posts.chunks(self.read_together()) {
+            let repeated = piece.iter().flatten().filter_map(|post| post.repost_of);
+            let ids: BTreeSet<PostId> = repeated.map(|original| original.post).collect();
+            let ids: Vec<PostId> = ids.into_iter().collect();
+            let originals =
+                if ids.is_empty() { Vec::new() } else { self.store.posts(&ids).await? };
+            for post in piece {
+                if let Some(post) = post {
+                    let index = post.repost_of.and_then(|of| ids.binary_search(&of.post).ok());
+                    let original = index.and_then(|index| originals[index].as_ref());
+                    let original = original.map(|original| Box::new(post_to_proto(original)));
+                    let post = v1::Post { original, ..post_to_proto(post) };
+                    if !budget.take(&post) {
+                        return Ok(fit);
+                    }
+                    fit.posts.push(post);
+                }
+                fit.taken += 1;
+            }
+        }
+        Ok(fit)
     }
 
-    /// Posts as they are shown in timelines, with what they repeat.
-    pub(super) async fn with_originals(
+    /// The same of ids.
+    pub(super) async fn posts_with_originals(
         &self,
-        posts: &[Option<Arc<Post>>],
-    ) -> Result<Vec<Option<v1::Post>>, Status> {
-        let original_of = |post: &Post| Some(post.repost_of?.post);
-        let mut ids: Vec<PostId> =
-            posts.iter().flatten().filter_map(|post| original_of(post)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut originals = Vec::new();
-        if !ids.is_empty() {
-            originals = self.store.posts(&ids).await?;
+        ids: &[PostId],
+        budget: &mut Budget,
+    ) -> Result<Fit, Status> {
+        let mut fit = Fit::default();
+        for piece in ids.chunks(self.read_together()) {
+            let found = self.store.posts(piece).await?;
+            let fitting = self.with_originals(found.iter().map(Option::as_ref), budget).await?;
+            fit.taken += fitting.taken;
+            fit.posts.extend(fitting.posts);
+            if fitting.taken < piece.len() {
+                break;
+            }
         }
-        let shown = |post: &Arc<Post>| {
-            let place = original_of(post).and_then(|id| ids.binary_search(&id).ok());
-            let original = place.and_then(|place| originals[place].as_ref());
-            let original = original.map(|original| Box::new(post_to_proto(original)));
-            v1::Post { original, ..post_to_proto(post) }
-        };
-        Ok(posts.iter().map(|post| post.as_ref().map(shown)).collect())
+        Ok(fit)
     }
+
+    /// How many posts are read together for an answer, however many it asks for: as many as fit
+    /// into it for sure, but enough of them where they may be large and are not.
+    fn read_together(&self) -> usize {
+        self.posts_max().max(READ_TOGETHER_MIN)
+    }
+}
+
+/// What of a list of posts fits into an answer.
+#[derive(Debug, Default)]
+pub(super) struct Fit {
+    /// In their order.
+    pub(super) posts: Vec<v1::Post>,
+    /// How many entries of the list these are, with those that are not there.
+    pub(super) taken: usize,
 }
 
 /// Checks that a batch has as many entries as one may have.

@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::{
     Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
     page::{self, List},
 };
 use crate::{
@@ -47,17 +48,21 @@ impl<L: EventLog, S: Store> Api<L, S> {
         let per_author_max = parse_per_author(posts_per_author)?;
         let go_on = parse(&page_token, user)?;
         let (store, homes) = (&*self.store, &self.homes);
-        let page = reading::catch_up(store, homes, user, per_author_max, go_on, count_max).await?;
-        let mut response = v1::ListCatchUpResponse {
+        let mut page =
+            reading::catch_up(store, homes, user, per_author_max, go_on, count_max).await?;
+        let mut posts = Vec::new();
+        if !ids_only {
+            let mut budget = Budget::new(ANSWER_BYTES_MAX);
+            let fit = self.with_originals(page.posts.iter().map(Some), &mut budget).await?;
+            page.cut(fit.taken);
+            posts = fit.posts;
+        }
+        Ok(v1::ListCatchUpResponse {
             post_ids: page.posts.iter().map(|post| post.id.0).collect(),
-            posts: Vec::new(),
+            posts,
             next_page_token: page.next.map_or_else(String::new, |go_on| token(go_on, user)),
             looked_down_to_id: page.looked_down_to.map_or(0, |id| id.0),
-        };
-        if !ids_only {
-            response.posts = self.all_with_originals(page.posts).await?;
-        }
-        Ok(response)
+        })
     }
 }
 

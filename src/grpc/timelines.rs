@@ -3,13 +3,14 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
-use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, home_stream,
+    Api,
+    answer_size::{ANSWER_BYTES_MAX, Budget},
+    home_stream,
     page::{self, List},
-    posts::parse_origin,
+    posts::{Fit, parse_origin},
 };
 use crate::{
     domain::{PostId, UserId},
@@ -20,9 +21,6 @@ use crate::{
     store::{Floor, Store},
     writes::{FieldError, LINK_BYTES_MAX, check_user},
 };
-
-/// Bytes of posts on a page: clients take messages of 4 MiB unless told otherwise.
-const PAGE_BYTES_MAX: usize = 3 << 20;
 
 /// What a post takes in a message beside its text and its link, with all that it mentions.
 const POST_OVERHEAD_BYTES_MAX: usize = 256;
@@ -137,12 +135,13 @@ impl<L: EventLog, S: Store> v1::timeline_service_server::TimelineService for Api
 }
 
 impl<L: EventLog, S: Store> Api<L, S> {
-    /// How many posts a message holds for sure, however large they are.
+    /// How many posts a message holds for sure, as large as the text limit lets them be now;
+    /// they may be older than the limit.
     pub(super) fn posts_max(&self) -> usize {
         let post_bytes_max =
             POST_OVERHEAD_BYTES_MAX + LINK_BYTES_MAX + 4 * self.limits.text_chars_max;
         // Each may come with another one, which it repeats.
-        (PAGE_BYTES_MAX / (2 * post_bytes_max)).max(1)
+        (ANSWER_BYTES_MAX / (2 * post_bytes_max)).max(1)
     }
 
     /// The ids and, unless only they are wanted, the posts of a page. A post that
@@ -156,20 +155,13 @@ impl<L: EventLog, S: Store> Api<L, S> {
         if ids_only {
             return Ok((page.ids.iter().map(|id| id.0).collect(), Vec::new()));
         }
-        let (mut ids, mut posts, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let found = self.store.posts(&page.ids).await?;
-        for (place, post) in self.with_originals(&found).await?.into_iter().enumerate() {
-            let Some(post) = post else { continue };
-            bytes += post.encoded_len();
-            if bytes > PAGE_BYTES_MAX && place > 0 {
-                page.ids.truncate(place);
-                page.next = page.ids.last().copied();
-                break;
-            }
-            ids.push(post.id);
-            posts.push(post);
+        let mut budget = Budget::new(ANSWER_BYTES_MAX);
+        let Fit { posts, taken } = self.posts_with_originals(&page.ids, &mut budget).await?;
+        if taken < page.ids.len() {
+            page.ids.truncate(taken);
+            page.next = page.ids.last().copied();
         }
-        Ok((ids, posts))
+        Ok((posts.iter().map(|post| post.id).collect(), posts))
     }
 }
 

@@ -156,6 +156,12 @@ impl Roost {
         Self::open(settings, place).await
     }
 
+    /// The same with other settings.
+    pub async fn restart_with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        set(&mut self.settings);
+        self.restart().await
+    }
+
     /// Stops it and makes its store one that has seen more than is in the log. Returns
     /// why no other one starts there.
     pub async fn restart_behind_its_store(self) -> AppError {
