@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // gRPC reflection serves this file, and the server reads the options of the methods from it.
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::StrictCodec")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

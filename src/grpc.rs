@@ -15,12 +15,14 @@ mod reading;
 mod status;
 mod stream_slots;
 mod timelines;
+mod whole_messages;
 
 use std::sync::Arc;
 
 use tonic::{Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use self::whole_messages::WholeMessages;
 pub use self::{
     calls::Calls,
     gate::{Door, Gate},
@@ -37,7 +39,7 @@ use crate::{
     writes::{FieldError, WriteError, Writes},
 };
 
-/// The largest request, in bytes. A message of 100,000 edges fits.
+/// The largest message of a request, in bytes. One of 100,000 edges fits.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// The time after which a client may try again, in answers that say so.
 const RETRY_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -96,15 +98,18 @@ impl<L, S: Store> Clone for Api<L, S> {
 pub fn routes<L: EventLog, S: Store>(
     api: Api<L, S>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let posts = v1::post_service_server::PostServiceServer::new(api.clone())
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let graph = v1::graph_service_server::GraphServiceServer::new(api.clone())
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let timelines = v1::timeline_service_server::TimelineServiceServer::new(api.clone());
+    macro_rules! service {
+        ($server:path, $api:expr) => {
+            WholeMessages(<$server>::new($api).max_decoding_message_size(REQUEST_BYTES_MAX))
+        };
+    }
+    let posts = service!(v1::post_service_server::PostServiceServer<_>, api.clone());
+    let graph = service!(v1::graph_service_server::GraphServiceServer<_>, api.clone());
+    let timelines = service!(v1::timeline_service_server::TimelineServiceServer<_>, api.clone());
     let notifications =
-        v1::notification_service_server::NotificationServiceServer::new(api.clone());
-    let messages = v1::message_service_server::MessageServiceServer::new(api.clone());
-    let status = v1::status_service_server::StatusServiceServer::new(api);
+        service!(v1::notification_service_server::NotificationServiceServer<_>, api.clone());
+    let messages = service!(v1::message_service_server::MessageServiceServer<_>, api.clone());
+    let status = service!(v1::status_service_server::StatusServiceServer<_>, api);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -198,6 +203,12 @@ fn unavailable(message: String) -> Status {
 fn not_found(kind: &'static str, id: u64, message: String) -> Status {
     let details = ErrorDetails::with_resource_info(kind, id.to_string(), "", &message);
     Status::with_error_details(tonic::Code::NotFound, message, details)
+}
+
+/// The status of a stream that has ended in an error, with what of it was taken.
+fn with_taken(status: &Status, taken: &str) -> Status {
+    let message = format!("{}; {taken}", status.message());
+    Status::with_details(status.code(), message, status.details().to_vec().into())
 }
 
 /// The status of a whole stream, or batch, that one of its items has spoiled.

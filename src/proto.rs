@@ -3,6 +3,8 @@
 // Generated code answers to its generator, not to this crate's lints.
 #![allow(clippy::all, clippy::pedantic, missing_docs)]
 
+pub mod codec;
+
 /// The public gRPC API, `roost.v1`.
 pub mod v1 {
     tonic::include_proto!("roost.v1");

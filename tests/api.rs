@@ -28,6 +28,8 @@ mod notifications;
 mod paging;
 #[path = "api/pull.rs"]
 mod pull;
+#[path = "api/raw_requests.rs"]
+mod raw_requests;
 #[path = "api/reading.rs"]
 mod reading;
 #[path = "api/rebuild.rs"]

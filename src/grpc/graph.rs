@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{
     Api, not_found,
     page::{self, List},
+    with_taken,
 };
 use crate::{
     domain::UserId,
@@ -144,8 +145,8 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
             tokio::select! {
                 Some(imported) = imports.next() => edge_count += imported?,
                 message = messages.message(), if imports.len() < IMPORTS_IN_FLIGHT_MAX => {
-                    let Some(message) = message? else { break };
-                    match follower_lists(number, message) {
+                    let Some(message) = message.transpose() else { break };
+                    match message.and_then(|message| follower_lists(number, message)) {
                         Ok(lists) => imports.push(self.writes.import(lists)),
                         Err(error) => {
                             refused = Some(error);
@@ -160,7 +161,10 @@ impl<L: EventLog, S: Store> v1::graph_service_server::GraphService for Api<L, S>
             edge_count += imported?;
         }
         match refused {
-            Some(status) => Err(status),
+            Some(status) => {
+                let taken = format!("the {edge_count} edges of the messages before are imported");
+                Err(with_taken(&status, &taken))
+            }
             None => Ok(Response::new(v1::ImportFollowsResponse { edge_count })),
         }
     }

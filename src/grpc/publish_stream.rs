@@ -8,7 +8,10 @@
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
-use super::posts::{check_count, draft};
+use super::{
+    posts::{check_count, draft},
+    with_taken,
+};
 use crate::{
     domain::PostId,
     event_log::EventLog,
@@ -21,6 +24,9 @@ use crate::{
 const CHUNK_MAX: usize = 256;
 /// Chunks, or batches, under way at once.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// What is said of a stream that has broken.
+const TAKEN: &str = "what came before on the stream is answered";
 
 /// Every request has a response. Where the stream breaks, whatever came before is still
 /// published.
@@ -36,7 +42,7 @@ pub(super) fn one_by_one<L: EventLog, S: Store>(
             let whole = chunk.into_iter().map_while(|request| match request {
                 Ok(request) => Some(request),
                 Err(status) => {
-                    broken = Some(Err(status));
+                    broken = Some(Err(with_taken(&status, TAKEN)));
                     None
                 }
             });
@@ -63,6 +69,7 @@ pub(super) fn in_batches<L: EventLog, S: Store>(
     let publishing = writes.clone();
     batches
         .then(move |batch| {
+            let batch = batch.map_err(|status| with_taken(&status, TAKEN));
             let chunk = batch.map(|v1::BatchPublishPostsRequest { requests }| {
                 // There is nothing wrong with an empty one here: its answer is empty.
                 let too_many = check_count("requests", requests.len().max(1)).err();
