@@ -228,8 +228,11 @@ fn check_link(link: &str) -> Result<(), FieldError> {
         let reason = format!("has {} bytes; the limit is {LINK_BYTES_MAX}", link.len());
         return Err(FieldError::new("link", reason));
     }
-    let address = link.strip_prefix("https://").or_else(|| link.strip_prefix("http://"));
-    let is_address = address.is_some_and(|rest| !rest.is_empty());
+    let is_address = link.split_once("://").is_some_and(|(scheme, rest)| {
+        // A scheme is the same in either case (RFC 3986, section 3.1).
+        let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+        is_web && !rest.is_empty()
+    });
     if !is_address || link.chars().any(|char| char.is_whitespace() || char.is_control()) {
         return Err(FieldError::new("link", "must be an http:// or https:// address"));
     }
@@ -277,6 +280,10 @@ mod tests {
     #[test]
     fn links_are_web_addresses() {
         for (link, good) in [
+            ("HTTP://example.org/a", true),
+            ("hTTps://example.org", true),
+            ("HTTPS://", false),
+            ("xhttp://example.org", false),
             ("https://example.org/a?b=c", true),
             ("http://example.org", true),
             ("https://", false),
