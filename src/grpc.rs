@@ -19,7 +19,7 @@ mod whole_messages;
 
 use std::sync::Arc;
 
-use tonic::{Status, service::Routes};
+use tonic::{Status, codec::CompressionEncoding, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use self::whole_messages::WholeMessages;
@@ -39,7 +39,7 @@ use crate::{
     writes::{FieldError, WriteError, Writes},
 };
 
-/// The largest message of a request, in bytes. One of 100,000 edges fits.
+/// The largest message of a request, in bytes, packed and unpacked. One of 100,000 edges fits.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// The time after which a client may try again, in answers that say so.
 const RETRY_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -98,9 +98,15 @@ impl<L, S: Store> Clone for Api<L, S> {
 pub fn routes<L: EventLog, S: Store>(
     api: Api<L, S>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
+    // Requests may be packed. Answers are not: the usual clients say that they take gzip whether
+    // they want it or not, and to pack costs more than to make an answer.
     macro_rules! service {
         ($server:path, $api:expr) => {
-            WholeMessages(<$server>::new($api).max_decoding_message_size(REQUEST_BYTES_MAX))
+            WholeMessages(
+                <$server>::new($api)
+                    .max_decoding_message_size(REQUEST_BYTES_MAX)
+                    .accept_compressed(CompressionEncoding::Gzip),
+            )
         };
     }
     let posts = service!(v1::post_service_server::PostServiceServer<_>, api.clone());

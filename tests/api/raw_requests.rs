@@ -1,16 +1,22 @@
-//! Requests as bytes: cut in mid-message, and undecodable.
+//! Requests as bytes: cut in mid-message, undecodable, and compressed.
 
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use roost::proto::{
     self,
-    v1::{FollowerList, ImportFollowsRequest, ListFollowersRequest, StreamPublishPostsResponse},
+    v1::{
+        FollowerList, ImportFollowsRequest, ListFollowersRequest, PublishPostRequest,
+        StreamPublishPostsResponse, post_service_client::PostServiceClient,
+    },
 };
-use tonic::{Code, body::Body};
+use tonic::{Code, body::Body, codec::CompressionEncoding};
 use tower::{Service, ServiceExt};
 
-use crate::server::{Roost, post};
+use crate::server::{Roost, author_of, post};
 
 /// What the server said: the bytes of its messages, and how the call ended.
 #[derive(Debug)]
@@ -40,6 +46,12 @@ fn methods() -> Vec<String> {
 fn framed(is_compressed: bool, message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).expect("a small message").to_be_bytes();
     [&[u8::from(is_compressed)][..], &len, message].concat()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("compressed");
+    encoder.finish().expect("compressed")
 }
 
 async fn call(roost: &Roost, path: &str, is_gzip: bool, body: Vec<u8>) -> Answer {
@@ -120,5 +132,40 @@ async fn cut_stream_says_what_of_it_was_taken() {
     assert!(response.result.is_some());
     roost.delivered().await;
     assert_eq!(roost.author(7).await.post_ids.len(), 1);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gzip_request_is_taken_by_every_method() {
+    let roost = Roost::start().await;
+    for path in methods() {
+        // A stream without an end is not waited for: nothing is asked of it.
+        if path.ends_with("StreamHomeTimeline") {
+            continue;
+        }
+        let answer = call(&roost, &path, true, framed(true, &gzip(&[]))).await;
+        assert_ne!(answer.code, Code::Unimplemented, "{path}: {answer:?}");
+        assert_ne!(answer.code, Code::Internal, "{path}: {answer:?}");
+    }
+    let client = PostServiceClient::new(roost.channel()).send_compressed(CompressionEncoding::Gzip);
+    let text = "the same ".repeat(15);
+    client.clone().publish_post(post(7, &text)).await.expect("published");
+    roost.delivered().await;
+    let request = author_of(7);
+    let page = roost.timelines().list_author_timeline(request).await.expect("a page").into_inner();
+    assert_eq!(page.posts[0].text, text);
+    roost.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gzip_bomb_is_refused_at_the_limit_of_a_message() {
+    let roost = Roost::start().await;
+    let bomb = PublishPostRequest { text: " ".repeat(64 << 20), ..post(7, "") }.encode_to_vec();
+    let packed = gzip(&bomb);
+    assert!(packed.len() < 1 << 20);
+    for path in methods() {
+        let answer = call(&roost, &path, true, framed(true, &packed)).await;
+        assert_eq!(answer.code, Code::ResourceExhausted, "{path}: {answer:?}");
+    }
     roost.stop().await;
 }
