@@ -194,7 +194,7 @@ async fn a_refusal_says_what_to_do() {
     assert!(wrong.error.is_final() && said(&wrong.error).contains("check the user"), "{wrong}");
     assert!(!format!("{wrong} {wrong:?}").contains("wrong@"), "{wrong:?}");
     let denied = services::pusher(&as_user("right")).push(&pushes).await.unwrap_err();
-    assert!(denied.error.is_final() && said(&denied.error).contains("let this user"), "{denied}");
+    assert!(denied.error.is_final() && said(&denied.error).contains("ACL SETUSER"), "{denied}");
     for error in [wrong, denied] {
         assert_eq!(error.unwritten.len(), 10);
         assert_eq!(error.report, PushReport::default());

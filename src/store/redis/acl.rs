@@ -15,6 +15,9 @@ use super::{error::NodeError, keys, node::NodeConnection, resp::Value};
 pub(super) const ALLOW: &str = "allow it with ACL SETUSER: README.md, \"A user of Redis for \
                                 Roost\", lists all keys and commands that Roost needs";
 
+/// What Redis 7.0 answers where a script may not do something, beside `NOPERM`.
+pub(super) const DENIED_IN_SCRIPT: &str = "The user executing the script can't";
+
 /// Stands for a key in an example.
 const KEY: &str = "roost:acl";
 

@@ -326,16 +326,19 @@ fn checked(reply: Result<Value, RedisError>) -> Result<Value, RedisError> {
 
 /// What went wrong, in one line that says what to do.
 fn failed(error: &RedisError) -> StoreError {
+    let is_denied =
+        error.code() == Some("NOPERM") || error.to_string().contains(acl::DENIED_IN_SCRIPT);
     let is_final =
         matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
-            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE"));
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "WRONGTYPE"))
+            || is_denied;
     let advice = match error.code() {
         Some("OOM") => "raise its maxmemory",
         Some("EMPTYING") => {
             "this goes on once that is done; should it have broken off, run it again"
         }
         Some("NOAUTH" | "WRONGPASS") => "set its user and password in --redis",
-        Some("NOPERM") => acl::ALLOW,
+        _ if is_denied => acl::ALLOW,
         Some("READONLY") => "it is a replica: name the primary in --redis, or make it one",
         _ if is_final => "change the settings of Redis or --redis",
         _ => "is it running and reachable?",

@@ -175,6 +175,7 @@ fn advice(error: &[u8]) -> (&'static str, bool) {
             ("something else uses a key of Roost: give Roost a database of its own", true)
         }
         b"DENIED" => ("it is in protected mode: give it a password, and its URL the same", true),
+        _ if says(acl::DENIED_IN_SCRIPT) => (acl::ALLOW, true),
         _ if says("not allowed in cluster mode") => (
             "it belongs to a Cluster, which has only database 0: take the number out of its URL \
              and add ?cluster",
