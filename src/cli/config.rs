@@ -146,7 +146,7 @@ impl ServeFlags {
         });
         if shows_password(self.redis.as_deref(), env::var(REDIS_VARIABLE).ok().as_deref()) {
             tracing::warn!(
-                "the password in --redis can be seen by everybody on this machine, in the list of \
+                "the password in --redis is visible to every user of this machine, in the list of \
                  processes: give it as a file with --redis-password-file, or set {REDIS_VARIABLE}"
             );
         }
@@ -327,8 +327,8 @@ fn read_password(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Whether a URL of Redis on the command line has a password, which `ps` shows to everybody on
-/// the machine. What is the variable's is not told from the same on the command line.
+/// Whether a URL of Redis on the command line has a password, which `ps` shows to every user
+/// of the machine. What is the variable's is not told from the same on the command line.
 fn shows_password(flag: Option<&str>, variable: Option<&str>) -> bool {
     let on_command_line = flag.filter(|urls| variable != Some(*urls));
     let config = on_command_line.map(|urls| RedisConfig::from_urls(urls, None));

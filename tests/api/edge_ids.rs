@@ -14,7 +14,7 @@ use crate::server::{Roost, post};
 /// The ends of 31, 32, 53 (a double), 63 and 64 bits, ascending.
 const EDGES: [u64; 8] =
     [1, 1 << 31, 1 << 32, (1 << 53) + 1, u64::MAX >> 1, 1 << 63, u64::MAX - 1, u64::MAX];
-/// Follows everybody; followed by everybody.
+/// Follows every edge account, and is followed by each of them.
 const HUB: u64 = 7;
 
 /// What must be the same before and after the store is made again.

@@ -133,7 +133,7 @@ impl RedisConfig {
         Self { cluster: false, ..self.clone() }.map_login(|login| login.set_db(0))
     }
 
-    /// The same, for whom nobody need log in.
+    /// The same without a user and a password.
     pub(super) fn without_login(self) -> Self {
         self.map_login(|login| RedisConnectionInfo::default().set_db(login.db()))
     }
