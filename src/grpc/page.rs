@@ -116,9 +116,84 @@ pub(super) fn malformed(field: &'static str) -> FieldError {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::reading, *};
+    use crate::{
+        domain::{PostId, UserId},
+        fuzz::fuzz,
+        home_stream::Position,
+        home_timeline::catch_up::{Place, Reason},
+        reading::GoOn,
+    };
+
+    const LISTS: [List; 13] = [
+        List::Home,
+        List::Author,
+        List::Followers,
+        List::Following,
+        List::Muted,
+        List::Blocked,
+        List::HomeStream,
+        List::CatchUp,
+        List::Notifications,
+        List::Messages,
+        List::SentMessages,
+        List::Replies,
+        List::Ancestors,
+    ];
+    const OWNER: u64 = 7;
+
+    /// Reads a token as everything that the API reads tokens as. What can be read stays the same
+    /// when it is written again.
+    fn read_as_everything(token: &str) {
+        for list in LISTS {
+            if let Ok(Some(last)) = parse(token, list, OWNER) {
+                assert_eq!(parse(&next(list, OWNER, Some(last)), list, OWNER), Ok(Some(last)));
+            }
+            if let Ok(Some(content)) = unseal("resume_token", token, list, OWNER)
+                && let Some(position) = Position::of_bytes(&content)
+            {
+                assert_eq!(Position::of_bytes(&position.to_bytes()), Some(position));
+            }
+        }
+        if let Ok(Some(go_on)) = reading::parse(token, UserId(OWNER)) {
+            let written = reading::token(go_on, UserId(OWNER));
+            assert_eq!(reading::parse(&written, UserId(OWNER)), Ok(Some(go_on)));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_token_or_an_error() {
+        let post = PostId(9 << PostId::NODE_AND_SEQUENCE_BITS);
+        let mut corpus: Vec<Vec<u8>> =
+            LISTS.iter().map(|list| next(*list, OWNER, Some(post.0)).into_bytes()).collect();
+        let last = Place { reason: Reason::Voice, round: 2, post: Reverse(post) };
+        let go_on = GoOn { after: PostId(1), until: PostId(u64::MAX), last };
+        corpus.push(reading::token(go_on, UserId(OWNER)).into_bytes());
+        let position: Vec<u8> = (1..=801_u64).flat_map(u64::to_be_bytes).collect();
+        corpus.push(seal(List::HomeStream, OWNER, &position).into_bytes());
+        // What stands in them, without the checksum.
+        let opened: Vec<Vec<u8>> = corpus
+            .iter()
+            .filter_map(|token| BASE64_URL_SAFE_NO_PAD.decode(token).ok())
+            .map(|bytes| bytes[..bytes.len() - 4].to_vec())
+            .collect();
+        corpus.extend(opened);
+        corpus.push(position);
+        let corpus: Vec<&[u8]> = corpus.iter().map(Vec::as_slice).collect();
+        fuzz(&corpus, 2_000, |input| {
+            read_as_everything(&String::from_utf8_lossy(input));
+            // Behind a checksum that is right: of the whole, and of the content.
+            let checksum = crc32c::crc32c(input).to_be_bytes();
+            read_as_everything(&BASE64_URL_SAFE_NO_PAD.encode([input, &checksum].concat()));
+            for list in LISTS {
+                read_as_everything(&seal(list, OWNER, input));
+            }
+        });
+    }
 
     proptest! {
         #[test]

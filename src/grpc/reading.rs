@@ -77,14 +77,14 @@ fn parse_per_author(asked: i32) -> Result<u32, FieldError> {
     }
 }
 
-fn token(go_on: GoOn, user: UserId) -> String {
+pub(super) fn token(go_on: GoOn, user: UserId) -> String {
     let GoOn { after, until, last: Place { reason, round, post: Reverse(post) } } = go_on;
     let numbers = [after.0, until.0, reason as u64, u64::from(round), post.0];
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
     page::seal(List::CatchUp, user.0, &bytes)
 }
 
-fn parse(token: &str, user: UserId) -> Result<Option<GoOn>, FieldError> {
+pub(super) fn parse(token: &str, user: UserId) -> Result<Option<GoOn>, FieldError> {
     let field = "page_token";
     let Some(bytes) = page::unseal(field, token, List::CatchUp, user.0)? else {
         return Ok(None);
