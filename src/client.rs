@@ -12,6 +12,7 @@ pub mod edge_list;
 mod error;
 mod follow;
 pub mod graph_import;
+mod gzip_members;
 mod hide;
 mod import;
 mod interrupt;

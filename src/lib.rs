@@ -65,6 +65,7 @@ pub mod grpc;
 pub mod home_stream;
 pub mod home_timeline;
 pub mod inbox;
+mod input;
 pub mod load;
 pub mod post_counts;
 pub mod post_id;

@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -28,6 +28,7 @@ use crate::{
     app::{Backend, Roles, Settings},
     event_log::kafka,
     fanout::PullRule,
+    input,
     store::{HOME_TIMELINE_CAP_DEFAULT, redis::config::RedisConfig},
     writes::TEXT_CHARS_MAX_DEFAULT,
 };
@@ -303,7 +304,7 @@ impl ServeFlags {
 }
 
 fn read_file(path: &Path, problems: &mut Vec<String>) -> Table {
-    let text = match fs::read_to_string(path) {
+    let text = match input::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             problems.push(format!("the file {} cannot be read: {error}", path.display()));

@@ -1,20 +1,26 @@
 //! Lines of a text file, plain or gzip, numbered from 1: the common ground of
-//! edge lists and traces.
+//! edge lists, traces and lists of feeds.
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
 };
 
-use flate2::bufread::MultiGzDecoder;
 use tokio::{sync::watch, task, time};
 
-use super::progress::{REPORT_EVERY, Reporter};
+use super::{
+    gzip_members::{GZIP_MAGIC, GzipMembers},
+    progress::{REPORT_EVERY, Reporter},
+};
+use crate::input::SlowInputNotice;
 
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const READ_BUFFER_BYTES: usize = 1 << 20;
-/// A line of numbers is short; a longer one is a file of another kind.
+/// The byte order mark of UTF-8, with which Windows programs begin a file. Files that were
+/// joined have it inside too.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// A line of numbers is short; a longer one is a file of another kind. Comments may be longer.
 const LINE_BYTES_MAX: usize = 4_096;
 /// How much of a broken line is quoted.
 const QUOTE_CHARS_MAX: usize = 60;
@@ -52,6 +58,16 @@ pub enum FileError {
         /// The line, escaped and cut.
         quote: String,
     },
+    /// A line shows that this is no text of the kind that is read.
+    #[error("{}, line {line}: {problem}", path.display())]
+    NotText {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
     /// Reading was ended by who had asked for it.
     #[error("nobody waits for the file any more")]
     Abandoned,
@@ -67,13 +83,20 @@ pub(crate) struct TextFile {
 }
 
 impl TextFile {
+    /// Opens a file, and says on stderr that it is waited for if nothing comes from it.
     pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         let open_error = |source| FileError::Open { path: path.to_owned(), source };
+        let notice = SlowInputNotice::of(path);
         let mut file =
             BufReader::with_capacity(READ_BUFFER_BYTES, File::open(path).map_err(open_error)?);
-        let is_gzip = file.fill_buf().map_err(open_error)?.starts_with(&GZIP_MAGIC);
-        let content: Box<dyn Read + Send> =
-            if is_gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let mut magic = Vec::new();
+        let beginning = file.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic);
+        beginning.map_err(open_error)?;
+        drop(notice);
+        let content: Box<dyn Read + Send> = match magic == GZIP_MAGIC {
+            true => Box::new(GzipMembers::new(file)),
+            false => Box::new(Cursor::new(magic).chain(file)),
+        };
         Ok(Self {
             path: path.to_owned(),
             reader: BufReader::with_capacity(READ_BUFFER_BYTES, content),
@@ -83,27 +106,88 @@ impl TextFile {
         })
     }
 
-    /// The next line without its end, LF or CRLF; `None` at the end of the file.
+    /// The next line without its end, LF or CRLF, and without byte order marks; `None` at the
+    /// end of the file. Of a long comment only the beginning.
     pub(crate) fn next_line(&mut self) -> Result<Option<&[u8]>, FileError> {
         self.line.clear();
-        let limit = LINE_BYTES_MAX as u64 + 1;
-        let length = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line).map_err(
-            |source| FileError::Read { path: self.path.clone(), line: self.line_number, source },
-        )?;
+        // With its end.
+        let limit = LINE_BYTES_MAX as u64 + 2;
+        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line);
+        let length = read.map_err(|source| self.read_error(source))?;
         if length == 0 {
             return Ok(None);
         }
         self.line_number += 1;
         self.fingerprint.add(&self.line);
+        if is_comment(self.content()) && !self.line.ends_with(b"\n") {
+            self.skip_line().map_err(|source| self.read_error(source))?;
+        }
         while let Some(b'\n' | b'\r') = self.line.last() {
             self.line.pop();
         }
-        if self.line.len() > LINE_BYTES_MAX {
-            return Err(
-                self.broken(format!("longer than {LINE_BYTES_MAX} bytes; is this a text file?"))
+        match self.problem() {
+            Some(problem) => {
+                Err(FileError::NotText { path: self.path.clone(), line: self.line_number, problem })
+            }
+            None => Ok(Some(self.content())),
+        }
+    }
+
+    /// The line read last, without what only says how it is encoded.
+    fn content(&self) -> &[u8] {
+        let mut content = self.line.as_slice();
+        while let Some(rest) = content.strip_prefix(UTF8_MARK) {
+            content = rest;
+        }
+        content
+    }
+
+    /// Skips what is left of a line, of which the beginning is kept.
+    fn skip_line(&mut self) -> io::Result<()> {
+        loop {
+            let buffered = self.reader.fill_buf()?;
+            let end = buffered.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let skipped = end.unwrap_or(buffered.len());
+            self.fingerprint.add(&buffered[..skipped]);
+            self.reader.consume(skipped);
+            if end.is_some() || skipped == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What shows that the line read last is no line of text.
+    fn problem(&self) -> Option<String> {
+        let content = self.content();
+        if self.line_number == 1 && UTF16_MARKS.iter().any(|mark| content.starts_with(mark)) {
+            return Some(
+                "the file is UTF-16 text; save it as UTF-8, or convert it with iconv -f UTF-16 -t \
+                 UTF-8"
+                    .to_owned(),
             );
         }
-        Ok(Some(&self.line))
+        if content.contains(&0) {
+            return Some(
+                "there are zero bytes in it, as in UTF-16 text and in files that are no text; save \
+                 it as UTF-8"
+                    .to_owned(),
+            );
+        }
+        // All that it says would count as one line.
+        if content.contains(&b'\r') {
+            return Some(
+                "lines end with CR alone, as on old Macs; convert them with tr '\\r' '\\n'"
+                    .to_owned(),
+            );
+        }
+        if content.len() > LINE_BYTES_MAX && !is_comment(content) {
+            return Some(format!("longer than {LINE_BYTES_MAX} bytes; is this a text file?"));
+        }
+        None
+    }
+
+    fn read_error(&self, source: io::Error) -> FileError {
+        FileError::Read { path: self.path.clone(), line: self.line_number, source }
     }
 
     /// The number of the line read last, from 1.
@@ -113,13 +197,21 @@ impl TextFile {
 
     /// The line read last is wrong.
     pub(crate) fn broken(&self, problem: String) -> FileError {
-        let quote = self.line.escape_ascii().to_string();
+        let quote = match std::str::from_utf8(self.content()) {
+            Ok(text) => text.escape_debug().to_string(),
+            Err(_) => self.content().escape_ascii().to_string(),
+        };
+        self.broken_quoting(problem, &quote)
+    }
+
+    /// The line read last is wrong, and is shown so.
+    pub(crate) fn broken_quoting(&self, problem: String, quote: &str) -> FileError {
         let cut = quote.char_indices().nth(QUOTE_CHARS_MAX).map(|(end, _)| end);
         FileError::BrokenLine {
             path: self.path.clone(),
             line: self.line_number,
             problem,
-            quote: cut.map_or(quote.clone(), |end| format!("{}...", &quote[..end])),
+            quote: cut.map_or(quote.to_owned(), |end| format!("{}...", &quote[..end])),
         }
     }
 
@@ -174,6 +266,12 @@ impl Fingerprint {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
+}
+
+/// Whether a line is a comment of an edge list or a trace: SNAP's begin with #, KONECT's and
+/// MatrixMarket's with %.
+pub(crate) fn is_comment(line: &[u8]) -> bool {
+    matches!(line.trim_ascii_start(), [b'#' | b'%', ..])
 }
 
 /// The fields of a line: runs of anything but spaces and tabs.
@@ -257,10 +355,82 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_refused_and_quoted_short() {
-        let error = lines_of(&vec![0u8; 1 << 20]).expect_err("no text").to_string();
-        assert!(error.contains("line 1: longer than 4096 bytes"), "{error}");
-        assert!(error.len() < 300, "{error}");
+    fn gzip_members_are_joined_and_what_follows_is_ignored() {
+        let (one, two) = (gzip(b"a\nb"), gzip(b"c\nd\n"));
+        for (content, expected) in [
+            ([&one[..], &two].concat(), vec!["a", "bc", "d"]),
+            ([&two[..], &[0; 3_000], &two].concat(), vec!["c", "d", "c", "d"]),
+            ([&two[..], &[0; 512]].concat(), vec!["c", "d"]),
+            ([&two[..], b"garbage"].concat(), vec!["c", "d"]),
+            ([&two[..], &[0, 0x1f]].concat(), vec!["c", "d"]),
+            ([&gzip(b"")[..], &two].concat(), vec!["c", "d"]),
+        ] {
+            assert_eq!(lines_of(&content).expect("gzip"), expected);
+        }
+        let cut = lines_of(&[&one[..], &two[..two.len() - 3]].concat()).expect_err("cut");
+        assert!(cut.to_string().contains("cut short"), "{cut}");
+    }
+
+    #[test]
+    fn byte_order_marks_are_skipped() {
+        let content = b"\xef\xbb\xbfa b\r\n\xef\xbb\xbf# c\r\n\r\nd \xef\xbb\xbf";
+        let expected = ["a b", "# c", "", "d \u{feff}"];
+        assert_eq!(lines_of(content).expect("UTF-8"), expected);
+        assert_eq!(lines_of(&gzip(content)).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn other_encodings_and_line_ends_are_named() {
+        let utf16 =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let big = utf16("\u{feff}1 2\n").chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+        for (content, problem) in [
+            (utf16("\u{feff}1 2\n1 3\n"), "line 1: the file is UTF-16 text; save it as UTF-8"),
+            (big, "line 1: the file is UTF-16 text"),
+            (utf16("1 2\n1 3\n"), "line 1: there are zero bytes in it, as in UTF-16 text"),
+            (b"1 2\r1 3\r".to_vec(), "line 1: lines end with CR alone"),
+            (b"# c\r1 2\r".to_vec(), "line 1: lines end with CR alone"),
+        ] {
+            let error = lines_of(&content).expect_err(problem).to_string();
+            assert!(error.contains(problem) && !error.contains("\\x"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_as_long_as_the_limit_and_a_comment_longer() {
+        let long = "1".repeat(LINE_BYTES_MAX);
+        for end in ["\n", "\r\n"] {
+            let lines = lines_of(format!("{long}{end}2{end}").as_bytes()).expect("just fits");
+            assert_eq!(lines, [long.as_str(), "2"]);
+            let error = lines_of(format!("{long}1{end}2").as_bytes()).expect_err("too long");
+            assert!(error.to_string().contains("line 1: longer than 4096 bytes"), "{error}");
+        }
+        for mark in ["#", "%", " #", "\u{feff}%"] {
+            let comment = format!("{mark}{}", "c".repeat(3 * READ_BUFFER_BYTES));
+            let lines = lines_of(format!("{comment}\n2\n{comment}").as_bytes()).expect("comments");
+            assert_eq!((lines.len(), lines[1].as_str()), (3, "2"));
+            assert!(is_comment(lines[0].as_bytes()) && lines[0].len() <= LINE_BYTES_MAX + 2);
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_in_short() {
+        for byte in [0, b'1'] {
+            let error = lines_of(&vec![byte; 1 << 20]).expect_err("no text").to_string();
+            assert!(error.contains("line 1: ") && error.len() < 300, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_long_comment_changes_the_fingerprint_where_it_differs() {
+        let fingerprint = |last: &str| {
+            let file = file_of(format!("# {}{last}\n1 2\n", "c".repeat(10_000)).as_bytes());
+            let mut text = TextFile::open(file.path()).expect("opened");
+            while text.next_line().expect("a line").is_some() {}
+            text.fingerprint()
+        };
+        assert_eq!(fingerprint("a"), fingerprint("a"));
+        assert_ne!(fingerprint("a"), fingerprint("b"));
     }
 
     #[test]
