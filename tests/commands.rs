@@ -9,6 +9,8 @@ mod by_hand;
 mod ctrl_c;
 #[path = "commands/demo.rs"]
 mod demo;
+#[path = "commands/edge_lists.rs"]
+mod edge_lists;
 #[path = "commands/feeds.rs"]
 mod feeds;
 #[path = "commands/observed.rs"]

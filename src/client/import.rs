@@ -13,10 +13,12 @@ use super::{
 
 /// Imports follows from an edge list.
 ///
-/// The file is text or gzip, in the form of SNAP's data sets: `follower followee`
-/// a line, two numbers separated by spaces or tabs; blank lines and lines that
-/// begin with # are skipped. The whole file is checked before anything is sent.
-/// Importing a file twice changes nothing.
+/// The file is text or gzip, in the form of SNAP's and KONECT's data sets: `follower
+/// followee` a line, two numbers separated by spaces, tabs, a comma or a semicolon.
+/// Further columns, as weights and times, are ignored; blank lines, lines that begin with #
+/// or %, the first line if it names columns, and the size line of a MatrixMarket file are
+/// skipped. Every line is one follow, in an undirected graph too. The whole file is checked
+/// before anything is sent. Importing a file twice changes nothing.
 ///
 /// Ctrl-C ends the import once what was sent is durable, and exits with 0; a second
 /// one does not wait for that, and exits with 130.
@@ -46,7 +48,13 @@ impl ImportArgs {
         let channel = self.target.connect().await?;
         let mut reporter = TerminalReporter::default();
         let list = edge_list::read_with_progress(self.file, self.id_offset, &mut reporter).await?;
-        let EdgeList { edges, self_follow_count, duplicate_count, .. } = list;
+        let EdgeList { edges, self_follow_count, duplicate_count, longer_line_count, .. } = list;
+        if longer_line_count > 0 {
+            reporter.line(&format!(
+                "{longer_line_count} lines have more than two columns, of which the others are \
+                 ignored"
+            ));
+        }
         let edge_count = edges.len() as u64;
         reporter.begin("importing follows", Some(edge_count));
         let interrupt = Interrupt::listen();

@@ -14,7 +14,7 @@ use super::graph::{ListedGraph, TooManyAccounts, UserIndex};
 use crate::{
     client::{
         edge_list::Edge,
-        text_file::{FileError, TextFile, fields, number},
+        text_file::{FileError, TextFile, fields, is_comment, number},
     },
     domain::UserId,
 };
@@ -119,11 +119,11 @@ enum ActionKind {
 
 /// `None` for a line that holds no action.
 fn parse_line(line: &[u8], id_offset: u64) -> Result<Option<Action>, String> {
-    let mut fields = fields(line);
-    let Some(a) = fields.next() else { return Ok(None) };
-    if a.starts_with(b"#") {
+    if is_comment(line) {
         return Ok(None);
     }
+    let mut fields = fields(line);
+    let Some(a) = fields.next() else { return Ok(None) };
     let (Some(b), Some(unix_s), Some(kind), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
@@ -207,6 +207,13 @@ mod tests {
             ]
         );
         assert_eq!(trace.posts[3].at, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn comments_and_byte_order_marks_are_skipped() {
+        let long = "c".repeat(10_000);
+        let text = format!("\u{feff}10 20 100 RT\r\n# {long}\r\n% c\r\n\r\n20 30 101 MT\r\n");
+        assert_eq!(read_text(&text).expect("a trace").posts.len(), 2);
     }
 
     #[test]

@@ -413,7 +413,7 @@ fn what_cannot_begin_is_told_in_one_line() {
     assert!(in_use.contains("in use by another `roost rss`"), "{in_use}");
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(content).expect("compressed");
     encoder.finish().expect("compressed")
