@@ -1,4 +1,5 @@
-//! Where it is kept what is remembered of feeds: a file for each. All calls block.
+//! Where it is kept what is remembered of feeds: a file for each, which its owner alone can
+//! read, since it holds whole URLs. All calls block.
 //!
 //! ```text
 //! dir/LOCK        held while a process polls
@@ -37,7 +38,7 @@ impl StateDir {
     pub(super) fn open(path: &Path) -> Result<Self, RssError> {
         durable_file::create_dir_all(path).map_err(failed("making", path))?;
         let file = path.join(LOCK);
-        let lock = File::create(&file).map_err(failed("opening", &file))?;
+        let lock = durable_file::create_file(&file).map_err(failed("opening", &file))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(RssError::InUse { dir: path.to_owned() }),
