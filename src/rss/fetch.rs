@@ -130,7 +130,7 @@ async fn read<B>(response: Response<B>) -> Result<Vec<u8>, FetchError>
 where
     B: http_body::Body<Data = Bytes, Error: Error + 'static> + Unpin,
 {
-    let mut body = Body::new(text(response.headers(), &header::CONTENT_ENCODING))?;
+    let mut body = Body::new(text(response.headers(), &header::CONTENT_ENCODING));
     let mut incoming = response.into_body();
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| FetchError::Broken(root_cause(&error)))?;
