@@ -29,6 +29,11 @@ use super::{
     state::Validators,
 };
 
+/// The longest head of an answer, and the most headers in it. Both are far more than servers
+/// send, and less than the 24,576 headers that the map of them can hold.
+const HEAD_BYTES_MAX: usize = 256 << 10;
+const HEADERS_MAX: usize = 8_192;
+
 /// A feed, as it came.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -59,7 +64,16 @@ impl Fetcher {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(https);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http1_max_headers(HEADERS_MAX)
+            // As curl, browsers and Go do. A connection brings one answer only, so that nothing
+            // can hide behind another one's end.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .build(https);
         Ok(Self { client, timeout })
     }
 
