@@ -12,7 +12,7 @@
 //! sends it again under the same request id, which follows from the feed and the entry
 //! alone: Roost makes one post of it, for ever, so that the state may be old or gone too.
 //!
-//! Decisions have no I/O: `exchange`, `body`, `parse`, `guard`, `entry`, `text`, `state`,
+//! Decisions have no I/O: `exchange`, `shown_url`, `body`, `parse`, `guard`, `entry`, `text`, `state`,
 //! `schedule`.
 //! Only `fetch` sees hyper, only `parse` and `entry` feed-rs, and only `publish` tonic.
 
@@ -30,6 +30,7 @@ mod publish;
 mod run;
 mod schedule;
 mod settings;
+mod shown_url;
 mod slots;
 mod state;
 mod state_dir;

@@ -10,7 +10,13 @@ use http::{
 use http_body_util::Empty;
 use url::Url;
 
-use super::{body::BodyError, schedule, state::Validators, text::plain_line};
+use super::{
+    body::BodyError,
+    schedule,
+    shown_url::{shown, shown_text},
+    state::Validators,
+    text::plain_line,
+};
 
 /// Hops from one address to the next.
 pub(super) const REDIRECTS_MAX: usize = 5;
@@ -34,8 +40,8 @@ pub(super) enum FetchError {
     #[error("answers 410: it is gone for good and is polled no more; take it off the list")]
     Gone,
     #[error("redirects more than {REDIRECTS_MAX} times, at last to {0}; list where it ends")]
-    EndlessRedirect(Url),
-    #[error("redirects to {to:?}, {problem}")]
+    EndlessRedirect(String),
+    #[error("redirects to \"{to}\", {problem}")]
     BadRedirect { to: String, problem: &'static str },
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -92,18 +98,32 @@ pub(super) fn is_permanent(status: StatusCode) -> bool {
 /// # Errors
 /// If that is not on the web.
 pub(super) fn next_hop(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
-    let to = headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()));
-    let to = to.unwrap_or_default();
-    let bad = |problem| FetchError::BadRedirect { to: quote(&to), problem };
-    let mut url = from.join(&to).map_err(|_| bad("which is no URL; list where it really is"))?;
+    let to = headers.get(header::LOCATION).map(location).unwrap_or_default();
+    let bad = |to, problem| FetchError::BadRedirect { to, problem };
     if to.is_empty() {
-        return Err(bad("which is nowhere; list where it really is"));
+        return Err(bad(to, "which is nowhere; list where it really is"));
     }
+    let mut url = from
+        .join(&to)
+        .map_err(|_| bad(shown_text(&to), "which is no URL; list where it really is"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("and only http:// and https:// are followed"));
+        return Err(bad(shown(&url), "and only http:// and https:// are followed"));
     }
     url.set_fragment(None);
+    // It would be sent to nobody, and be seen where connections are logged.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
     Ok(url)
+}
+
+/// What a header of that name says. Bytes beyond ASCII, of whatever encoding, go to the next
+/// server as they have come.
+fn location(value: &HeaderValue) -> String {
+    let encode = |byte: &u8| match byte {
+        byte if byte.is_ascii() => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    value.as_bytes().trim_ascii().iter().map(encode).collect()
 }
 
 /// Whether a feed comes with the answer, which is no redirect. `now` is in seconds since
@@ -117,7 +137,8 @@ pub(super) fn check_status(
     now: u64,
 ) -> Result<(), FetchError> {
     match status {
-        StatusCode::OK => Ok(()),
+        // What a proxy has changed is a feed all the same.
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => Ok(()),
         StatusCode::GONE => Err(FetchError::Gone),
         _ => {
             let may_ask =
@@ -188,13 +209,35 @@ mod tests {
             ("c#top", "https://example.org/a/c"),
             ("//other.org/", "https://other.org/"),
             ("http://example.org/", "http://example.org/"),
+            ("  /d\t", "https://example.org/d"),
+            ("?e", "https://example.org/a/b?e"),
+            ("http:/f", "http://f/"),
+            ("\\\\other.org\\g", "https://other.org/g"),
+            ("HTTP://Other.org", "http://other.org/"),
+            ("a b|c", "https://example.org/a/a%20b|c"),
+            ("http://me:secret@other.org/h", "http://other.org/h"),
+            ("http://0x7f.1/", "http://127.0.0.1/"),
         ] {
             assert_eq!(to(location).expect(location), url(expected));
         }
-        for bad in ["", "file:///etc/passwd", "javascript:alert(1)", "http://"] {
+        let latin = HeaderValue::from_bytes(b"/caf\xe9/\xc3\xa9").expect("a value");
+        let latin = next_hop(&from, &HeaderMap::from_iter([(header::LOCATION, latin)]));
+        assert_eq!(latin.expect("a URL").as_str(), "https://example.org/caf%E9/%C3%A9");
+        for bad in ["", "  ", "file:///etc/passwd", "javascript:alert(1)", "http://", "http://[/"] {
             assert!(matches!(to(bad), Err(FetchError::BadRedirect { .. })), "{bad}");
         }
         assert!(next_hop(&from, &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_refused_redirect_shows_no_query() {
+        let from = url("https://example.org/a/b");
+        for bad in ["ftp://me:secret@a/?secret", "http://[?secret", "http://me:secret@a b/#secret"]
+        {
+            let refused = next_hop(&from, &headers(header::LOCATION, bad)).expect_err(bad);
+            let said = refused.to_string();
+            assert!(said.contains("redirects to \"") && !said.contains("secret"), "{said}");
+        }
     }
 
     #[test]

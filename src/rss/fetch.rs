@@ -26,6 +26,7 @@ use super::{
         FetchError, REDIRECTS_MAX, check_status, is_permanent, is_redirect, next_hop, quote,
         request, text, validators,
     },
+    shown_url::shown,
     state::Validators,
 };
 
@@ -120,7 +121,7 @@ impl Fetcher {
             let body = read(response).await?;
             return Ok(Some(Answer { url, body, validators, moved_to }));
         }
-        Err(FetchError::EndlessRedirect(url))
+        Err(FetchError::EndlessRedirect(shown(&url)))
     }
 }
 

@@ -4,7 +4,10 @@ use std::{collections::HashMap, fmt, path::Path};
 
 use url::Url;
 
-use super::RssError;
+use super::{
+    RssError,
+    shown_url::{shown, shown_text},
+};
 use crate::{
     client::text_file::{FileError, TextFile, fields, number},
     domain::UserId,
@@ -28,7 +31,7 @@ pub(super) struct Feed {
 
 impl fmt::Display for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, {}", self.line, self.url)
+        write!(f, "line {}, {}", self.line, shown(&self.url))
     }
 }
 
@@ -42,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Feed>, RssError> {
     let mut lines = HashMap::new();
     let mut problems: Vec<FileError> = Vec::new();
     while let Some(line) = file.next_line()? {
-        let parsed = parse_line(line);
+        let (parsed, text) = (parse_line(line), String::from_utf8_lossy(line).into_owned());
         let line = file.line_number();
         let problem = match parsed {
             Ok(None) => continue,
@@ -58,7 +61,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Feed>, RssError> {
             },
             Err(problem) => problem.to_owned(),
         };
-        problems.push(file.broken(problem));
+        problems.push(file.broken_quoting(problem, &shown_text(&text)));
         if problems.len() == PROBLEMS_MAX {
             break;
         }

@@ -18,6 +18,7 @@ use super::{
     parse::parse,
     publish::{PublishError, Roost},
     settings::{Settings, UnixSeconds},
+    shown_url::shown_text,
     slots::{ParseError, Slots},
     state::{FeedState, OUTBOX_ENTRIES_MAX},
     state_dir::StateDir,
@@ -199,8 +200,11 @@ impl<'a> FeedTask<'a> {
         if let Some(to) = answer.moved_to.as_ref().filter(|to| Some(*to) != next.moved_to.as_ref())
         {
             tracing::warn!(
-                "{}: has moved for good to {to}; list it there, with --first 0 at its first poll",
-                self.feed
+                "{}: has moved for good to {}; list it there, with --first 0 at its first poll; {} \
+                 has the whole address",
+                self.feed,
+                shown_text(to),
+                self.shared.state_dir.file(&self.feed).display()
             );
         }
         next.moved_to = answer.moved_to;
