@@ -12,12 +12,15 @@
 //! sends it again under the same request id, which follows from the feed and the entry
 //! alone: Roost makes one post of it, for ever, so that the state may be old or gone too.
 //!
-//! Decisions have no I/O: `exchange`, `shown_url`, `body`, `parse`, `guard`, `entry`, `text`, `state`,
-//! `schedule`.
-//! Only `fetch` sees hyper, only `parse` and `entry` feed-rs, and only `publish` tonic.
+//! Decisions have no I/O: `destination`, `exchange`, `shown_url`, `body`, `parse`, `guard`,
+//! `entry`, `text`, `state`, `schedule`.
+//! Only `fetch` and `connect` see hyper, only `parse` and `entry` feed-rs, and only `publish`
+//! tonic.
 
 mod args;
 mod body;
+mod connect;
+mod destination;
 mod entry;
 mod error;
 mod exchange;

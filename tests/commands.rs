@@ -23,6 +23,8 @@ mod program;
 mod rebuild;
 #[path = "commands/rss.rs"]
 mod rss;
+#[path = "commands/rss_http.rs"]
+mod rss_http;
 #[path = "commands/serve.rs"]
 mod serve;
 mod services;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     RssError,
+    destination::AllowedHosts,
     publish::Roost,
     run::run,
     settings::{Settings, UnixSeconds},
@@ -25,6 +26,11 @@ use crate::client::{ClientError, Interrupt, Target};
 /// the feed; blank lines and lines that begin with # are skipped. An entry is posted once,
 /// however often the command is started or killed: a title, cut to the limit, and the
 /// link of the entry. It is posted with the origin `rss`.
+///
+/// Feeds are fetched from public addresses only: one whose host, or a host that it redirects
+/// to, is at a loopback, private, link-local or other special address is refused, unless
+/// --allow-host or a line `allow-host NAME-OR-NETWORK` of the list allows it. Logs show the URL
+/// of a feed without its query.
 ///
 /// A feed that fails is tried again less and less often, up to once a day, and does not
 /// hold up those that do not. While Roost is away, what is new waits in the state directory.
@@ -58,6 +64,15 @@ pub struct RssArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = value_parser!(u64).range(1..=600))]
     pub fetch_timeout: u64,
+    /// Let feeds be on this host or network though it is not public, as `localhost` or
+    /// `10.0.0.0/8`; may be given several times, and with commas
+    #[arg(
+        long,
+        value_name = "NAME-OR-NETWORK",
+        env = "ROOST_RSS_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<String>,
     /// Where to post.
     #[command(flatten)]
     pub target: Target,
@@ -70,6 +85,7 @@ impl RssArgs {
     /// # Errors
     /// If the list or the state cannot be used; with --once, if any feed failed.
     pub async fn run(self) -> Result<(), RssError> {
+        let settings = self.settings()?;
         // It need not be there: what is new waits for it.
         let roost = Roost::new(self.target.connect_lazily()?);
         let interrupt = Interrupt::listen();
@@ -83,26 +99,31 @@ impl RssArgs {
             });
         }
         let random = StdRng::from_rng(&mut rand::rng());
-        let summary = run(self.into(), roost, system_clock(), random, stop).await?;
+        let summary = run(settings, roost, system_clock(), random, stop).await?;
         writeln!(std::io::stdout().lock(), "{summary}").map_err(ClientError::from)?;
         match summary.failed_feeds {
             0 => Ok(()),
             failed => Err(RssError::FeedsFailed { failed, feeds: summary.feeds }),
         }
     }
-}
 
-impl From<RssArgs> for Settings {
-    fn from(args: RssArgs) -> Self {
-        Self {
-            list: args.feeds,
-            state_dir: args.state,
-            once: args.once,
-            interval_seconds: args.interval,
-            fetch_timeout: Duration::from_secs(args.fetch_timeout),
-            first_entries: args.first.into(),
-            turn_entries_max: args.entries_max.into(),
+    fn settings(&self) -> Result<Settings, RssError> {
+        let mut allowed = AllowedHosts::default();
+        // A variable that is set to nothing allows nothing.
+        let hosts = self.allow_host.iter().map(|host| host.trim()).filter(|host| !host.is_empty());
+        for host in hosts {
+            allowed.allow(host).map_err(RssError::BadAllowedHost)?;
         }
+        Ok(Settings {
+            list: self.feeds.clone(),
+            state_dir: self.state.clone(),
+            once: self.once,
+            interval_seconds: self.interval,
+            fetch_timeout: Duration::from_secs(self.fetch_timeout),
+            allowed,
+            first_entries: self.first.into(),
+            turn_entries_max: self.entries_max.into(),
+        })
     }
 }
 

@@ -30,6 +30,9 @@ pub enum RssError {
         /// How many it may.
         feeds_max: usize,
     },
+    /// A setting allows what is no host and no network.
+    #[error("--allow-host (ROOST_RSS_ALLOW_HOST): {0}")]
+    BadAllowedHost(String),
     /// Another process has the state.
     #[error(
         "{} is in use by another `roost rss`; stop it, or name another directory with --state",

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::{
     body::BodyError,
+    destination::ForbiddenAddress,
     schedule,
     shown_url::{shown, shown_text},
     state::Validators,
@@ -43,6 +44,8 @@ pub(super) enum FetchError {
     EndlessRedirect(String),
     #[error("redirects to \"{to}\", {problem}")]
     BadRedirect { to: String, problem: &'static str },
+    #[error("cannot be fetched from {url}: {source}")]
+    Forbidden { url: String, source: ForbiddenAddress },
     #[error(transparent)]
     Body(#[from] BodyError),
 }

@@ -4,16 +4,13 @@
 //! unpacked as it comes, so that a small one does not become a large one unseen. There are
 //! no cookies, no proxies, and no connections kept: a feed is fetched every few minutes.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, iter, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls_native_certs::load_native_certs;
 use tokio::time::timeout;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -22,6 +19,8 @@ use url::Url;
 use super::{
     RssError,
     body::Body,
+    connect::Connector,
+    destination::{AllowedHosts, ForbiddenAddress},
     exchange::{
         FetchError, REDIRECTS_MAX, check_status, is_permanent, is_redirect, next_hop, quote,
         request, text, validators,
@@ -48,23 +47,22 @@ pub(super) struct Answer {
 
 /// A client for feeds.
 pub(super) struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<Connector>, Empty<Bytes>>,
     timeout: Duration,
 }
 
 impl Fetcher {
-    /// One that gives up after `timeout`, for a feed with all its redirects.
+    /// One that gives up after `timeout`, for a feed with all its redirects, and that connects
+    /// to public addresses and to `allowed` ones.
     ///
     /// # Errors
     /// If TLS cannot be used.
-    pub(super) fn new(timeout: Duration) -> Result<Self, RssError> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
+    pub(super) fn new(timeout: Duration, allowed: AllowedHosts) -> Result<Self, RssError> {
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Connector::new(Arc::new(allowed)));
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .http1_max_buf_size(HEAD_BYTES_MAX)
@@ -105,7 +103,7 @@ impl Fetcher {
             // Another address may use the same names for other answers.
             let known = known.filter(|known| known.url == url.as_str());
             let response = self.client.request(request(&url, known)?).await;
-            let response = response.map_err(|error| FetchError::Broken(root_cause(&error)))?;
+            let response = response.map_err(|error| failure(&url, &error))?;
             let status = response.status();
             if is_redirect(status) {
                 for_good &= is_permanent(status);
@@ -154,6 +152,15 @@ where
         }
     }
     Ok(body.finish()?)
+}
+
+/// Why nothing came from a URL.
+fn failure(url: &Url, error: &(dyn Error + 'static)) -> FetchError {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    match causes.find_map(|cause| cause.downcast_ref::<ForbiddenAddress>()) {
+        Some(forbidden) => FetchError::Forbidden { url: shown(url), source: forbidden.clone() },
+        None => FetchError::Broken(root_cause(error)),
+    }
 }
 
 /// The innermost error is the one that says something.

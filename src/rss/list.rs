@@ -1,4 +1,5 @@
-//! The list of feeds: `account URL` a line. Pure, but for the file.
+//! The list of feeds: `account URL` a line, and `allow-host NAME-OR-NETWORK` for those that are
+//! not on public addresses. Pure, but for the file.
 
 use std::{collections::HashMap, fmt, path::Path};
 
@@ -6,6 +7,7 @@ use url::Url;
 
 use super::{
     RssError,
+    destination::AllowedHosts,
     shown_url::{shown, shown_text},
 };
 use crate::{
@@ -17,8 +19,17 @@ use crate::{
 const FEEDS_MAX: usize = 10_000;
 /// More broken lines than these are not told.
 const PROBLEMS_MAX: usize = 20;
+/// The first word of a line that allows a host.
+const ALLOW_HOST: &[u8] = b"allow-host";
 
-/// A line of the list.
+/// What a list says.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    pub(super) feeds: Vec<Feed>,
+    pub(super) allowed: AllowedHosts,
+}
+
+/// A feed of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Feed {
     /// Where it stands in the list, from 1.
@@ -35,26 +46,40 @@ impl fmt::Display for Feed {
     }
 }
 
-/// Reads and checks the whole list. Blocks.
+enum Line {
+    Feed(UserId, Url),
+    /// These hosts or networks, one word each.
+    Allow(Vec<String>),
+    Empty,
+}
+
+/// Reads and checks the whole list. Blocks. `allowed` are the hosts that the settings allow,
+/// beside those of the list.
 ///
 /// # Errors
 /// If the file cannot be read or names no feed, or with every line that is broken.
-pub(super) fn read(path: &Path) -> Result<Vec<Feed>, RssError> {
+pub(super) fn read(path: &Path, allowed: AllowedHosts) -> Result<List, RssError> {
     let mut file = TextFile::open(path)?;
-    let mut feeds: Vec<Feed> = Vec::new();
+    let mut list = List { allowed, ..List::default() };
     let mut lines = HashMap::new();
     let mut problems: Vec<FileError> = Vec::new();
     while let Some(line) = file.next_line()? {
         let (parsed, text) = (parse_line(line), String::from_utf8_lossy(line).into_owned());
         let line = file.line_number();
         let problem = match parsed {
-            Ok(None) => continue,
-            Ok(Some((author, url))) => match lines.insert((author, url.clone()), line) {
-                None if feeds.len() == FEEDS_MAX => {
+            Ok(Line::Empty) => continue,
+            Ok(Line::Allow(hosts)) => {
+                match hosts.iter().try_for_each(|host| list.allowed.allow(host)) {
+                    Ok(()) => continue,
+                    Err(problem) => problem,
+                }
+            }
+            Ok(Line::Feed(author, url)) => match lines.insert((author, url.clone()), line) {
+                None if list.feeds.len() == FEEDS_MAX => {
                     return Err(RssError::LongList { path: path.to_owned(), feeds_max: FEEDS_MAX });
                 }
                 None => {
-                    feeds.push(Feed { line, author, url });
+                    list.feeds.push(Feed { line, author, url });
                     continue;
                 }
                 Some(first) => format!("line {first} says the same; remove one of them"),
@@ -66,25 +91,36 @@ pub(super) fn read(path: &Path) -> Result<Vec<Feed>, RssError> {
             break;
         }
     }
-    match (problems.is_empty(), feeds.is_empty()) {
+    match (problems.is_empty(), list.feeds.is_empty()) {
         (false, _) => Err(RssError::BrokenList(problems)),
         (true, true) => Err(RssError::EmptyList { path: path.to_owned() }),
-        (true, false) => Ok(feeds),
+        (true, false) => Ok(list),
     }
 }
 
-/// `None` for a line that names no feed.
-fn parse_line(line: &[u8]) -> Result<Option<(UserId, Url)>, &'static str> {
+fn parse_line(line: &[u8]) -> Result<Line, &'static str> {
     let mut fields = fields(line);
-    let Some(author) = fields.next().filter(|field| !field.starts_with(b"#")) else {
-        return Ok(None);
+    let Some(first) = fields.next().filter(|field| !field.starts_with(b"#")) else {
+        return Ok(Line::Empty);
     };
+    if first == ALLOW_HOST {
+        let hosts = fields.take_while(|field| !field.starts_with(b"#"));
+        let hosts = hosts.flat_map(|hosts| hosts.split(|byte| *byte == b','));
+        let hosts: Vec<String> = hosts
+            .filter(|host| !host.is_empty())
+            .map(|host| String::from_utf8_lossy(host).into_owned())
+            .collect();
+        return match hosts.is_empty() {
+            true => Err("allow-host wants a host name, an address or a network"),
+            false => Ok(Line::Allow(hosts)),
+        };
+    }
     let (Some(url), None) = (fields.next(), fields.next()) else {
         return Err("not of the form `account URL`");
     };
-    let author = number(author).filter(|id| *id > 0);
+    let author = number(first).filter(|id| *id > 0);
     let author = author.ok_or("the account is no decimal number from 1 to 2^64-1")?;
-    Ok(Some((UserId(author), parse_url(url)?)))
+    Ok(Line::Feed(UserId(author), parse_url(url)?))
 }
 
 fn parse_url(field: &[u8]) -> Result<Url, &'static str> {
@@ -106,7 +142,8 @@ mod tests {
     use crate::client::text_file::tests::file_of;
 
     fn read_text(text: &str) -> Result<Vec<Feed>, RssError> {
-        read(file_of(text.as_bytes()).path())
+        let file = file_of(text.as_bytes());
+        read(file.path(), AllowedHosts::default()).map(|list| list.feeds)
     }
 
     #[test]
@@ -144,6 +181,44 @@ mod tests {
             assert!(error.contains(part), "{part} in {error}");
         }
         assert!(!error.contains("line 1:") && !error.contains("line 10:"), "{error}");
+    }
+
+    #[test]
+    fn a_list_may_allow_hosts() {
+        let text =
+            "allow-host localhost 10.0.0.0/8, fd00::/8 # ours\n1 http://a/\nallow-host ::1\n";
+        let mut settings = AllowedHosts::default();
+        settings.allow("192.168.0.0/16").expect("a network");
+        let list = read(file_of(text.as_bytes()).path(), settings).expect("a list");
+        assert_eq!(list.feeds.len(), 1);
+        for address in ["10.0.0.1", "fd00::1", "::1", "192.168.0.1"] {
+            let address = address.parse().expect("an address");
+            assert_eq!(list.allowed.check("a", address), Ok(()), "{address}");
+        }
+        let link_local = "169.254.169.254".parse().expect("an address");
+        assert!(list.allowed.check("a", link_local).is_err());
+        assert_eq!(list.allowed.check("localhost", link_local), Ok(()));
+
+        let text = "allow-host\nallow-host http://a/\n";
+        let error = read_text(text).expect_err("broken").to_string();
+        assert!(error.contains("line 1: allow-host wants a host name"), "{error}");
+        assert!(error.contains("line 2: \"http://a/\" is no host name"), "{error}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        assert_eq!(read_text("\u{feff}7 http://a/\r\n").expect("a list").len(), 1);
+    }
+
+    #[test]
+    fn neither_feeds_nor_problems_show_secrets() {
+        let feed = &read_text("7 http://a/b?key=secret#secret\n").expect("a list")[0];
+        assert_eq!(feed.to_string(), "line 1, http://a/b?…");
+        assert_eq!(feed.url.as_str(), "http://a/b?key=secret");
+        for line in ["7 https://me:secret@a/", "x http://a/?secret", "7 http://a/?secret b"] {
+            let error = read_text(line).expect_err(line).to_string();
+            assert!(error.contains("line 1: ") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RssError,
+    destination::AllowedHosts,
     fetch::Fetcher,
     list::{self, Feed},
     poll::{Counts, FeedTask, Shared},
@@ -42,12 +43,17 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<Summary, RssError> {
     let once = settings.once;
-    let (state_dir, feeds) = {
+    let opening = {
         let settings = settings.clone();
-        task::spawn_blocking(move || open(&settings)).await.map_err(ClientError::from)??
+        task::spawn_blocking(move || open(&settings))
     };
+    // The list may be a FIFO, which is waited for.
+    let Some(opened) = stop.run_until_cancelled(opening).await else {
+        return Ok(Summary::default());
+    };
+    let Opened { allowed, state_dir, feeds } = opened.map_err(ClientError::from)??;
     let shared = Shared {
-        fetcher: Fetcher::new(settings.fetch_timeout)?,
+        fetcher: Fetcher::new(settings.fetch_timeout, allowed)?,
         settings,
         roost,
         state_dir: Arc::new(state_dir),
@@ -77,12 +83,18 @@ pub(super) async fn run(
 }
 
 /// The list, and what is remembered of its feeds.
-fn open(settings: &Settings) -> Result<(StateDir, Vec<(Feed, FeedState)>), RssError> {
-    let feeds = list::read(&settings.list)?;
+struct Opened {
+    allowed: AllowedHosts,
+    state_dir: StateDir,
+    feeds: Vec<(Feed, FeedState)>,
+}
+
+fn open(settings: &Settings) -> Result<Opened, RssError> {
+    let list = list::read(&settings.list, settings.allowed.clone())?;
     let state_dir = StateDir::open(&settings.state_dir)?;
     let read = |feed: Feed| state_dir.read(&feed).map(|state| (feed, state));
-    let feeds = feeds.into_iter().map(read).collect::<Result<_, _>>()?;
-    Ok((state_dir, feeds))
+    let feeds = list.feeds.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Opened { allowed: list.allowed, state_dir, feeds })
 }
 
 fn summary(tasks: &[FeedTask<'_>]) -> Summary {

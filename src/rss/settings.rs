@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use super::destination::AllowedHosts;
+
 /// How feeds are followed.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -11,6 +13,8 @@ pub(super) struct Settings {
     pub(super) once: bool,
     pub(super) interval_seconds: u64,
     pub(super) fetch_timeout: Duration,
+    /// What feeds may be fetched from though it is not public. The list may allow more.
+    pub(super) allowed: AllowedHosts,
     /// Of a feed that was never read, so many of the newest are posted.
     pub(super) first_entries: usize,
     /// Of what waits of a feed, so many of the oldest are posted at a time.

@@ -72,6 +72,8 @@ impl Town {
             command.arg("--state").arg(self.path("state"));
         }
         command.args(more).arg(self.path("feeds"));
+        // The server for feeds is on loopback.
+        command.env("ROOST_RSS_ALLOW_HOST", "127.0.0.1,localhost");
         command
     }
 
