@@ -397,7 +397,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_is_as_long_as_the_limit_and_a_comment_longer() {
+    fn comment_may_be_longer_than_the_line_limit() {
         let long = "1".repeat(LINE_BYTES_MAX);
         for end in ["\n", "\r\n"] {
             let lines = lines_of(format!("{long}{end}2{end}").as_bytes()).expect("just fits");
@@ -422,7 +422,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_long_comment_changes_the_fingerprint_where_it_differs() {
+    fn fingerprint_covers_long_comments() {
         let fingerprint = |last: &str| {
             let file = file_of(format!("# {}{last}\n1 2\n", "c".repeat(10_000)).as_bytes());
             let mut text = TextFile::open(file.path()).expect("opened");

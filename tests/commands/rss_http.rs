@@ -203,7 +203,7 @@ fn a_feed_is_what_its_bytes_say() {
 }
 
 #[test]
-fn feeds_on_addresses_that_are_not_public_are_refused() {
+fn feeds_on_private_addresses_are_refused() {
     let town = Town::new();
     let (_server, roost) = Running::serve(&town.path("data"));
     let feed = answer_with("", rss(&[("one", "one")]).as_bytes());
@@ -260,7 +260,7 @@ fn feeds_on_addresses_that_are_not_public_are_refused() {
 }
 
 #[test]
-fn redirects_to_addresses_that_are_not_public_are_refused() {
+fn redirects_to_private_addresses_are_refused() {
     let town = Town::new();
     let (_server, roost) = Running::serve(&town.path("data"));
     let feed = answer_with("", rss(&[("one", "one")]).as_bytes());
