@@ -30,7 +30,7 @@
 //!   post_counts, reading, thread, writes} → {event_log, store} → domain`. Only `app` names the
 //!   backends, and `cli` where it reads their settings; only
 //!   `store::embedded` sees fjall, only `store::redis` the redis crate, and only
-//!   `event_log::kafka` rdkafka, only `rss` feed-rs, only `telemetry` prometheus-client; tonic is seen by `grpc`, `client`,
+//!   `event_log::kafka` rdkafka, only `telemetry` prometheus-client; tonic is seen by `grpc`, `client`,
 //!   `load`, `rss` and, to start the server, by `app`. `bench` sees whatever it measures Roost beside.
 //! - The API writes to the log and to nothing else; the worker of a partition is
 //!   the only one that applies its events.

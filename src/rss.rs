@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  list ──► poll ──► fetch ──► parse ──► state: what is new? ──► outbox ──► publish ──► Roost
-//!           ▲  (HTTP, bounded)  (guard)       (pure)               │            │
+//!           ▲  (HTTP, bounded)              (pure)               │            │
 //!           └── schedule: when again?                   state_dir, before    and after
 //! ```
 //!
@@ -12,21 +12,23 @@
 //! sends it again under the same request id, which follows from the feed and the entry
 //! alone: Roost makes one post of it, for ever, so that the state may be old or gone too.
 //!
-//! Decisions have no I/O: `destination`, `exchange`, `shown_url`, `body`, `parse`, `guard`,
-//! `entry`, `text`, `state`, `schedule`.
-//! Only `fetch` and `connect` see hyper, only `parse` and `entry` feed-rs, and only `publish`
-//! tonic.
+//! Decisions have no I/O: `destination`, `exchange`, `shown_url`, `body`, `parse` with the readers
+//! behind it, `entry`, `text`, `state`, `schedule`. Only `fetch` and `connect` see hyper, and only
+//! `publish` tonic.
 
 mod args;
 mod body;
 mod connect;
+mod date;
+mod decode;
 mod destination;
 mod entry;
 mod error;
 mod exchange;
 mod fetch;
-mod guard;
+mod json_feed;
 mod list;
+mod markup;
 mod parse;
 mod poll;
 mod publish;
@@ -38,6 +40,9 @@ mod slots;
 mod state;
 mod state_dir;
 mod text;
+mod vocabulary;
+mod xml_entry;
+mod xml_feed;
 
 pub use args::RssArgs;
 pub use error::RssError;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use feed_rs::model;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use url::Url;
@@ -74,59 +73,115 @@ impl<'de> Deserialize<'de> for EntryId {
     }
 }
 
-/// The entry of a feed of the list, whose links are relative to `base`. `None` if it says
-/// nothing.
-pub(super) fn read(feed: &Url, base: &Url, rss: bool, raw: &model::Entry) -> Option<Entry> {
-    let link = link_of(raw, base);
-    let title = title_of(raw, rss);
+/// An entry as a reader of some format hands it over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawEntry {
+    /// What names it, by rules that never change.
+    pub(super) named_by: Facts,
+    /// What it is meant to say.
+    pub(super) says: Facts,
+    /// Its date, as it is written.
+    pub(super) date: String,
+    /// Its date in milliseconds since 1970.
+    pub(super) unix_ms: Option<i64>,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Its guid or id, trimmed.
+    pub(super) name: String,
+    /// The page that it is about.
+    pub(super) link: Option<String>,
+    /// Title, summary and content.
+    pub(super) texts: [Text; 3],
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) is_html: bool,
+}
+
+impl Text {
+    pub(super) fn html(text: String) -> Self {
+        Self { text, is_html: true }
+    }
+
+    pub(super) fn plain(text: String) -> Self {
+        Self { text, is_html: false }
+    }
+}
+
+/// The first address that is one of the web, if Roost takes it.
+pub(super) fn web_link(mut addresses: impl Iterator<Item = Url>) -> Option<String> {
+    let web = addresses.find(|url| matches!(url.scheme(), "http" | "https"));
+    web.map(String::from).filter(|link| link.len() <= LINK_BYTES_MAX)
+}
+
+impl Facts {
+    /// The title, or the beginning of what there is in its place, as a line.
+    fn line(&self) -> String {
+        let mut lines = self.texts.iter().map(|Text { text, is_html }| {
+            let text = beginning(text, MARKUP_CHARS_MAX);
+            if *is_html { line_of_html(text) } else { plain_line(text) }
+        });
+        let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+        beginning(&line, TITLE_CHARS_MAX).to_owned()
+    }
+
+    fn says_something(&self) -> bool {
+        self.link.is_some() || !self.line().is_empty()
+    }
+
+    fn name(&self, feed: &Url) -> EntryId {
+        match (self.name.as_str(), &self.link) {
+            ("", Some(link)) => EntryId::new(feed, "link", &[link]),
+            ("", None) => EntryId::new(feed, "text", &self.plain_texts()),
+            (name, _) => EntryId::new(feed, "name", &[name]),
+        }
+    }
+
+    fn plain_texts(&self) -> [&str; 3] {
+        self.texts.each_ref().map(|text| text.text.as_str())
+    }
+}
+
+/// An entry of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// What it may be known by: its guid, or else its link, or else its texts; that with its
+    /// link and title; that with all that it says. The first that no other entry of the feed
+    /// has is believed (`state`).
+    pub(super) names: [EntryId; 3],
+    /// A line of text; empty if there is a link only.
+    pub(super) title: String,
+    pub(super) link: Option<String>,
+    /// Its date in milliseconds since 1970.
+    pub(super) unix_ms: Option<i64>,
+}
+
+impl Found {
+    /// What is to be posted of it, under one of its names.
+    pub(super) fn entry(&self, id: EntryId) -> Entry {
+        Entry { id, title: self.title.clone(), link: self.link.clone() }
+    }
+}
+
+/// The entry of a feed of the list; `None` if it says nothing.
+pub(super) fn read(feed: &Url, raw: &RawEntry) -> Option<Found> {
+    let RawEntry { named_by, says, date, unix_ms } = raw;
+    let (title, link) = (says.line(), says.link.clone());
     if title.is_empty() && link.is_none() {
         return None;
     }
-    let id = match (raw.id.trim(), &link) {
-        ("", Some(link)) => EntryId::new(feed, "link", &[link]),
-        ("", None) => EntryId::new(feed, "text", &texts(raw).map(|text| text.0)),
-        (name, _) => EntryId::new(feed, "name", &[name]),
-    };
-    Some(Entry { id, title, link })
-}
-
-/// The title, or the beginning of what there is in its place. In RSS nothing says whether
-/// it is HTML, and most write it as if it were.
-fn title_of(raw: &model::Entry, rss: bool) -> String {
-    let mut lines = texts(raw).into_iter().map(|(text, kind)| {
-        let text = beginning(text, MARKUP_CHARS_MAX);
-        if rss || kind != "text/plain" { line_of_html(text) } else { plain_line(text) }
-    });
-    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
-    beginning(&line, TITLE_CHARS_MAX).to_owned()
-}
-
-/// Title, summary and content as they are written, each with its type.
-fn texts(raw: &model::Entry) -> [(&str, &str); 3] {
-    let content = raw
-        .content
-        .as_ref()
-        .and_then(|content| Some((content.body.as_deref()?, content.content_type.as_str())));
-    [typed(&raw.title), typed(&raw.summary), content].map(Option::unwrap_or_default)
-}
-
-fn typed(text: &Option<model::Text>) -> Option<(&str, &str)> {
-    text.as_ref().map(|text| (text.content.as_str(), text.content_type.as_str()))
-}
-
-/// The page that the entry is about. A name that is an address is one where there is no
-/// link, as RSS has it.
-fn link_of(raw: &model::Entry, base: &Url) -> Option<String> {
-    let is_page = |link: &&model::Link| {
-        link.target.is_none() && matches!(link.rel.as_deref(), None | Some("alternate"))
-    };
-    let links = raw.links.iter().filter(is_page).filter_map(|link| base.join(&link.href).ok());
-    let name = Url::parse(raw.id.trim()).ok();
-    links
-        .chain(name)
-        .find(|url| matches!(url.scheme(), "http" | "https"))
-        .map(String::from)
-        .filter(|link| link.len() <= LINK_BYTES_MAX)
+    let named_by = if named_by.says_something() { named_by } else { says };
+    let name = named_by.name(feed);
+    let parts = [&name.to_string(), link.as_deref().unwrap_or_default(), &says.texts[0].text];
+    let titled = EntryId::new(feed, "titled", &parts);
+    let all = [&parts[..], &[date], &says.plain_texts()].concat();
+    let names = [name, titled, EntryId::new(feed, "all", &all)];
+    Some(Found { names, title, link, unix_ms: *unix_ms })
 }
 
 fn beginning(text: &str, chars_max: usize) -> &str {

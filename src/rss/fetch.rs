@@ -39,6 +39,8 @@ const HEADERS_MAX: usize = 8_192;
 pub(super) struct Answer {
     /// Where it was in the end.
     pub(super) url: Url,
+    /// The header of that name.
+    pub(super) content_type: Option<String>,
     pub(super) body: Vec<u8>,
     pub(super) validators: Option<Validators>,
     /// Where it has moved to, if every redirect was for good.
@@ -116,8 +118,9 @@ impl Fetcher {
             check_status(status, response.headers(), now)?;
             let moved_to = (for_good && url != *feed).then(|| url.to_string());
             let validators = validators(&url, response.headers());
+            let content_type = text(response.headers(), &header::CONTENT_TYPE).map(str::to_owned);
             let body = read(response).await?;
-            return Ok(Some(Answer { url, body, validators, moved_to }));
+            return Ok(Some(Answer { url, content_type, body, validators, moved_to }));
         }
         Err(FetchError::EndlessRedirect(shown(&url)))
     }

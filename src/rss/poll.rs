@@ -11,11 +11,10 @@ use tokio::{task, time::sleep};
 
 use super::{
     RssError,
-    entry::Entry,
     exchange::{FetchError, quote},
     fetch::{Answer, Fetcher},
     list::Feed,
-    parse::parse,
+    parse::{Parsed, parse},
     publish::{PublishError, Roost},
     settings::{Settings, UnixSeconds},
     shown_url::shown_text,
@@ -65,7 +64,7 @@ pub(super) struct Counts {
 enum PollError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("cannot be read ({0}); list the address of an RSS, Atom or JSON feed")]
+    #[error("cannot be read: {0}")]
     Unreadable(String),
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -174,7 +173,7 @@ impl<'a> FeedTask<'a> {
     }
 
     /// What is in the feed; `None` if that has not changed.
-    async fn find(&self) -> Result<Option<(Vec<Entry>, Answer)>, PollError> {
+    async fn find(&self) -> Result<Option<(Parsed, Answer)>, PollError> {
         let _slot = self.shared.slots.to_fetch(self.state.errors > 0).await;
         let known = self.state.validators.as_ref();
         match self.shared.fetcher.fetch(&self.feed.url, known, self.now()).await? {
@@ -183,20 +182,21 @@ impl<'a> FeedTask<'a> {
         }
     }
 
-    async fn read(&self, mut answer: Answer) -> Result<(Vec<Entry>, Answer), PollError> {
+    async fn read(&self, mut answer: Answer) -> Result<(Parsed, Answer), PollError> {
         let (feed, base) = (self.feed.url.clone(), answer.url.clone());
         let body = std::mem::take(&mut answer.body);
-        let parsing = self.shared.slots.parse(PARSE_TIMEOUT, move || parse(&feed, &base, &body));
-        match parsing.await {
-            Ok(Ok(entries)) => Ok((entries, answer)),
+        let content_type = answer.content_type.take();
+        let parse = move || parse(&feed, &base, content_type.as_deref(), &body);
+        match self.shared.slots.parse(PARSE_TIMEOUT, parse).await {
+            Ok(Ok(parsed)) => Ok((parsed, answer)),
             Ok(Err(problem)) => Err(PollError::Unreadable(quote(&problem))),
             Err(error) => Err(error.into()),
         }
     }
 
     /// What follows from what was found, in words too.
-    fn settle(&self, next: &mut FeedState, found: Option<(Vec<Entry>, Answer)>) -> String {
-        let Some((entries, answer)) = found else { return "not changed".to_owned() };
+    fn settle(&self, next: &mut FeedState, found: Option<(Parsed, Answer)>) -> String {
+        let Some((parsed, answer)) = found else { return "not changed".to_owned() };
         if let Some(to) = answer.moved_to.as_ref().filter(|to| Some(*to) != next.moved_to.as_ref())
         {
             tracing::warn!(
@@ -208,8 +208,17 @@ impl<'a> FeedTask<'a> {
             );
         }
         next.moved_to = answer.moved_to;
-        let count = entries.len();
-        let taken = next.take(entries, answer.validators, self.shared.settings.first_entries);
+        let count = parsed.entries.len();
+        // What is missing comes only if the feed is asked for as a whole.
+        let validators = answer.validators.filter(|_| !parsed.is_cut);
+        let taken = next.take(parsed.entries, validators, self.shared.settings.first_entries);
+        if taken.has_begun_to_share {
+            tracing::warn!(
+                "{}: several entries have the same guid or link, so that each is known by what it \
+                 says, and is posted again if that changes; have its author give each its own",
+                self.feed
+            );
+        }
         if taken.left > 0 {
             tracing::warn!(
                 "{}: {} new entries find no room beside {OUTBOX_ENTRIES_MAX} that wait, and are lost \
@@ -219,7 +228,8 @@ impl<'a> FeedTask<'a> {
                 taken.left
             );
         }
-        format!("{count} entries, {} new", taken.new)
+        let cut = if parsed.is_cut { ", and it ends too early" } else { "" };
+        format!("{count} entries, {} new{cut}", taken.new)
     }
 
     async fn poll_failed(&mut self, error: &PollError) {

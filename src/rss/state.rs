@@ -1,11 +1,20 @@
 //! What is remembered of a feed, and what follows from it. Pure.
+//!
+//! **Which entry is new.** An entry has three names, from its guid (or its link) to all that it
+//! says (`entry::Found`). It is known by the first of them that no other entry of the feed has:
+//! a guid that repeats within one answer names nothing. Such a name is remembered as shared, so
+//! that it is not believed either once the others have left the feed. Of an entry that is in
+//! the feed all names are remembered as seen, so that it stays known by whichever of them holds
+//! later. Where a name is found to be shared that was believed before, one of the entries was
+//! posted under it, or left out as too old: if none of them is known by what it says, it is
+//! taken to be the newest one, as that is the one that was read.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Entry, EntryId},
+    entry::{Entry, EntryId, Found},
     list::Feed,
     schedule::{self, BACK_OFF_MAX_SECONDS},
 };
@@ -17,6 +26,8 @@ pub(super) const OUTBOX_ENTRIES_MAX: usize = 1_000;
 /// Entries that are remembered though they have left the feed, should they come again.
 /// Beyond that Roost remembers them.
 const GONE_ENTRIES_MAX: usize = 1_000;
+/// Their names, of which each has three.
+const GONE_NAMES_MAX: usize = 3 * GONE_ENTRIES_MAX;
 
 /// What is remembered of a feed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +42,12 @@ pub(super) struct FeedState {
     pub(super) moved_to: Option<String>,
     /// Whether it was ever read: of what is in it the first time, little is posted.
     pub(super) is_known: bool,
-    /// Entries that need no second look, those seen last at the end. They are posted, in
-    /// the outbox, or older than the first read.
+    /// Names of entries that need no second look, those seen last at the end. They are posted,
+    /// in the outbox, or older than the first read.
     pub(super) seen: Vec<EntryId>,
+    /// Names that several entries of one answer had, those seen last at the end.
+    #[serde(default)]
+    pub(super) shared: Vec<EntryId>,
     /// What is to be posted, oldest first.
     pub(super) outbox: Vec<Entry>,
     /// Polls that failed since the last one that did not.
@@ -58,6 +72,8 @@ pub(super) struct Taken {
     pub(super) new: usize,
     /// New ones that found no room, and are left for the next poll.
     pub(super) left: usize,
+    /// For the first time several entries of the feed share a name.
+    pub(super) has_begun_to_share: bool,
 }
 
 impl FeedState {
@@ -71,6 +87,7 @@ impl FeedState {
             moved_to: None,
             is_known: false,
             seen: Vec::new(),
+            shared: Vec::new(),
             outbox: Vec::new(),
             errors: 0,
             next_poll: 0,
@@ -84,33 +101,71 @@ impl FeedState {
     /// count as known.
     pub(super) fn take(
         &mut self,
-        window: Vec<Entry>,
+        window: Vec<Found>,
         validators: Option<Validators>,
         first_entries: usize,
     ) -> Taken {
+        let could_share = !self.shared.is_empty();
+        let ids = self.ids(&window);
         let seen: HashSet<EntryId> = self.seen.iter().copied().collect();
-        let window_ids: Vec<EntryId> = window.iter().map(|entry| entry.id).collect();
-        let mut new: Vec<Entry> =
-            window.into_iter().filter(|entry| !seen.contains(&entry.id)).collect();
+        let is_new = |(_, id): &(Found, EntryId)| !seen.contains(id);
+        let entries = window.iter().cloned().zip(ids);
+        let mut new: Vec<(Found, EntryId)> = entries.filter(is_new).collect();
         if !self.is_known {
             new.drain(..new.len().saturating_sub(first_entries));
         }
         let room = OUTBOX_ENTRIES_MAX.saturating_sub(self.outbox.len());
         let left = new.split_off(new.len().min(room));
-        let taken = Taken { new: new.len() + left.len(), left: left.len() };
-        self.outbox.extend(new);
-        self.see(&window_ids, left.iter().map(|entry| entry.id).collect());
+        let taken = Taken {
+            new: new.len() + left.len(),
+            left: left.len(),
+            has_begun_to_share: !could_share && !self.shared.is_empty(),
+        };
+        self.outbox.extend(new.iter().map(|(found, id)| found.entry(*id)));
+        let left: HashSet<EntryId> = left.iter().flat_map(|(found, _)| found.names).collect();
+        let names = window.iter().flat_map(|found| found.names);
+        remember(&mut self.seen, names.filter(|name| !left.contains(name)));
         self.validators = validators.filter(|_| left.is_empty());
         self.is_known = true;
         taken
     }
 
-    /// All that is in the feed but `left` was seen just now.
-    fn see(&mut self, window: &[EntryId], left: HashSet<EntryId>) {
-        let places: HashMap<EntryId, usize> = window.iter().copied().zip(0..).collect();
-        self.seen.retain(|id| !places.contains_key(id));
-        self.seen.drain(..self.seen.len().saturating_sub(GONE_ENTRIES_MAX));
-        self.seen.extend(window.iter().filter(|id| !left.contains(id)));
+    /// What each entry is known by, once it is known which names are shared. Of those that are
+    /// found to be so just now, the entry that was posted under one becomes seen.
+    fn ids(&mut self, window: &[Found]) -> Vec<EntryId> {
+        let mut counts: HashMap<EntryId, usize> = HashMap::new();
+        for name in window.iter().flat_map(|found| found.names) {
+            *counts.entry(name).or_default() += 1;
+        }
+        let was_shared: HashSet<EntryId> = self.shared.iter().copied().collect();
+        remember(
+            &mut self.shared,
+            counts.iter().filter(|(_, count)| **count > 1).map(|(id, _)| *id),
+        );
+        let shared: HashSet<EntryId> = self.shared.iter().copied().collect();
+        let known_by = |found: &Found| {
+            let mut names = found.names.into_iter();
+            names.find(|name| !shared.contains(name)).unwrap_or(found.names[2])
+        };
+
+        let mut seen: HashSet<EntryId> = self.seen.iter().copied().collect();
+        let said_before: HashSet<EntryId> = window
+            .iter()
+            .filter(|found| seen.contains(&known_by(found)))
+            .flat_map(|found| found.names)
+            .collect();
+        // The newest are at the end.
+        for found in window.iter().rev() {
+            let believed = found.names.iter().filter(|name| {
+                shared.contains(name) && !was_shared.contains(name) && seen.contains(name)
+            });
+            let mut posted_as = believed.filter(|name| !said_before.contains(name));
+            if let Some(name) = posted_as.next() {
+                seen.remove(name);
+                self.seen.push(known_by(found));
+            }
+        }
+        window.iter().map(known_by).collect()
     }
 
     /// Roost has it.
@@ -151,6 +206,17 @@ impl FeedState {
     }
 }
 
+/// Puts names at the end of those that are remembered, and forgets what was seen least lately
+/// of the others.
+fn remember(remembered: &mut Vec<EntryId>, names: impl Iterator<Item = EntryId>) {
+    let mut now: Vec<EntryId> = Vec::new();
+    let mut is_there = HashSet::new();
+    now.extend(names.filter(|name| is_there.insert(*name)));
+    remembered.retain(|name| !is_there.contains(name));
+    remembered.drain(..remembered.len().saturating_sub(GONE_NAMES_MAX));
+    remembered.extend(now);
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -166,13 +232,23 @@ mod tests {
         FeedState::new(&Feed { line: 1, author: UserId(1), url })
     }
 
-    fn entry(number: u64) -> Entry {
-        let title = number.to_string();
-        Entry { id: EntryId::of(&[&title]), title, link: None }
+    fn entry(number: u64) -> Found {
+        named(&number.to_string(), &number.to_string())
     }
 
-    fn window(numbers: std::ops::Range<u64>) -> Vec<Entry> {
+    /// An entry of this guid and title.
+    fn named(guid: &str, title: &str) -> Found {
+        let names = [&[guid][..], &[guid, title], &[guid, title, ""]];
+        let title = title.to_owned();
+        Found { names: names.map(EntryId::of), title, link: None, unix_ms: None }
+    }
+
+    fn window(numbers: std::ops::Range<u64>) -> Vec<Found> {
         numbers.map(entry).collect()
+    }
+
+    fn taken(new: usize, left: usize) -> Taken {
+        Taken { new, left, has_begun_to_share: false }
     }
 
     fn titles(entries: &[Entry]) -> Vec<&str> {
@@ -190,12 +266,12 @@ mod tests {
     #[test]
     fn of_a_new_feed_the_newest_are_taken_then_what_is_new() {
         let mut state = state();
-        assert_eq!(state.take(window(0..5), validators(), 1), Taken { new: 1, left: 0 });
+        assert_eq!(state.take(window(0..5), validators(), 1), taken(1, 0));
         assert_eq!(titles(&state.outbox), ["4"]);
-        state.posted(entry(4).id);
-        assert_eq!(state.take(window(2..7), validators(), 1), Taken { new: 2, left: 0 });
+        state.posted(entry(4).names[0]);
+        assert_eq!(state.take(window(2..7), validators(), 1), taken(2, 0));
         assert_eq!(titles(&state.outbox), ["5", "6"]);
-        assert_eq!(state.take(window(2..7), validators(), 1), Taken { new: 0, left: 0 });
+        assert_eq!(state.take(window(2..7), validators(), 1), taken(0, 0));
         assert_eq!(state.validators, validators());
 
         let mut none = self::state();
@@ -208,10 +284,10 @@ mod tests {
     fn a_full_outbox_takes_no_more_and_leaves_the_newest_for_the_next_poll() {
         let mut state = state();
         let taken = state.take(window(0..1_500), validators(), 2_000);
-        assert_eq!((taken, state.outbox.len()), (Taken { new: 1_500, left: 500 }, 1_000));
+        assert_eq!((taken, state.outbox.len()), (self::taken(1_500, 500), 1_000));
         assert_eq!((titles(&state.outbox)[999], &state.validators), ("999", &None));
         let taken = state.take(window(0..1_500), validators(), 2_000);
-        assert_eq!((taken, &state.validators), (Taken { new: 500, left: 500 }, &None));
+        assert_eq!((taken, &state.validators), (self::taken(500, 500), &None));
         state.outbox.clear();
         state.take(window(0..1_500), validators(), 2_000);
         assert_eq!((titles(&state.outbox)[0], &state.validators), ("1000", &validators()));
@@ -224,9 +300,71 @@ mod tests {
             state.take(window(begin..begin + 200), None, 1);
             state.outbox.clear();
         }
-        assert!(state.seen.len() <= GONE_ENTRIES_MAX + 200, "{}", state.seen.len());
+        assert!(state.seen.len() <= GONE_NAMES_MAX + 3 * 200, "{}", state.seen.len());
         // Not so long ago that it is forgotten.
         assert_eq!(state.take(window(19_200..19_300), None, 1).new, 0);
+    }
+
+    /// Takes entries, newest first, each a guid and a title, and tells what is posted of them.
+    fn posted(state: &mut FeedState, entries: &[(&str, &str)]) -> Vec<String> {
+        let window = entries.iter().rev().map(|(guid, title)| named(guid, title)).collect();
+        state.take(window, None, 100);
+        state.outbox.drain(..).map(|entry| entry.title).collect()
+    }
+
+    #[test]
+    fn shared_guid_posts_each_entry_once_and_ever() {
+        let mut state = state();
+        let all = [("x", "3"), ("x", "2"), ("y", "y"), ("x", "1")];
+        assert_eq!(posted(&mut state, &all), ["1", "y", "2", "3"]);
+        assert_eq!(posted(&mut state, &all), [""; 0]);
+        // The others leave, so that the guid repeats no more.
+        assert_eq!(posted(&mut state, &[("x", "2")]), [""; 0]);
+        assert_eq!(posted(&mut state, &[("x", "4")]), ["4"]);
+        assert_eq!(posted(&mut state, &[("x", "4"), ("x", "2"), ("x", "1")]), [""; 0]);
+        // A guid that is its own names an entry though its title is corrected.
+        assert_eq!(posted(&mut state, &[("y", "y, corrected")]), [""; 0]);
+    }
+
+    #[test]
+    fn guid_shared_later_reposts_nothing() {
+        let mut state = state();
+        assert_eq!(posted(&mut state, &[("x", "1")]), ["1"]);
+        assert_eq!(posted(&mut state, &[("x", "2"), ("x", "1")]), ["2"]);
+        assert_eq!(posted(&mut state, &[("x", "3"), ("x", "2"), ("x", "1")]), ["3"]);
+    }
+
+    #[test]
+    fn guid_shared_before_update_reposts_nothing() {
+        // The first version knew an entry by its guid alone, and posted the newest of several.
+        let mut state = FeedState { is_known: true, ..state() };
+        state.seen = vec![named("x", "3").names[0], named("y", "y").names[0]];
+        let all = [("x", "3"), ("y", "y"), ("x", "2"), ("x", "1")];
+        assert_eq!(posted(&mut state, &all), ["1", "2"]);
+        assert_eq!(posted(&mut state, &all), [""; 0]);
+        assert_eq!(posted(&mut state, &[("x", "3")]), [""; 0]);
+    }
+
+    #[test]
+    fn same_guid_and_title_are_told_apart_by_the_rest() {
+        let entry = |text: &str| {
+            let mut entry = named("x", "same");
+            entry.names[2] = EntryId::of(&["x", "same", text]);
+            entry
+        };
+        let mut state = state();
+        let first = state.take(vec![entry("1"), entry("2")], None, 100);
+        assert_eq!((first.new, first.has_begun_to_share), (2, true));
+        let second = state.take(vec![entry("2")], None, 100);
+        assert_eq!((second.new, second.has_begun_to_share), (0, false));
+    }
+
+    #[test]
+    fn state_of_first_version_is_read() {
+        let text = serde_json::to_string(&state()).expect("JSON");
+        let before = text.replace("\"shared\":[],", "");
+        assert_ne!(before, text);
+        assert_eq!(serde_json::from_str::<FeedState>(&before).expect("a state"), state());
     }
 
     #[test]

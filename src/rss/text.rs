@@ -1,5 +1,6 @@
 //! What a post says of an entry: its title, then its link. Pure.
 
+use encoding_rs::WINDOWS_1252;
 use unicode_segmentation::UnicodeSegmentation;
 
 const ELLIPSIS: char = '…';
@@ -56,10 +57,23 @@ fn cut(text: &str, chars_max: usize) -> String {
     cut
 }
 
-/// A line without control characters, and with single spaces.
+/// A line without control characters, and with single spaces. The controls of ISO 8859-1 mean
+/// characters of windows-1252, as in HTML.
 pub(super) fn plain_line(text: &str) -> String {
+    let text: String = text.chars().map(without_c1).collect();
     let parts_words = |char: char| char.is_whitespace() || char.is_control();
     text.split(parts_words).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn without_c1(char: char) -> char {
+    match u8::try_from(u32::from(char)) {
+        Ok(byte @ 0x80..=0x9f) => {
+            let byte = [byte];
+            let (text, _) = WINDOWS_1252.decode_without_bom_handling(&byte);
+            text.chars().next().unwrap_or(char)
+        }
+        _ => char,
+    }
 }
 
 /// What HTML says, as a line: without tags, comments, scripts and styles, and with its
@@ -152,6 +166,7 @@ mod tests {
             ("1 < 2 & 3 > 2 <", "1 < 2 & 3 > 2 <"),
             ("a<!-- <b> -->b<script>if (a < b) {}</script>c<style>p {}</style>", "a b c"),
             ("\u{7}bell\u{a0}and\u{2028}line\u{1b}[2J", "bell and line [2J"),
+            ("It&#146;s\u{93}", "It’s“"),
             ("<", "<"),
             ("<é>", "<é>"),
             ("&nosuch; &#xffffffff; &", "&nosuch; &#xffffffff; &"),
