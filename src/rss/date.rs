@@ -38,11 +38,11 @@ fn like_rfc2822(text: &str) -> String {
     let is_day = |word: &str| !word.contains(|char: char| char.is_ascii_digit());
     let date = text.split_once(',').filter(|(day, _)| is_day(day)).map_or(text, |(_, date)| date);
     let mut words: Vec<String> = date.split_whitespace().map(plain_word).collect();
-    if let [month, day, ..] = &mut words[..] {
-        if MONTHS.contains(&month.as_str()) {
-            *day = day.trim_end_matches(',').to_owned();
-            std::mem::swap(month, day);
-        }
+    if let [month, day, ..] = &mut words[..]
+        && MONTHS.contains(&month.as_str())
+    {
+        *day = day.trim_end_matches(',').to_owned();
+        std::mem::swap(month, day);
     }
     words.join(" ")
 }

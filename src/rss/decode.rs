@@ -22,10 +22,11 @@ pub(super) fn decode<'a>(body: &'a [u8], content_type: Option<&str>) -> Cow<'a, 
     }
     let charset = content_type.and_then(charset);
     let declared = declaration(body);
-    if let Ok(text) = str::from_utf8(body) {
-        if !body.is_ascii() && declared.is_none_or(|encoding| encoding == UTF_8) {
-            return Cow::Borrowed(text);
-        }
+    if let Ok(text) = str::from_utf8(body)
+        && !body.is_ascii()
+        && declared.is_none_or(|encoding| encoding == UTF_8)
+    {
+        return Cow::Borrowed(text);
     }
     let candidates = [charset, declared, Some(UTF_8)];
     let mut candidates = candidates.into_iter().flatten();

@@ -5,9 +5,10 @@
 //! a guid that repeats within one answer names nothing. Such a name is remembered as shared, so
 //! that it is not believed either once the others have left the feed. Of an entry that is in
 //! the feed all names are remembered as seen, so that it stays known by whichever of them holds
-//! later. Where a name is found to be shared that was believed before, one of the entries was
-//! posted under it, or left out as too old: if none of them is known by what it says, it is
-//! taken to be the newest one, as that is the one that was read.
+//! later.
+//!
+//! The first version of this program remembered the first name only, and read the newest of the
+//! entries that share it. At the first look at its state the newest one counts as posted.
 
 use std::collections::{HashMap, HashSet};
 
@@ -48,6 +49,9 @@ pub(super) struct FeedState {
     /// Names that several entries of one answer had, those seen last at the end.
     #[serde(default)]
     pub(super) shared: Vec<EntryId>,
+    /// Whether all names of what was seen are remembered: the first version did not.
+    #[serde(default)]
+    pub(super) has_all_names: bool,
     /// What is to be posted, oldest first.
     pub(super) outbox: Vec<Entry>,
     /// Polls that failed since the last one that did not.
@@ -88,6 +92,7 @@ impl FeedState {
             is_known: false,
             seen: Vec::new(),
             shared: Vec::new(),
+            has_all_names: false,
             outbox: Vec::new(),
             errors: 0,
             next_poll: 0,
@@ -127,42 +132,30 @@ impl FeedState {
         remember(&mut self.seen, names.filter(|name| !left.contains(name)));
         self.validators = validators.filter(|_| left.is_empty());
         self.is_known = true;
+        self.has_all_names = true;
         taken
     }
 
-    /// What each entry is known by, once it is known which names are shared. Of those that are
-    /// found to be so just now, the entry that was posted under one becomes seen.
+    /// What each entry is known by, once it is known which names are shared.
     fn ids(&mut self, window: &[Found]) -> Vec<EntryId> {
         let mut counts: HashMap<EntryId, usize> = HashMap::new();
         for name in window.iter().flat_map(|found| found.names) {
             *counts.entry(name).or_default() += 1;
         }
-        let was_shared: HashSet<EntryId> = self.shared.iter().copied().collect();
-        remember(
-            &mut self.shared,
-            counts.iter().filter(|(_, count)| **count > 1).map(|(id, _)| *id),
-        );
+        let names = window.iter().flat_map(|found| found.names);
+        remember(&mut self.shared, names.filter(|name| counts.get(name) > Some(&1)));
         let shared: HashSet<EntryId> = self.shared.iter().copied().collect();
         let known_by = |found: &Found| {
             let mut names = found.names.into_iter();
             names.find(|name| !shared.contains(name)).unwrap_or(found.names[2])
         };
-
-        let mut seen: HashSet<EntryId> = self.seen.iter().copied().collect();
-        let said_before: HashSet<EntryId> = window
-            .iter()
-            .filter(|found| seen.contains(&known_by(found)))
-            .flat_map(|found| found.names)
-            .collect();
-        // The newest are at the end.
-        for found in window.iter().rev() {
-            let believed = found.names.iter().filter(|name| {
-                shared.contains(name) && !was_shared.contains(name) && seen.contains(name)
-            });
-            let mut posted_as = believed.filter(|name| !said_before.contains(name));
-            if let Some(name) = posted_as.next() {
-                seen.remove(name);
-                self.seen.push(known_by(found));
+        if !self.has_all_names {
+            let mut posted_as: HashSet<EntryId> = self.seen.iter().copied().collect();
+            // The newest are at the end.
+            for found in window.iter().rev() {
+                if shared.contains(&found.names[0]) && posted_as.remove(&found.names[0]) {
+                    self.seen.push(known_by(found));
+                }
             }
         }
         window.iter().map(known_by).collect()
@@ -332,6 +325,9 @@ mod tests {
         assert_eq!(posted(&mut state, &[("x", "1")]), ["1"]);
         assert_eq!(posted(&mut state, &[("x", "2"), ("x", "1")]), ["2"]);
         assert_eq!(posted(&mut state, &[("x", "3"), ("x", "2"), ("x", "1")]), ["3"]);
+        // None of them is the one that was posted.
+        assert_eq!(posted(&mut state, &[("y", "1")]), ["1"]);
+        assert_eq!(posted(&mut state, &[("y", "3"), ("y", "2")]), ["2", "3"]);
     }
 
     #[test]
@@ -362,7 +358,7 @@ mod tests {
     #[test]
     fn state_of_first_version_is_read() {
         let text = serde_json::to_string(&state()).expect("JSON");
-        let before = text.replace("\"shared\":[],", "");
+        let before = text.replace("\"shared\":[],\"has_all_names\":false,", "");
         assert_ne!(before, text);
         assert_eq!(serde_json::from_str::<FeedState>(&before).expect("a state"), state());
     }

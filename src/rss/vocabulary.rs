@@ -39,8 +39,8 @@ pub(super) enum Vocabulary {
 }
 
 /// What an element says for those within it.
-#[derive(Clone, Debug)]
-pub(super) struct Scope<'a> {
+#[derive(Clone, Debug, Default)]
+struct Scope<'a> {
     /// Prefixes and their namespaces; the default one has an empty prefix.
     namespaces: Vec<(&'a str, Cow<'a, str>)>,
     base: Option<Rc<Url>>,
@@ -155,12 +155,6 @@ impl Format {
             Self::Rss | Self::Rdf => "http://purl.org/rss/1.0/",
             Self::Atom => "http://www.w3.org/2005/Atom",
         }
-    }
-}
-
-impl Default for Scope<'_> {
-    fn default() -> Self {
-        Self { namespaces: Vec::new(), base: None }
     }
 }
 
