@@ -66,6 +66,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// the call.
     fn end(&self, partition: u32) -> impl Future<Output = Result<u64, LogError>> + Send;
 
+    /// The end of a partition that is known to have reached `offset`. A log of several
+    /// nodes answers an earlier end only once its nodes have said so for long enough: a
+    /// single answer may come from a node that has been replaced and does not know it yet.
+    fn end_reaching(
+        &self,
+        partition: u32,
+        offset: u64,
+    ) -> impl Future<Output = Result<u64, LogError>> + Send {
+        let _ = offset;
+        self.end(partition)
+    }
+
     /// The ends of all partitions.
     fn ends(&self) -> impl Future<Output = Result<Vec<u64>, LogError>> + Send {
         async {

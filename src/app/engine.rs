@@ -367,7 +367,7 @@ async fn wait_for_shared(
     let waits = Waits::new(gate);
     let kafka = &kafka::Settings { open_timeout: OPEN_TIMEOUT, ..kafka.clone() };
     let (log, known) = both(
-        waits.until("Kafka", || open_existing_log(kafka, metrics)),
+        waits.until("Kafka", || open_existing_log(kafka, metrics, Duration::ZERO)),
         waits.until("Redis", || async {
             redis_store::check(redis).await?;
             Ok(redis_store::log_of(redis).await?)
@@ -378,7 +378,16 @@ async fn wait_for_shared(
         Some(log) => log,
         // A new topic would be another log of the same name.
         None if known.as_ref() == Some(&kafka.topic) => {
-            return Err(AppError::LogGone { topic: kafka.topic.clone() });
+            // A broker that has just started may not know of it yet.
+            tracing::warn!(
+                topic = kafka.topic,
+                "starting: a broker knows no such topic, though Redis holds what came from it; \
+                 the brokers are asked again for {:?} before that is believed",
+                kafka.confirm_loss_after
+            );
+            let confirm = || open_existing_log(kafka, metrics, kafka.confirm_loss_after);
+            let log = waits.until("Kafka", confirm).await?;
+            log.ok_or_else(|| AppError::LogGone { topic: kafka.topic.clone() })?
         }
         None => waits.until("Kafka", || open_log(kafka, metrics)).await?,
     };
@@ -398,12 +407,13 @@ async fn wait_for_shared(
     Ok((log, store, ids))
 }
 
-/// `None`: there is no topic.
+/// `None`: there is no topic, as the brokers say for as long as `confirm_loss_after`.
 async fn open_existing_log(
     kafka: &kafka::Settings,
     metrics: &Metrics,
+    confirm_loss_after: Duration,
 ) -> Result<Option<Arc<KafkaLog>>, AppError> {
-    let existing = kafka::Settings { create: false, ..kafka.clone() };
+    let existing = kafka::Settings { create: false, confirm_loss_after, ..kafka.clone() };
     match open_log(&existing, metrics).await {
         Ok(log) => Ok(Some(log)),
         Err(AppError::Log(LogError::NoTopic { .. })) => Ok(None),
@@ -450,7 +460,10 @@ async fn check_ends(log: &impl EventLog, store: &impl Store) -> Result<(), AppEr
     // In this order, since both only grow.
     let marks = store.marks().await?;
     let ends = log.ends().await?;
-    for ((partition, marks), end) in (0..).zip(&marks).zip(ends) {
+    for ((partition, marks), mut end) in (0..).zip(&marks).zip(ends) {
+        if end < marks.seen() {
+            end = log.end_reaching(partition, marks.seen()).await?;
+        }
         fanout::check_end(partition, marks, end)?;
     }
     Ok(())

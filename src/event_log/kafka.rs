@@ -29,6 +29,8 @@ mod lone_broker;
 mod member;
 mod observer;
 mod presence;
+mod regression;
+mod replication;
 mod topic;
 mod trouble;
 mod window;
@@ -79,8 +81,9 @@ pub struct Settings {
     pub partitions: Option<u32>,
     /// Whether the topic is made where there is none.
     pub create: bool,
-    /// On how many brokers each partition is. `None` takes what is there, or 3 for a
-    /// new topic, or as many as there are brokers.
+    /// On how many brokers each partition is. `None` takes what is there. A new topic then
+    /// gets 3, or as many as the cluster has brokers; a cluster whose configuration tells
+    /// of more brokers than are there is waited for.
     pub replication: Option<u16>,
     /// How many of them must have an event before it is acknowledged. `None` asks for
     /// 2, or for 1 of 1.
@@ -92,6 +95,10 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// How long opening the log may take.
     pub open_timeout: Duration,
+    /// For how long brokers must say, without one that says otherwise, that the log has
+    /// lost its end or its topic, before that is an error. A leader that was replaced, or
+    /// a broker that has just started, may say so for a while.
+    pub confirm_loss_after: Duration,
     /// After this an append that is not acknowledged has failed. It is again so
     /// long that an append waits for room in the queue.
     pub delivery_timeout: Duration,
@@ -122,6 +129,7 @@ impl Default for Settings {
             min_insync_replicas: None,
             properties: BTreeMap::new(),
             open_timeout: Duration::from_secs(15),
+            confirm_loss_after: Duration::from_secs(15),
             delivery_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),
@@ -282,7 +290,7 @@ impl KafkaLog {
         if self.fetcher.is_known(partition, offset) {
             return Ok(());
         }
-        let end = self.fetcher.end(partition).await?;
+        let end = self.fetcher.end_reaching(partition, offset).await?;
         if offset > end { Err(LogError::BeyondEnd { partition, offset, end }) } else { Ok(()) }
     }
 }
@@ -327,6 +335,11 @@ impl EventLog for KafkaLog {
     async fn end(&self, partition: u32) -> Result<u64, LogError> {
         self.check_open()?;
         self.fetcher.end(partition).await
+    }
+
+    async fn end_reaching(&self, partition: u32, offset: u64) -> Result<u64, LogError> {
+        self.check_open()?;
+        self.fetcher.end_reaching(partition, offset).await
     }
 
     async fn ends(&self) -> Result<Vec<u64>, LogError> {

@@ -97,7 +97,7 @@ impl<L: EventLog, S: Store> Worker<L, S> {
         let Resumed { marks: resume, cursors, pulled } = store.resume(partition, end).await?;
         if resume.seen() > end {
             // Whoever had the partition may have gone on since.
-            check_end(partition, &resume, log.end(partition).await?)?;
+            check_end(partition, &resume, log.end_reaching(partition, resume.seen()).await?)?;
         }
         // The store may have gone back since the log was told.
         let delivered = match resume.delivered {

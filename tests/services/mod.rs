@@ -7,6 +7,8 @@
 pub mod proxy;
 pub mod slots;
 
+use std::time::Duration;
+
 use roost::{
     event_log::kafka::Settings,
     store::redis::{acl_rules, config::RedisConfig},
@@ -22,6 +24,7 @@ pub fn kafka_settings(partitions: u32) -> Option<Settings> {
         topic: name.clone(),
         group: name,
         partitions: Some(partitions),
+        confirm_loss_after: Duration::from_secs(2),
         ..Settings::default()
     })
 }

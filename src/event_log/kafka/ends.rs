@@ -41,6 +41,8 @@ struct Inner {
 #[derive(Default)]
 struct Callers {
     waiting: Vec<oneshot::Sender<Answer>>,
+    /// Whether one of them wants the leaders to be asked for first.
+    refresh: bool,
     /// Whether a thread is asking for them.
     asking: bool,
 }
@@ -61,10 +63,21 @@ impl Ends {
     /// One past the last acknowledged record of every partition, at some moment
     /// after the call.
     pub async fn query(&self) -> Result<Arc<[u64]>, LogError> {
+        self.ask(false).await
+    }
+
+    /// The same, of the leaders that a broker names now: those known here may have been
+    /// replaced.
+    pub async fn query_current_leaders(&self) -> Result<Arc<[u64]>, LogError> {
+        self.ask(true).await
+    }
+
+    async fn ask(&self, refresh: bool) -> Result<Arc<[u64]>, LogError> {
         let (answer, answered) = oneshot::channel();
         let start = {
             let mut callers = lock(&self.0.callers);
             callers.waiting.push(answer);
+            callers.refresh |= refresh;
             !mem::replace(&mut callers.asking, true)
         };
         if start {
@@ -79,15 +92,15 @@ impl Ends {
 impl Inner {
     fn ask_until_nobody_waits(&self) {
         loop {
-            let waiting = {
+            let (waiting, refresh) = {
                 let mut callers = lock(&self.callers);
                 callers.asking = !callers.waiting.is_empty();
-                mem::take(&mut callers.waiting)
+                (mem::take(&mut callers.waiting), mem::take(&mut callers.refresh))
             };
             if waiting.is_empty() {
                 return;
             }
-            let Some(answer) = self.ask() else { continue };
+            let Some(answer) = self.ask(refresh) else { continue };
             for caller in waiting {
                 // It may have gone.
                 let _ = caller.send(answer.clone());
@@ -96,20 +109,21 @@ impl Inner {
     }
 
     /// `None` once the log is closed.
-    fn ask(&self) -> Option<Answer> {
+    fn ask(&self, mut refresh: bool) -> Option<Answer> {
         let deadline = Instant::now() + self.timeout;
         loop {
             let member = self.seat.member()?;
             let left = || deadline.saturating_duration_since(Instant::now());
+            if mem::take(&mut refresh) {
+                // What it learns from the answer is all that matters of it.
+                let _ = member.fetch_metadata(Some(&self.topic), left());
+            }
             match self.ask_once(&member, left()) {
                 Ok(ends) => return Some(Ok(ends)),
                 Err(error) if Instant::now() >= deadline => return Some(Err(Arc::new(error))),
                 // A leader has moved, or is away for a moment.
                 Err(error) => {
-                    if has_forgotten(&error) {
-                        // What it learns from the answer is all that matters of it.
-                        let _ = member.fetch_metadata(Some(&self.topic), left());
-                    }
+                    refresh = has_forgotten(&error);
                     thread::sleep(RETRY_DELAY);
                 }
             }

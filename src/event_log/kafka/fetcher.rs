@@ -36,7 +36,8 @@ use tokio::{
 
 use self::thread::Thread;
 use super::{
-    Settings, client, ends::Ends, lock, observer::Observer, trouble::Trouble, window::Window,
+    Settings, client, ends::Ends, lock, observer::Observer, regression::Regression,
+    trouble::Trouble, window::Window,
 };
 use crate::event_log::{LogError, Record};
 
@@ -68,6 +69,7 @@ struct Reading {
 struct Shared {
     topic: String,
     request_timeout: Duration,
+    confirm_loss_after: Duration,
     partitions: Box<[Partition]>,
     closed: AtomicBool,
     /// Which thread reads: 0 for the first.
@@ -95,6 +97,8 @@ struct Followed {
     is_paused: bool,
     /// One past the last record known to be acknowledged.
     end: Option<u64>,
+    /// What the brokers say that contradicts what is known.
+    regression: Regression,
     /// When a record came last, or the brokers said where it ends.
     heard_at: Instant,
     /// Why it cannot be read on, for the next who reads.
@@ -125,6 +129,7 @@ impl Fetcher {
                 moving_to: None,
                 is_paused: false,
                 end: None,
+                regression: Regression::default(),
                 heard_at: Instant::now(),
                 failure: None,
                 used_at: Instant::now(),
@@ -136,6 +141,7 @@ impl Fetcher {
         let shared = Arc::new(Shared {
             topic: settings.topic.clone(),
             request_timeout: settings.request_timeout,
+            confirm_loss_after: settings.confirm_loss_after,
             partitions: (0..partitions).map(partition).collect(),
             closed: AtomicBool::new(false),
             generation: AtomicU64::new(0),
@@ -201,23 +207,32 @@ impl Fetcher {
             let mut changed = std::pin::pin!(partition.changed.notified());
             changed.as_mut().enable();
             self.check_open()?;
-            let (is_followed, ask_at) = {
+            let (is_followed, is_suspect, ask_at) = {
                 let followed = partition.followed();
                 if followed.end > Some(offset) {
                     return Ok(());
                 }
-                (followed.is_followed, followed.heard_at + SILENCE_MAX)
+                let is_suspect = followed.regression.is_suspected();
+                (followed.is_followed, is_suspect, followed.heard_at + SILENCE_MAX)
             };
-            if is_followed && timeout_at(ask_at.into(), changed).await.is_ok() {
+            if is_followed && !is_suspect && timeout_at(ask_at.into(), changed).await.is_ok() {
                 continue;
             }
-            match self.ends.query().await {
+            let answer = match is_suspect {
+                true => self.ends.query_current_leaders().await,
+                false => self.ends.query().await,
+            };
+            match answer {
                 Ok(ends) => {
                     let end = ends[number as usize];
-                    if end < offset {
+                    self.note_ends(&ends);
+                    if self.has_lost(number, offset, end) {
                         return Err(self.shared.ends_too_early(number, offset, end));
                     }
-                    self.note_ends(&ends);
+                    if end < offset {
+                        tokio::time::sleep(RETRY_DELAY).await;
+                        continue;
+                    }
                     // What is beyond the end comes without being asked for.
                     self.follow(number, offset);
                 }
@@ -233,12 +248,37 @@ impl Fetcher {
         Ok(self.ends().await?[number as usize])
     }
 
-    /// The same of all partitions.
+    /// The same of a partition that is known to reach `offset`. An end before it is
+    /// answered once it is certain.
+    pub async fn end_reaching(&self, number: u32, offset: u64) -> Result<u64, LogError> {
+        let mut end = self.end(number).await?;
+        let (mut regression, after) = (Regression::default(), self.shared.confirm_loss_after);
+        while !regression.is_certain(Instant::now(), offset, end, after) && end < offset {
+            tokio::time::sleep(RETRY_DELAY).await;
+            self.check_open()?;
+            let ends = self.ends.query_current_leaders().await?;
+            self.note_ends(&ends);
+            end = ends[number as usize];
+        }
+        Ok(end)
+    }
+
+    /// The same of all partitions, none of them before an end that is known already.
     pub async fn ends(&self) -> Result<Arc<[u64]>, LogError> {
         self.check_open()?;
         let ends = self.ends.query().await?;
         self.note_ends(&ends);
-        Ok(ends)
+        let known = (0..).zip(&*ends).map(|(number, end)| {
+            let partition: &Partition = self.partition(number);
+            partition.followed().end.unwrap_or_default().max(*end)
+        });
+        Ok(known.collect())
+    }
+
+    /// Takes in where a partition ends, as the brokers say, that was known to reach `known`:
+    /// whether it is certain that it has lost records.
+    fn has_lost(&self, number: u32, known: u64, end: u64) -> bool {
+        self.shared.has_lost(&mut self.partition(number).followed(), number, known, end)
     }
 
     /// Notes that all records below `end` are acknowledged.
@@ -387,6 +427,24 @@ enum Look {
 }
 
 impl Shared {
+    /// [`Fetcher::has_lost`], of a partition that is locked.
+    fn has_lost(&self, followed: &mut Followed, partition: u32, known: u64, end: u64) -> bool {
+        let was_suspected = followed.regression.is_suspected();
+        let now = Instant::now();
+        let is_certain = followed.regression.is_certain(now, known, end, self.confirm_loss_after);
+        if !was_suspected && followed.regression.is_suspected() {
+            tracing::warn!(
+                partition,
+                end,
+                known,
+                "a broker says that the partition ends before what was read of it; the brokers are \
+                 asked again for {:?} before that is believed",
+                self.confirm_loss_after
+            );
+        }
+        is_certain
+    }
+
     /// That what was read, or was to be, before `offset` is not there any more.
     fn ends_too_early(&self, partition: u32, offset: u64, end: u64) -> LogError {
         let reason = format!(

@@ -10,7 +10,9 @@ use std::{
 
 use futures::executor::block_on;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    },
     config::FromClientConfigAndContext,
     consumer::Consumer,
     error::RDKafkaErrorCode,
@@ -18,7 +20,11 @@ use rdkafka::{
 };
 
 use super::{
-    PARTITIONS_DEFAULT, Settings, client, member::Member, observer::Observer, trouble::Trouble,
+    PARTITIONS_DEFAULT, Settings, client,
+    member::Member,
+    observer::Observer,
+    replication::{self, Choice},
+    trouble::Trouble,
 };
 use crate::event_log::LogError;
 
@@ -34,7 +40,8 @@ const BATCH_BYTES_MAX: u64 = 1_048_588;
 
 /// Makes the topic if it is missing and may be, checks it if it is there, and answers how many
 /// partitions it has. Blocks until it has leaders for all of them, and no longer
-/// than until `deadline`.
+/// than until `deadline`; that there is no topic is asked about for as long as
+/// [`Settings::confirm_loss_after`] says.
 pub fn open(
     settings: &Settings,
     member: &Member,
@@ -43,17 +50,25 @@ pub fn open(
 ) -> Result<u32, LogError> {
     let brokers = Brokers { settings, member, trouble, deadline };
     let mut asked_for = false;
+    let mut missing_since = None;
     loop {
         let metadata = brokers.metadata()?;
         match partitions(&metadata, settings)? {
             Partitions::Ready(found) => {
                 return brokers.check(found);
             }
-            Partitions::Missing if !settings.create && !asked_for => {
-                return Err(LogError::NoTopic { topic: settings.topic.clone() });
+            // A broker that has just started, or was cut off, may not know of it yet; that
+            // one, or another one, will.
+            Partitions::Missing if !settings.create => {
+                let since = *missing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= settings.confirm_loss_after {
+                    return Err(LogError::NoTopic { topic: settings.topic.clone() });
+                }
+                thread::sleep(RETRY_DELAY);
+                continue;
             }
             Partitions::Missing if !asked_for => {
-                brokers.create(metadata.brokers().len())?;
+                brokers.create(&metadata)?;
                 asked_for = true;
             }
             Partitions::Missing | Partitions::NotReady => {}
@@ -161,9 +176,21 @@ impl Brokers<'_> {
         }
     }
 
-    fn create(&self, brokers: usize) -> Result<(), LogError> {
+    fn create(&self, metadata: &Metadata) -> Result<(), LogError> {
         let Settings { topic, partitions, replication, min_insync_replicas, .. } = self.settings;
-        let replication = replication.unwrap_or(brokers.clamp(1, 3) as u16);
+        let brokers = metadata.brokers().len().min(usize::from(u16::MAX)) as u16;
+        let config = self.broker_config(metadata)?;
+        let expected = replication::brokers_expected(brokers, &config);
+        let replication = match replication::choose(*replication, brokers, expected) {
+            Choice::Make(replication) => replication,
+            Choice::Wait(replication) => {
+                return Err(self.trouble.unavailable(&format!(
+                    "the topic {topic} is to be made with {replication} replicas, and {brokers} of \
+                     the cluster's {expected} brokers answer: start the others, or ask for fewer \
+                     replicas (--kafka-replication)"
+                )));
+            }
+        };
         let min_insync = min_insync_replicas.unwrap_or(min_insync_default(replication)).to_string();
         let partitions = partitions.unwrap_or(PARTITIONS_DEFAULT);
         let mut new = NewTopic::new(
@@ -188,7 +215,7 @@ impl Brokers<'_> {
             // Somebody else was faster; it is checked like any other.
             RDKafkaErrorCode::TopicAlreadyExists => Ok(()),
             // Brokers that have just started do not count yet.
-            RDKafkaErrorCode::InvalidReplicationFactor if usize::from(replication) <= brokers => {
+            RDKafkaErrorCode::InvalidReplicationFactor if replication <= brokers => {
                 Err(self.trouble.unavailable(&format!("the topic {topic} cannot be made yet")))
             }
             RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController => {
@@ -200,6 +227,23 @@ impl Brokers<'_> {
                  yourself with cleanup.policy=delete, retention.ms=-1, retention.bytes=-1 and \
                  min.insync.replicas={min_insync}"
             )])),
+        }
+    }
+
+    /// The configuration of one of the brokers; none where this process may not read it.
+    fn broker_config(&self, metadata: &Metadata) -> Result<HashMap<String, String>, LogError> {
+        let Some(broker) = metadata.brokers().first() else { return Ok(HashMap::new()) };
+        let broker = ResourceSpecifier::Broker(broker.id());
+        let described = block_on(self.admin()?.describe_configs([&broker], &self.options()));
+        let what = "the configuration of the brokers cannot be read";
+        let described = described.map_err(|error| self.trouble.explain(what, &error))?;
+        match described.into_iter().next() {
+            Some(Ok(resource)) => Ok(config_of(resource)),
+            Some(Err(
+                RDKafkaErrorCode::ClusterAuthorizationFailed | RDKafkaErrorCode::InvalidRequest,
+            )) => Ok(HashMap::new()),
+            Some(Err(code)) => Err(self.trouble.unavailable(&format!("{what}: {code}"))),
+            None => Err(self.trouble.unavailable(what)),
         }
     }
 
@@ -217,10 +261,17 @@ impl Brokers<'_> {
             }
             code => self.trouble.unavailable(&format!("{what}: {code}")),
         })?;
-        let entries = resource.entries.into_iter();
-        found.configs = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        found.configs = config_of(resource);
         let problems = problems(self.settings, &found);
-        if problems.is_empty() { Ok(found.partitions) } else { Err(self.wrong(problems)) }
+        if !problems.is_empty() {
+            return Err(self.wrong(problems));
+        }
+        let min_insync = found.configs.get("min.insync.replicas");
+        let min_insync = min_insync.and_then(|value| value.parse().ok()).unwrap_or(1);
+        if let Some(weakness) = replication::weakness(found.replicas, min_insync) {
+            tracing::warn!("the topic {} is weak: {weakness}", self.settings.topic);
+        }
+        Ok(found.partitions)
     }
 
     fn wrong(&self, problems: Vec<String>) -> LogError {
@@ -241,6 +292,11 @@ fn admin(settings: &Settings, trouble: &Arc<Trouble>) -> Result<AdminClient<Obse
     let observer = Observer::new("admin", trouble);
     AdminClient::from_config_and_context(&client::config(settings), observer)
         .map_err(|error| trouble.explain("no client for the topic", &error))
+}
+
+fn config_of(resource: ConfigResource) -> HashMap<String, String> {
+    let entries = resource.entries.into_iter();
+    entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
 fn options(deadline: Instant) -> AdminOptions {

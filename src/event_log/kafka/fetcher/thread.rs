@@ -178,9 +178,14 @@ impl Thread {
                      was before: set retention.ms and retention.bytes to -1"
                 );
                 LogError::Incomplete { partition: number as u32, offset: next, reason }
-            } else if next > high {
+            } else if self.has_lost(number as u32, next, high) {
                 self.shared.ends_too_early(number as u32, next, high)
             } else {
+                if next > high {
+                    // Its leader may have been replaced, which a broker will say.
+                    let _ = self.reader.fetch_metadata(Some(topic), limit);
+                    std::thread::sleep(POLL_TIMEOUT);
+                }
                 self.follow_anew(number as u32, next);
                 continue;
             };
@@ -191,6 +196,11 @@ impl Thread {
             drop(followed);
             partition.changed.notify_waiters();
         }
+    }
+
+    fn has_lost(&self, number: u32, known: u64, end: u64) -> bool {
+        let mut followed = self.shared.partitions[number as usize].followed();
+        self.shared.has_lost(&mut followed, number, known, end)
     }
 
     /// Goes on where a partition was: what was missing may come back, as when a broker
