@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod property_files;
 mod rebuild;
 mod serve;
 

@@ -75,12 +75,17 @@ fn kafka() -> Option<Kafka> {
     Some(Kafka(services::kafka_settings(PARTITIONS)?))
 }
 
+fn three_brokers() -> Option<Kafka> {
+    Some(Kafka(services::brokers::brokers_settings(PARTITIONS)?))
+}
+
 /// The backends that all behaviours run on, a line each.
 macro_rules! on_every_backend {
     ($($behaviours:tt)*) => {
         behaviours!(embedded: $($behaviours)*);
         behaviours!(embedded_in_small_pieces: $($behaviours)*);
         behaviours!(kafka: $($behaviours)*);
+        behaviours!(three_brokers: $($behaviours)*);
     };
 }
 

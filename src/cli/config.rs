@@ -23,7 +23,7 @@ use std::{
 use clap::Args;
 use toml::{Table, Value};
 
-use super::serve::DEFAULT_LISTEN;
+use super::{property_files, serve::DEFAULT_LISTEN};
 use crate::{
     app::{Backend, Roles, Settings},
     event_log::kafka,
@@ -37,6 +37,8 @@ const DEFAULT_DATA_DIR: &str = "./roost-data";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Holds properties of Kafka, one a line.
 const PROPERTIES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY";
+/// Holds properties of Kafka and the files of their values, one a line.
+const PROPERTY_FILES_VARIABLE: &str = "ROOST_KAFKA_PROPERTY_FILE";
 const REDIS_VARIABLE: &str = "ROOST_REDIS";
 
 /// What can be set. All of it is text here, so that everything that is wrong can be
@@ -101,12 +103,21 @@ pub struct ServeFlags {
     /// The consumer group of the workers [default: roost-workers]
     #[arg(long, value_name = "NAME", env = "ROOST_KAFKA_GROUP")]
     kafka_group: Option<String>,
+    /// On how many brokers each partition of a new topic is; that of an old one must be the
+    /// same [default: 3, or the brokers of a smaller Kafka]
+    #[arg(long, value_name = "COUNT", env = "ROOST_KAFKA_REPLICATION")]
+    kafka_replication: Option<String>,
     /// A property of librdkafka, as for TLS and SASL; may be given several times. In
     /// the variable: one a line. In the file: a table `[kafka_property]`
     /// [env: ROOST_KAFKA_PROPERTY]
     // Not clap's own `env`, which would have to split flags too.
     #[arg(long, value_name = "KEY=VALUE")]
     kafka_property: Vec<String>,
+    /// The same with a value that is read from a file, as for passwords; a line break at its
+    /// end does not count. In the variable: one a line. In the file: a table
+    /// `[kafka_property_file]` [env: ROOST_KAFKA_PROPERTY_FILE]
+    #[arg(long, value_name = "KEY=FILE")]
+    kafka_property_file: Vec<String>,
     /// Keep the store in Redis: redis://…, rediss://…; several URLs or `?cluster` for a
     /// Cluster
     #[arg(long, value_name = "URL,…", env = REDIS_VARIABLE, hide_env_values = true)]
@@ -121,6 +132,13 @@ pub struct ServeFlags {
     /// The authority that signed the certificate of Redis, in PEM
     #[arg(long, value_name = "FILE", env = "ROOST_REDIS_CA")]
     redis_ca: Option<String>,
+}
+
+/// The variables that hold several settings each.
+#[derive(Debug, Default)]
+struct Variables {
+    properties: String,
+    property_files: String,
 }
 
 /// Everything that is wrong with the settings.
@@ -139,24 +157,34 @@ impl ServeFlags {
             Some(path) => read_file(path, &mut problems),
             None => Table::new(),
         };
-        let variable = env::var_os(PROPERTIES_VARIABLE).map(|text| {
+        let mut variable = |name: &str| {
+            let text = env::var_os(name).unwrap_or_default();
             text.into_string().unwrap_or_else(|_| {
-                problems.push(format!("{PROPERTIES_VARIABLE} is not UTF-8"));
+                problems.push(format!("{name} is not UTF-8"));
                 String::new()
             })
-        });
+        };
+        let variables = Variables {
+            properties: variable(PROPERTIES_VARIABLE),
+            property_files: variable(PROPERTY_FILES_VARIABLE),
+        };
+        for name in property_files::secrets(&self.kafka_property) {
+            tracing::warn!(
+                "{name} is on the command line, where every user of this machine can read it: \
+                 give --kafka-property-file {name}=FILE instead, or set {PROPERTIES_VARIABLE}"
+            );
+        }
         if shows_password(self.redis.as_deref(), env::var(REDIS_VARIABLE).ok().as_deref()) {
             tracing::warn!(
                 "the password in --redis is visible to every user of this machine, in the list of \
                  processes: give it as a file with --redis-password-file, or set {REDIS_VARIABLE}"
             );
         }
-        let settings = self.merge(&variable.unwrap_or_default(), file, &mut problems);
+        let settings = self.merge(&variables, file, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(ConfigError(problems)) }
     }
 
-    /// `properties` is what the variable of that name holds.
-    fn merge(self, properties: &str, mut file: Table, problems: &mut Vec<String>) -> Settings {
+    fn merge(self, variables: &Variables, mut file: Table, problems: &mut Vec<String>) -> Settings {
         let mut text = |name: &str, flag: Option<String>| {
             let in_file = file.remove(name);
             flag.or_else(|| in_file.map(scalar))
@@ -175,6 +203,7 @@ impl ServeFlags {
         let brokers = text("kafka", self.kafka);
         let topic = text("kafka_topic", self.kafka_topic);
         let group = text("kafka_group", self.kafka_group);
+        let replication = text("kafka_replication", self.kafka_replication);
         let redis = text("redis", self.redis);
         let redis_user = text("redis_user", self.redis_user);
         let redis_password_file = text("redis_password_file", self.redis_password_file);
@@ -186,9 +215,23 @@ impl ServeFlags {
             Some(_) => problems.push("kafka_property must be a table of the file".to_owned()),
             None => {}
         }
-        let in_variable = pairs("line", PROPERTIES_VARIABLE, properties.lines(), problems);
+        let mut files_in_file = BTreeMap::new();
+        match file.remove("kafka_property_file") {
+            Some(Value::Table(table)) => flatten("", table, &mut files_in_file),
+            Some(_) => problems.push("kafka_property_file must be a table of the file".to_owned()),
+            None => {}
+        }
+        property_files::read("the file", files_in_file, &mut in_file, problems);
+        let lines = variables.properties.lines();
+        let mut in_variable = pairs("line", PROPERTIES_VARIABLE, lines, problems);
+        let lines = variables.property_files.lines();
+        let files = pairs("line", PROPERTY_FILES_VARIABLE, lines, problems);
+        property_files::read(PROPERTY_FILES_VARIABLE, files, &mut in_variable, problems);
         let flags = self.kafka_property.iter().map(String::as_str);
-        let in_flags = pairs("number", "--kafka-property", flags, problems);
+        let mut in_flags = pairs("number", "--kafka-property", flags, problems);
+        let flags = self.kafka_property_file.iter().map(String::as_str);
+        let files = pairs("number", "--kafka-property-file", flags, problems);
+        property_files::read("--kafka-property-file", files, &mut in_flags, problems);
         let properties: BTreeMap<String, String> =
             in_file.into_iter().chain(in_variable).chain(in_flags).collect();
         problems.extend(file.keys().map(|name| match name.as_str() {
@@ -209,6 +252,7 @@ impl ServeFlags {
         let following_limit = number("following_limit", following_limit, 1..=10_000_000, problems);
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
+        let replication = number("kafka_replication", replication, 1..=100, problems);
         let roles = read_roles(roles.as_deref(), problems);
         let backend = match (brokers, redis) {
             (None, None) => {
@@ -221,6 +265,7 @@ impl ServeFlags {
                 let of_no_use = [
                     ("kafka_topic", topic.is_some()),
                     ("kafka_group", group.is_some()),
+                    ("kafka_replication", replication.is_some()),
                     ("kafka_property", !properties.is_empty()),
                     ("redis_user", redis_user.is_some()),
                     ("redis_password_file", redis_password_file.is_some()),
@@ -265,6 +310,8 @@ impl ServeFlags {
                     topic: topic.unwrap_or(default.topic),
                     group: group.unwrap_or(default.group),
                     partitions,
+                    // Its range has been checked.
+                    replication: replication.and_then(|count| u16::try_from(count).ok()),
                     properties,
                     ..kafka::Settings::default()
                 };
@@ -428,7 +475,8 @@ mod tests {
 
     fn merged(flags: ServeFlags, file: &str) -> Result<Settings, Vec<String>> {
         let mut problems = Vec::new();
-        let settings = flags.merge("", file.parse().expect("TOML"), &mut problems);
+        let variables = Variables::default();
+        let settings = flags.merge(&variables, file.parse().expect("TOML"), &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(problems) }
     }
 
@@ -445,7 +493,9 @@ mod tests {
             kafka_property: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             ..ServeFlags::default()
         };
-        let settings = flags.merge(variable, file.parse().expect("TOML"), &mut problems);
+        let variables =
+            Variables { properties: variable.to_owned(), property_files: String::new() };
+        let settings = flags.merge(&variables, file.parse().expect("TOML"), &mut problems);
         match settings.backend {
             Backend::Shared { kafka, .. } if problems.is_empty() => Ok(kafka.properties),
             _ => Err(problems),
@@ -601,5 +651,76 @@ mod tests {
         let without = "[kafka_property]\nclient.id = 'a'";
         let found = merged(ServeFlags::default(), without).expect_err("bad");
         assert_eq!(found, ["kafka_property is of no use without kafka and redis"]);
+    }
+
+    /// In each place a property comes from a file, or stands there itself.
+    #[test]
+    fn property_file_is_read_wherever_it_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        let [flag, variable, file] = ["flag", "variable", "file"].map(|it| path(it, it));
+        let merge = |named: &[&str], in_variable: &str, in_file: String| {
+            let mut problems = Vec::new();
+            let flags = ServeFlags {
+                kafka: Some("a:1".to_owned()),
+                redis: Some("redis://b".to_owned()),
+                kafka_property: vec!["client.rack=itself".to_owned()],
+                kafka_property_file: named.iter().map(|it| (*it).to_owned()).collect(),
+                ..ServeFlags::default()
+            };
+            let variables =
+                Variables { properties: String::new(), property_files: in_variable.to_owned() };
+            let settings = flags.merge(&variables, in_file.parse().expect("TOML"), &mut problems);
+            match settings.backend {
+                Backend::Shared { kafka, .. } if problems.is_empty() => Ok(kafka.properties),
+                _ => Err(problems),
+            }
+        };
+        let in_file = format!("[kafka_property_file]\nsasl.password = '{file}'\n");
+        let in_variable = format!("\nsasl.password={variable}\n");
+        let named = format!("sasl.password={flag}");
+        let found = merge(&[], "", in_file.clone()).expect("good");
+        assert_eq!((&*found["sasl.password"], &*found["client.rack"]), ("file", "itself"));
+        let found = merge(&[], &in_variable, in_file.clone()).expect("good");
+        assert_eq!(found["sasl.password"], "variable");
+        let found = merge(&[&named], &in_variable, in_file).expect("good");
+        assert_eq!(found["sasl.password"], "flag");
+
+        let twice = format!("client.rack={flag}");
+        let found = merge(&[&twice, "sasl.password=/missing/x"], "x", String::new());
+        let found = found.expect_err("bad");
+        for part in ["client.rack", "sasl.password", "/missing/x", "line 1"] {
+            assert!(found.iter().any(|problem| problem.contains(part)), "{part}: {found:?}");
+        }
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn brokers_must_be_a_list_of_host_and_port() {
+        let merge = |kafka: Option<&str>, file: &str| {
+            let flags = ServeFlags {
+                kafka: kafka.map(str::to_owned),
+                redis: Some("redis://b".to_owned()),
+                ..ServeFlags::default()
+            };
+            merged(flags, file)
+        };
+        for bad in ["kafka://a:1", "a:1 b:2", "a", "", "a:1,", "a:x"] {
+            for found in [merge(Some(bad), ""), merge(None, &format!("kafka = '{bad}'"))] {
+                let found = found.expect_err(bad);
+                assert!(found[0].contains("host:port,host:port"), "{bad:?}: {found:?}");
+            }
+        }
+        let found = merge(None, "kafka = ['a:1', 'kafka://b:2']").expect_err("a URL");
+        assert!(found[0].contains("kafka://b:2"), "{found:?}");
+        let settings = merge(None, "kafka = ['a:1', '[::1]:2']\nkafka_replication = 2");
+        let Backend::Shared { kafka, .. } = settings.expect("good").backend else {
+            panic!("not shared");
+        };
+        assert_eq!((&*kafka.brokers, kafka.replication), ("a:1,[::1]:2", Some(2)));
     }
 }

@@ -19,6 +19,7 @@
 //! Left out: Kafka's transactions, since what is derived from the log stands
 //! outside of Kafka.
 
+mod addresses;
 mod appender;
 mod client;
 mod ends;
@@ -152,7 +153,7 @@ impl Settings {
     /// Every field that is out of its range and every property that librdkafka does not
     /// take, and why.
     pub fn problems(&self) -> Vec<String> {
-        let texts = [("brokers", &self.brokers), ("topic", &self.topic), ("group", &self.group)];
+        let texts = [("topic", &self.topic), ("group", &self.group)];
         let texts = texts.into_iter().filter(|(_, value)| value.trim().is_empty());
         let texts = texts.map(|(name, _)| format!("{name} is empty"));
         let numbers = [
@@ -180,7 +181,9 @@ impl Settings {
         let reserved = reserved.map(|name| {
             format!("the property {name} is the log's own: it cannot be set to another value")
         });
-        let mut problems: Vec<String> = texts.chain(numbers).chain(times).chain(reserved).collect();
+        let brokers = addresses::problem(&self.brokers);
+        let mut problems: Vec<String> =
+            brokers.into_iter().chain(texts).chain(numbers).chain(times).chain(reserved).collect();
         let refused = self.properties.iter().filter_map(|(name, value)| {
             Some(format!("the property {name}: {}", client::refusal(name, value)?))
         });

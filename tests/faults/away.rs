@@ -64,7 +64,8 @@ pub async fn run(settings: &Settings) -> Result<()> {
     prepare_folder(settings)?;
     let Some(services) = Services::up(settings).await? else { return Ok(()) };
     let record = Arc::new(Record::new(settings));
-    let kafka = Proxy::start(services.kafka_proxy(), services.kafka_behind_proxy()).await?;
+    let (from, to) = (services.kafka_proxies(), services.kafka_behind_proxies());
+    let kafka = Proxy::start_all(&from, &to).await?;
     let fleet = Fleet::start(settings, SIZE, &services, &record).await?;
     let town = Town::new(&format!("http://{}", services.api_node(0))).await?;
     let world = World { services, fleet, town: Arc::new(town), record, _kafka: kafka };
@@ -81,7 +82,7 @@ struct World {
     fleet: Fleet,
     town: Arc<Town>,
     record: Arc<Record>,
-    _kafka: Proxy,
+    _kafka: Vec<Proxy>,
     // Goes last: the processes above end before what they need does.
     services: Services,
 }

@@ -1,6 +1,7 @@
 //! The faults themselves: each hits one thing, lasts a while, and ends when that
 //! thing is whole again.
 
+mod brokers;
 mod kafka;
 mod redis_cluster;
 mod redis_standalone;
@@ -33,7 +34,8 @@ const FROZEN_MS: std::ops::Range<u64> = 6_000..10_000;
 pub struct World {
     backend: Backend,
     pub fleet: Fleet,
-    kafka: Proxy,
+    /// Before each broker.
+    kafka: Vec<Proxy>,
     turns: Turns,
     // Goes last: the processes above end before what they need does.
     pub services: Services,
@@ -59,7 +61,7 @@ pub struct Target {
 }
 
 impl World {
-    pub fn new(backend: Backend, services: Services, fleet: Fleet, kafka: Proxy) -> Self {
+    pub fn new(backend: Backend, services: Services, fleet: Fleet, kafka: Vec<Proxy>) -> Self {
         Self { backend, fleet, kafka, turns: Turns::default(), services }
     }
 
@@ -72,7 +74,11 @@ impl World {
             // Nobody else has it yet.
             Kind::AddWorker => Arc::default(),
             Kind::KillApi => Arc::clone(&self.turns.api),
-            Kind::StopKafka | Kind::KillKafka => Arc::clone(&self.turns.kafka),
+            Kind::StopKafka
+            | Kind::KillKafka
+            | Kind::KillTwoBrokers
+            | Kind::PauseBroker
+            | Kind::MoveLeaders => Arc::clone(&self.turns.kafka),
             Kind::CutKafka | Kind::DelayKafka => Arc::clone(&self.turns.kafka_link),
             Kind::CutRedis | Kind::DelayRedis if self.backend == Backend::Redis => {
                 Arc::clone(&self.turns.redis_link)
@@ -119,6 +125,11 @@ impl World {
             }
             (Kind::AddWorker, _) => self.add_worker().await,
             (Kind::KillApi, _) => self.kill_api(draws).await,
+            (Kind::StopKafka, _) if is_cluster => self.restart_broker("stop", draws).await,
+            (Kind::KillKafka, _) if is_cluster => self.restart_broker("kill", draws).await,
+            (Kind::KillTwoBrokers, _) => self.kill_two_brokers(draws).await,
+            (Kind::PauseBroker, _) => self.pause_broker(draws).await,
+            (Kind::MoveLeaders, _) => self.move_leaders(draws).await,
             (Kind::StopKafka, _) => self.stop_kafka(draws).await,
             (Kind::KillKafka, _) => self.kill_kafka(draws).await,
             (Kind::CutKafka, _) => self.cut_kafka(draws).await,

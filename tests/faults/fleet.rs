@@ -65,7 +65,7 @@ struct Make {
     folder: PathBuf,
     backend: Backend,
     redis: Vec<SocketAddr>,
-    kafka: SocketAddr,
+    kafka: Vec<SocketAddr>,
     record: Arc<Record>,
 }
 
@@ -103,7 +103,7 @@ impl Fleet {
             folder: settings.folder(),
             backend: settings.backend,
             redis,
-            kafka: services.kafka_proxy(),
+            kafka: services.kafka_proxies(),
             record: Arc::clone(record),
         };
         let mut api_nodes = Vec::new();
@@ -180,6 +180,7 @@ impl Make {
             Some(proxy) => vec![format!("redis://{}", proxy.address)],
             None => self.redis.iter().map(|node| format!("redis://{node}")).collect(),
         };
+        let kafka: Vec<String> = self.kafka.iter().map(SocketAddr::to_string).collect();
         let words = [
             "serve",
             "--role",
@@ -187,7 +188,7 @@ impl Make {
             "--listen",
             &listen.to_string(),
             "--kafka",
-            &self.kafka.to_string(),
+            &kafka.join(","),
             "--partitions",
             "8",
             "--redis",

@@ -16,6 +16,9 @@
 #[path = "../common/process.rs"]
 mod process;
 
+#[path = "../services/leaders.rs"]
+mod leaders;
+
 mod away;
 mod cluster;
 mod failure;
@@ -42,7 +45,7 @@ async fn nothing_is_lost_or_doubled_on_kafka_and_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_doubled_on_kafka_and_a_redis_cluster() {
+async fn nothing_is_lost_or_doubled_on_three_brokers_and_a_redis_cluster() {
     fault_run(Backend::Cluster).await;
 }
 

@@ -28,9 +28,16 @@ pub enum Kind {
     RemoveWorker,
     /// `kill -9`, and a new process at the same address.
     KillApi,
+    /// Kafka, or one of three brokers.
     StopKafka,
     /// The same with `kill -9`.
     KillKafka,
+    /// Two of three brokers, so that nothing can be written: `kill -9`, and started again.
+    KillTwoBrokers,
+    /// A broker is stopped, for long enough that others lead its partitions, and continued.
+    PauseBroker,
+    /// Every partition is led by another broker.
+    MoveLeaders,
     /// All connections to Kafka broken, and new ones refused for a moment.
     CutKafka,
     DelayKafka,
@@ -52,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::KillWorker,
         Self::PauseWorker,
         Self::AddWorker,
@@ -60,6 +67,9 @@ impl Kind {
         Self::KillApi,
         Self::StopKafka,
         Self::KillKafka,
+        Self::KillTwoBrokers,
+        Self::PauseBroker,
+        Self::MoveLeaders,
         Self::CutKafka,
         Self::DelayKafka,
         Self::EmptyRedis,
@@ -73,7 +83,11 @@ impl Kind {
 
     /// Those that a backend can have.
     pub fn all_of(backend: Backend) -> impl Iterator<Item = Self> {
-        let of_clusters = |kind: Self| matches!(kind, Self::CrashPrimary | Self::MoveSlots);
+        let of_clusters = |kind: Self| {
+            let of_brokers =
+                matches!(kind, Self::KillTwoBrokers | Self::PauseBroker | Self::MoveLeaders);
+            of_brokers || matches!(kind, Self::CrashPrimary | Self::MoveSlots)
+        };
         Self::ALL.into_iter().filter(move |kind| backend == Backend::Cluster || !of_clusters(*kind))
     }
 
@@ -86,6 +100,9 @@ impl Kind {
             Self::KillApi => "kill_api",
             Self::StopKafka => "stop_kafka",
             Self::KillKafka => "kill_kafka",
+            Self::KillTwoBrokers => "kill_two_brokers",
+            Self::PauseBroker => "pause_broker",
+            Self::MoveLeaders => "move_leaders",
             Self::CutKafka => "cut_kafka",
             Self::DelayKafka => "delay_kafka",
             Self::EmptyRedis => "empty_redis",

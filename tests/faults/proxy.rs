@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures::future;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -43,6 +44,11 @@ impl Proxy {
             }
         });
         Ok(Self { address, state, task })
+    }
+
+    /// One for each pair of addresses.
+    pub async fn start_all(from: &[SocketAddr], to: &[SocketAddr]) -> Result<Vec<Self>> {
+        future::try_join_all(from.iter().zip(to).map(|(from, to)| Self::start(*from, *to))).await
     }
 
     /// Breaks all connections, and new ones as well for so long.

@@ -81,7 +81,8 @@ async fn measure(
     record: &Arc<Record>,
 ) -> std::result::Result<(), (Verdict, Failure)> {
     let unjudged = |failure| (Verdict::None, failure);
-    let kafka = Proxy::start(services.kafka_proxy(), services.kafka_behind_proxy());
+    let (from, to) = (services.kafka_proxies(), services.kafka_behind_proxies());
+    let kafka = Proxy::start_all(&from, &to);
     let kafka = kafka.await.map_err(unjudged)?;
     let fleet = Fleet::start(settings, SIZE, &services, record).await.map_err(unjudged)?;
     let load = Load::new(settings, &services);

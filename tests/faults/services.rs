@@ -20,6 +20,8 @@ pub struct Services {
 /// The Redis without a Cluster, as `deploy/services` names it.
 pub const REDIS: &str = "redis";
 pub const KAFKA: &str = "kafka";
+/// The brokers of a Kafka of three, by number.
+pub const BROKERS: std::ops::RangeInclusive<u16> = 1..=3;
 
 impl Services {
     /// Starts them anew. `None`, and a line that says so, where they cannot be had.
@@ -27,7 +29,11 @@ impl Services {
         let services = Self { backend: settings.backend, first_port: settings.first_port };
         // What an earlier run has left behind.
         services.call(&["down"]).await?;
-        match services.call(&["up", services.backend.name(), KAFKA]).await {
+        let kafka = match services.backend {
+            Backend::Redis => KAFKA,
+            Backend::Cluster => "brokers",
+        };
+        match services.call(&["up", services.backend.name(), kafka]).await {
             Ok(()) => Ok(Some(services)),
             Err(failure) if are_required() => Err(failure),
             Err(failure) => {
@@ -52,6 +58,12 @@ impl Services {
         self.call(&["start", name]).await
     }
 
+    /// Does the same to several at once.
+    pub async fn all(&self, verb: &str, names: &[String]) -> Result<()> {
+        let names = names.iter().map(String::as_str);
+        self.call(&[verb].into_iter().chain(names).collect::<Vec<_>>()).await
+    }
+
     /// Of the standalone Redis.
     pub fn redis(&self) -> SocketAddr {
         self.address(0)
@@ -61,18 +73,29 @@ impl Services {
         (1..=6).map(|node| self.address(node))
     }
 
-    /// Where Kafka's listener is that says it is at `kafka_proxy`.
-    pub fn kafka_behind_proxy(&self) -> SocketAddr {
-        self.address(12)
+    /// Where Kafka's listeners are that say they are at `kafka_proxies`.
+    pub fn kafka_behind_proxies(&self) -> Vec<SocketAddr> {
+        match self.backend {
+            Backend::Redis => vec![self.address(12)],
+            Backend::Cluster => BROKERS.map(|broker| self.address(21 + broker)).collect(),
+        }
     }
 
-    pub fn kafka_proxy(&self) -> SocketAddr {
-        self.address(13)
+    pub fn kafka_proxies(&self) -> Vec<SocketAddr> {
+        match self.backend {
+            Backend::Redis => vec![self.address(13)],
+            Backend::Cluster => BROKERS.map(|broker| self.address(24 + broker)).collect(),
+        }
+    }
+
+    /// Of one of three brokers, past any proxy.
+    pub fn broker(&self, broker: u16) -> SocketAddr {
+        self.address(15 + broker)
     }
 
     /// A port beside theirs.
     pub fn api_node(&self, number: u16) -> SocketAddr {
-        self.address(16 + number)
+        self.address(28 + number)
     }
 
     /// Whatever a Redis has written of itself is no more.
@@ -86,7 +109,11 @@ impl Services {
     /// Copies what the partitions of the log hold, as Kafka has written it: which event came
     /// first, and when, is what one asks after a difference.
     pub fn keep_events(&self, into: &Path) -> Result<()> {
-        let data = self.folder().join("run/kafka/data");
+        let kafka = match self.backend {
+            Backend::Redis => KAFKA,
+            Backend::Cluster => "broker-1",
+        };
+        let data = self.folder().join("run").join(kafka).join("data");
         for partition in fs::read_dir(&data).doing(data.display())? {
             let partition = partition.doing(data.display())?;
             if !partition.file_name().to_string_lossy().starts_with("roost-events-") {

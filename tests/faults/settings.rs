@@ -30,7 +30,7 @@ const PORT: u16 = 16_500;
 pub enum Backend {
     /// Kafka and one standalone Redis.
     Redis,
-    /// Kafka and a Cluster of three primaries with a replica each.
+    /// Kafka of three brokers, and a Cluster of three primaries with a replica each.
     Cluster,
 }
 

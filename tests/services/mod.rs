@@ -4,6 +4,8 @@
 // Each suite uses a part of it.
 #![allow(dead_code)]
 
+pub mod brokers;
+pub mod leaders;
 pub mod proxy;
 pub mod slots;
 
@@ -17,16 +19,19 @@ use roost::{
 /// The settings of a log on the Kafka of `ROOST_TEST_KAFKA`, in a topic and a group
 /// of its own. `None`, and a line that says so, where there is no Kafka.
 pub fn kafka_settings(partitions: u32) -> Option<Settings> {
-    let brokers = address("ROOST_TEST_KAFKA", "kafka")?;
+    Some(settings_on(address("ROOST_TEST_KAFKA", "kafka")?, partitions))
+}
+
+fn settings_on(brokers: String, partitions: u32) -> Settings {
     let name = format!("roost-test-{:016x}", rand::random::<u64>());
-    Some(Settings {
+    Settings {
         brokers,
         topic: name.clone(),
         group: name,
         partitions: Some(partitions),
         confirm_loss_after: Duration::from_secs(2),
         ..Settings::default()
-    })
+    }
 }
 
 /// The value of a variable that names a service.

@@ -1,5 +1,6 @@
 //! Faults of Kafka, and of the way there.
 
+use futures::future;
 use serde_json::json;
 use tokio::time;
 
@@ -30,7 +31,7 @@ impl World {
 
     pub(super) async fn cut_kafka(&self, draws: &mut Draws) -> Result<Details> {
         let refused = draws.ms(0..2_000);
-        self.kafka.cut(refused).await;
+        future::join_all(self.kafka.iter().map(|broker| broker.cut(refused))).await;
         Ok(details(json!({
             "what": "all connections to kafka",
             "refused_seconds": refused.as_secs_f64(),
@@ -39,7 +40,7 @@ impl World {
 
     pub(super) async fn delay_kafka(&self, draws: &mut Draws) -> Result<Details> {
         let (delay, lasts) = (draws.ms(20..300), draws.ms(2_000..6_000));
-        self.kafka.delay(delay, lasts).await;
+        future::join_all(self.kafka.iter().map(|broker| broker.delay(delay, lasts))).await;
         Ok(details(json!({
             "what": "all connections to kafka",
             "delay_seconds": delay.as_secs_f64(),
