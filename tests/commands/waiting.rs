@@ -175,6 +175,34 @@ fn a_redis_that_is_spoken_to_in_the_wrong_way_ends_it_with_what_to_do() {
     });
 }
 
+/// librdkafka would ask for a host of this name for ever.
+#[test]
+fn kafka_given_as_url_ends_the_start() {
+    let redis = format!("redis://{}", free_address());
+    let words = ["serve", "--listen", "127.0.0.1:0", "--redis", &redis];
+    for wrong in ["kafka://127.0.0.1:9092", "127.0.0.1:9092 127.0.0.1:9093", "localhost", ""] {
+        for command in
+            [roost(words).args(["--kafka", wrong]), roost(words).env("ROOST_KAFKA", wrong)]
+        {
+            let error = failure(command);
+            assert!(error.contains("of the form host:port,host:port"), "{wrong:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn secret_on_the_command_line_is_warned_about() {
+    let words =
+        ["serve", "--listen", "127.0.0.1:0", "--kafka", "localhost", "--redis", "redis://a"];
+    let output = ended(roost(words).args(["--kafka-property", "sasl.password=hunter2"]));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(said.contains("--kafka-property-file sasl.password=FILE"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let in_variable = ended(roost(words).env("ROOST_KAFKA_PROPERTY", "sasl.password=hunter2"));
+    let said = String::from_utf8(in_variable.stderr).expect("UTF-8");
+    assert!(!said.contains("command line"), "{said}");
+}
+
 #[test]
 fn both_are_said_if_both_are_wrong() {
     let Some(address) = services::address("ROOST_TEST_KAFKA_PASSWORD", "kafka") else { return };
