@@ -7,6 +7,7 @@
 //!                      └────────────── gRPC ◄──────────────────────┘
 //! ```
 
+mod clock_watch;
 mod cuttable;
 mod engine;
 mod follow;
@@ -29,9 +30,10 @@ use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
     fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule, SETTLED_AFTER_DEFAULT},
+    post_id::CLOCK_JUMP_MAX_DEFAULT,
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
-    writes,
+    writes::{self, Clock, system_clock},
 };
 
 /// How a Roost runs.
@@ -58,6 +60,11 @@ pub struct Settings {
     pub home_streams_max: usize,
     /// Threads that the workers share.
     pub worker_threads: usize,
+    /// What time it is.
+    pub clock: Clock,
+    /// How far the newest post may be dated after the clock, and the clock may jump ahead,
+    /// before nothing is published any more.
+    pub clock_jump_max: Duration,
     /// After so long a post that was made is in the log, or never will be. Less, and a stream
     /// may miss one that took longer.
     pub settled_after: Duration,
@@ -120,6 +127,8 @@ impl Settings {
             followees_max: writes::FOLLOWEES_MAX_DEFAULT,
             home_streams_max: HOME_STREAMS_MAX_DEFAULT,
             worker_threads: worker_threads_default(),
+            clock: system_clock(),
+            clock_jump_max: CLOCK_JUMP_MAX_DEFAULT,
             settled_after: SETTLED_AFTER_DEFAULT,
             idle_max: store::IDLE_MAX_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),

@@ -269,7 +269,7 @@ mod tests {
         let (progress, homes) =
             (Arc::new(Progress::new(1)), Arc::new(HomeTimelines::new(Arc::clone(&store))));
         let settled = Arc::new(Settled::new(Duration::ZERO));
-        settled.settle(&*log, &progress, PostId::EPOCH_UNIX_MS * 2).await.unwrap();
+        settled.settle_up_to(&*log, &progress, PostId(u64::MAX - 2)).await.unwrap();
         let reader = store.account(READER).await.unwrap().unwrap();
         assert!(homes.rebuild(reader).await.is_ok());
         (Auditor { log, store, homes, progress, settled, metrics: Arc::default() }, reader)

@@ -25,12 +25,16 @@ pub struct PostId(pub u64);
 impl PostId {
     /// Millisecond 0 of the ids: 2020-01-01T00:00:00Z. They last until 2089.
     pub const EPOCH_UNIX_MS: u64 = 1_577_836_800_000;
+    /// The bits of the time.
+    pub const TIME_BITS: u32 = 41;
     /// The bits below the time.
     pub const NODE_AND_SEQUENCE_BITS: u32 = 22;
 
-    /// The least id of a millisecond since 1970; that of the first one, where it is before.
+    /// The least id of a millisecond since 1970; that of the first one where it is before, and
+    /// one that is greater than all ids where it is after the last.
     pub fn first_of(unix_ms: u64) -> Self {
-        Self(unix_ms.saturating_sub(Self::EPOCH_UNIX_MS) << Self::NODE_AND_SEQUENCE_BITS)
+        let ms = unix_ms.saturating_sub(Self::EPOCH_UNIX_MS).min(1 << Self::TIME_BITS);
+        Self(ms << Self::NODE_AND_SEQUENCE_BITS)
     }
 
     /// Whether it may be a plain repost. Before these had ids of their own, any may.

@@ -33,6 +33,7 @@ use crate::{
     fanout::Progress,
     home_stream::Watch,
     home_timeline::{HomeTimelines, ReadError},
+    post_id::IdError,
     proto::{self, v1},
     store::{Store, StoreError},
     telemetry::FanoutMetrics,
@@ -149,11 +150,15 @@ impl From<WriteError> for Status {
             WriteError::FollowsTooMany { .. } => Status::failed_precondition(message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
+            // Trying again does not help until somebody has mended it.
+            WriteError::NoId(
+                IdError::Ahead { .. } | IdError::Jumped { .. } | IdError::Exhausted { .. },
+            ) => Status::unavailable(message),
             WriteError::Busy
             | WriteError::Behind
             | WriteError::Unconfirmed
             | WriteError::Repeated
-            | WriteError::NoNode
+            | WriteError::NoId(IdError::NoNode)
             | WriteError::Closing => unavailable(message),
         }
     }

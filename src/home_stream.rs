@@ -215,8 +215,8 @@ mod tests {
         store.resume(0, 0).await.unwrap();
         store.apply(0, 0, [event].into()).await.unwrap();
         let (store, settled) = (Arc::new(store), Arc::new(Settled::new(Duration::ZERO)));
-        let now_ms = PostId::EPOCH_UNIX_MS + 1_000;
-        settled.settle(&log, &Progress::new(log.partitions()), now_ms).await.unwrap();
+        let up_to = PostId(1_000);
+        settled.settle_up_to(&log, &Progress::new(log.partitions()), up_to).await.unwrap();
         let memory = Memory::of_shared_store();
         let looking = memory.find_whole_again_and_again();
         let watch = Arc::new(Watch::new(Arc::clone(&store), settled, memory.clone()));
@@ -231,7 +231,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let new = stream.find_new().await.unwrap();
         stream.take(new, 10).await;
-        assert_eq!(stream.position().settled(), PostId::first_of(now_ms));
+        assert_eq!(stream.position().settled(), up_to);
         looking.abort();
     }
 }

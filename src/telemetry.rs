@@ -143,6 +143,9 @@ metrics! {
         append_failures: Counter = Counter::default(),
         /// Bytes of writes under way.
         writes_in_flight_bytes: Gauge = Gauge::default(),
+        /// Seconds that the newest post is dated after the clock of this process; 0 while it is
+        /// not.
+        ids_ahead_seconds: Gauge<f64, AtomicU64> = Gauge::default(),
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
     domain::{Event, Post, PostId, UserId},
     event_log::{EventLog, LogError, codec, partition_of},
     fanout::Progress,
-    post_id::PostIds,
+    post_id::{IdError, PostIds},
     store::{Lookups, PULLED_MAX, StoreError},
     telemetry::Held,
 };
@@ -257,8 +257,11 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
     /// Whether nobody can have seen a post with this id yet: it is newer than this moment, and
     /// than every post that there is.
     pub async fn is_of_the_future(&self, post: PostId) -> Result<bool, StoreError> {
-        let Inner { clock, store, .. } = &*self.inner;
-        if post < PostId::first_of(clock() + CLOCKS_DIFFER_MS) {
+        let Inner { clock, store, ids, .. } = &*self.inner;
+        // Ids may be ahead of the clock.
+        let is_given_out = post <= ids.newest();
+        if is_given_out || post < PostId::first_of(clock.unix_ms().saturating_add(CLOCKS_DIFFER_MS))
+        {
             return Ok(false);
         }
         Ok(store.greatest_post().await?.is_none_or(|greatest| post > greatest))
@@ -299,21 +302,23 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         Ok(Room { _permit: permit, _held: held })
     }
 
-    /// Drafts with the ids that they are given now; none if this process has no node number.
-    fn numbered(&self, drafts: Vec<Draft>) -> Option<Vec<(PostId, Draft)>> {
-        let ids = self.ids.several((self.clock)(), drafts.iter().map(Draft::is_plain_repost))?;
-        Some(ids.into_iter().zip(drafts).collect())
+    /// Drafts with the ids that they are given now.
+    fn numbered(&self, drafts: Vec<Draft>) -> Result<Vec<(PostId, Draft)>, IdError> {
+        let ids =
+            self.ids.several(self.clock.unix_ms(), drafts.iter().map(Draft::is_plain_repost))?;
+        Ok(ids.into_iter().zip(drafts).collect())
     }
 
     /// Publishes `count` drafts that have their ids, to the end even if the caller has gone.
     async fn publish_numbered(
         self: Arc<Self>,
         room: Room,
-        drafts: Option<Vec<(PostId, Draft)>>,
+        drafts: Result<Vec<(PostId, Draft)>, IdError>,
         count: usize,
     ) -> Vec<Result<PostId, WriteError>> {
-        let Some(drafts) = drafts else {
-            return (0..count).map(|_| Err(WriteError::NoNode)).collect();
+        let drafts = match drafts {
+            Ok(drafts) => drafts,
+            Err(error) => return (0..count).map(|_| Err(error.clone().into())).collect(),
         };
         let task = tokio::spawn(async move {
             let _room = room;

@@ -8,6 +8,8 @@ mod audit;
 mod bad_input;
 #[path = "api/big_answers.rs"]
 mod big_answers;
+#[path = "api/clock.rs"]
+mod clock;
 #[path = "api/edge_ids.rs"]
 mod edge_ids;
 #[path = "services/mod.rs"]

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::{
-    AppError, Backend, Settings,
+    AppError, Backend, Settings, clock_watch,
     follow::Follower,
     lag,
     supervisor::Supervisor,
@@ -35,7 +35,7 @@ use crate::{
         redis::{self as redis_store, RedisStore, config::RedisConfig},
     },
     telemetry::Metrics,
-    writes::{self, Memory, Writes, system_clock},
+    writes::{self, Memory, Writes},
 };
 
 /// How often a start says how far it has come.
@@ -120,7 +120,9 @@ impl Engine {
                 parts.tasks.spawn("store monitor", follower.run(first, stop_following));
                 if settings.roles.api {
                     let store = RedisStore::clone(&parts.store);
-                    let keep = store.keep_node(Arc::clone(&parts.ids), parts.tasks.stop_token());
+                    let stop_keeping = parts.tasks.stop_token();
+                    let ids = Arc::clone(&parts.ids);
+                    let keep = store.keep_node(ids, unix_ms_of(settings), stop_keeping);
                     parts.tasks.spawn("id lease", keep);
                 }
                 Ok(Self::Shared(parts.caught_up(settings, gate, stop).await?))
@@ -167,6 +169,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         settings: &Settings,
         metrics: &Metrics,
     ) -> Result<Self, AppError> {
+        let ids = Arc::new(ids.with_clock_jump_max(settings.clock_jump_max));
         let progress = Arc::new(Progress::new(log.partitions()));
         let worker_threads = WorkerThreads::start(settings.worker_threads)?;
         let mut tasks = Supervisor::new();
@@ -184,8 +187,19 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));
         let settled = Arc::new(Settled::new(settings.settled_after));
         tasks.spawn("low watermark", {
-            let (log, progress, clock) = (Arc::clone(&log), Arc::clone(&progress), system_clock());
-            Arc::clone(&settled).run(log, progress, move || clock(), stop.clone())
+            let (log, progress) = (Arc::clone(&log), Arc::clone(&progress));
+            let (ids, clock) = (Arc::clone(&ids), settings.clock.clone());
+            let gives_out_all = matches!(settings.backend, Backend::Embedded { .. });
+            let new_above = move || match gives_out_all {
+                true => ids.newest(),
+                false => ids.others_above(clock.unix_ms()),
+            };
+            let at_start = match gives_out_all {
+                // What was on its way has ended with the process before.
+                true => new_above(),
+                false => settled.less_the_wait(new_above()),
+            };
+            Arc::clone(&settled).run(log, progress, at_start, new_above, stop.clone())
         });
         let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&settled), memory.clone()));
         tasks.spawn("stream watch", Arc::clone(&watch).run(stop.clone()));
@@ -207,7 +221,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         Ok(Self {
             log,
             store,
-            ids: Arc::new(ids),
+            ids,
             progress,
             memory,
             metrics: metrics.clone(),
@@ -227,6 +241,13 @@ impl<L: EventLog, S: Store> Parts<L, S> {
         gate: &Gate,
         stop: &CancellationToken,
     ) -> Result<Self, AppError> {
+        if settings.roles.api {
+            let (ids, clock) = (Arc::clone(&self.ids), settings.clock.clone());
+            let metrics = Arc::clone(&self.metrics.writes);
+            let stop_watching = self.tasks.stop_token();
+            let watch = clock_watch::watch(ids, clock, metrics, gate.readiness(), stop_watching);
+            self.tasks.spawn("clock watch", watch);
+        }
         if settings.roles.api
             && let Err(error) = unless(stop, self.catch_up(gate)).await
         {
@@ -248,7 +269,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             Arc::clone(&self.progress),
             self.memory.clone(),
             Arc::clone(&self.ids),
-            system_clock(),
+            settings.clock.clone(),
             writes::Settings {
                 text_chars_max,
                 followees_max: settings.followees_max,
@@ -401,10 +422,16 @@ async fn wait_for_shared(
             // Nothing is published from here.
             return Ok(PostIds::new(0, None));
         }
-        Ok(store_ref.lease_node(greatest_post(log_ref, store_ref).await?).await?)
+        let greatest = greatest_post(log_ref, store_ref).await?;
+        Ok(store_ref.lease_node(greatest, unix_ms_of(settings)).await?)
     });
     let ids = ids.await?;
     Ok((log, store, ids))
+}
+
+fn unix_ms_of(settings: &Settings) -> impl Fn() -> u64 + Send + use<> {
+    let clock = settings.clock.clone();
+    move || clock.unix_ms()
 }
 
 /// `None`: there is no topic, as the brokers say for as long as `confirm_loss_after`.

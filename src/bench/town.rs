@@ -138,7 +138,7 @@ impl Town {
         let ids = PostIds::new(0, None);
         self.posts.iter().cycle().map_while(move |post| {
             Some(TownPost {
-                id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS, false)?,
+                id: ids.next(PostId::EPOCH_UNIX_MS + POSTS_MS, false).ok()?,
                 author: post.author,
             })
         })
@@ -274,7 +274,7 @@ fn posts(ms: u64, authors: impl Iterator<Item = usize>) -> Vec<TownPost> {
     authors
         // A clock that stands still gives out ids without end.
         .map_while(|author| {
-            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + ms, false)?, author })
+            Some(TownPost { id: ids.next(PostId::EPOCH_UNIX_MS + ms, false).ok()?, author })
         })
         .collect()
 }

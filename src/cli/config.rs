@@ -90,6 +90,10 @@ pub struct ServeFlags {
     /// [default: 50000]
     #[arg(long, value_name = "COUNT", env = "ROOST_HOME_STREAM_LIMIT")]
     home_stream_limit: Option<String>,
+    /// Publish nothing while the newest post is dated so many days after the clock, or the clock
+    /// has jumped so far ahead: one of them is wrong then [default: 7]
+    #[arg(long, value_name = "DAYS", env = "ROOST_CLOCK_JUMP_LIMIT")]
+    clock_jump_limit: Option<String>,
     /// Partitions of the event log; fixed once it is made [default: 4 on disk, 16 in
     /// Kafka, for a new one]
     #[arg(long, value_name = "COUNT", env = "ROOST_PARTITIONS")]
@@ -199,6 +203,7 @@ impl ServeFlags {
         let text_limit = text("post_text_limit", self.post_text_limit);
         let following_limit = text("following_limit", self.following_limit);
         let stream_limit = text("home_stream_limit", self.home_stream_limit);
+        let clock_jump_limit = text("clock_jump_limit", self.clock_jump_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
         let topic = text("kafka_topic", self.kafka_topic);
@@ -251,6 +256,7 @@ impl ServeFlags {
         let text_limit = number("post_text_limit", text_limit, 1..=100_000, problems);
         let following_limit = number("following_limit", following_limit, 1..=10_000_000, problems);
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
+        let clock_jump_limit = number("clock_jump_limit", clock_jump_limit, 1..=36_500, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let replication = number("kafka_replication", replication, 1..=100, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -341,6 +347,7 @@ impl ServeFlags {
                 Some(above) => PullRule { above: Some(above.into()) },
                 None => defaults.pull_rule,
             },
+            clock_jump_max: clock_jump_limit.map_or(defaults.clock_jump_max, |days| DAY * days),
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
             followees_max: following_limit.map_or(defaults.followees_max, u64::from),
             home_streams_max: stream_limit

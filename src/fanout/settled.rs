@@ -1,10 +1,16 @@
 //! What is settled: so old that all there will ever be of it has reached every timeline.
 //!
 //! ```text
-//!  now, less 75 s ──► the ends of the log ──► all of it delivered? ──► settled up to there
+//!  every second: above which id are new ones? ──► 75 s later ──► the ends of the log
+//!                             settled up to that id ◄── all of it delivered? ◄──┘
 //! ```
+//!
+//! The 75 seconds are waited for, and not subtracted from the time of day. Where one process gives
+//! out all ids, it knows above which the next ones are, whatever any clock says or has said. Where
+//! there are many, it is what the clock says, the least of all that it has said meanwhile.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Progress;
@@ -45,18 +52,24 @@ impl Settled {
         PostId(self.up_to.load(Ordering::Acquire))
     }
 
-    /// Finds out again and again, until it is told to stop.
+    /// Finds out again and again, until it is told to stop. Posts up to `at_start` are in the
+    /// log by now, or never will be. `new_above` says above which id those are that are given
+    /// out from now on.
     pub async fn run<L: EventLog>(
         self: Arc<Self>,
         log: Arc<L>,
         progress: Arc<Progress>,
-        unix_ms: impl Fn() -> u64 + Send + Sync,
+        at_start: PostId,
+        new_above: impl Fn() -> PostId + Send + Sync,
         stop: CancellationToken,
     ) {
         let settle = async {
             let mut is_failing = false;
+            let mut bounds = Bounds::new(at_start, Instant::now());
             loop {
-                let settled = self.settle(&*log, &progress, unix_ms()).await;
+                bounds.add(new_above(), Instant::now() + self.after);
+                let up_to = bounds.due(Instant::now());
+                let settled = self.settle_up_to(&*log, &progress, up_to).await;
                 if let Err(error) = &settled
                     && !is_failing
                 {
@@ -77,19 +90,46 @@ impl Settled {
         }
     }
 
-    /// Waits until all that is in the log now is delivered: then what was made long enough
-    /// before is settled.
-    pub(crate) async fn settle(
+    /// Where ids go by a clock that can be trusted: the id up to which they were given out long
+    /// enough before this one.
+    pub(crate) fn less_the_wait(&self, id: PostId) -> PostId {
+        let wait = (self.after.as_millis() as u64) << PostId::NODE_AND_SEQUENCE_BITS;
+        PostId(id.0.saturating_sub(wait))
+    }
+
+    /// Waits until all that is in the log now is delivered: then posts up to `up_to` are
+    /// settled, which are in the log by now, or never will be.
+    pub(crate) async fn settle_up_to(
         &self,
         log: &impl EventLog,
         progress: &Progress,
-        unix_ms: u64,
+        up_to: PostId,
     ) -> Result<(), LogError> {
-        let made_before = unix_ms.saturating_sub(self.after.as_millis() as u64);
         progress.wait_all_delivered(&log.ends().await?).await;
-        let settled = PostId::first_of(made_before).0;
-        self.up_to.fetch_max(settled, Ordering::AcqRel);
+        self.up_to.fetch_max(up_to.0, Ordering::AcqRel);
         Ok(())
+    }
+}
+
+/// Bounds of ids, each with the time from which on posts up to it are in the log or never will
+/// be. One is added a second at the most, so that there are as many as seconds are waited for.
+struct Bounds(VecDeque<(Instant, PostId)>);
+
+impl Bounds {
+    fn new(first: PostId, now: Instant) -> Self {
+        Self(VecDeque::from([(now, first)]))
+    }
+
+    fn add(&mut self, bound: PostId, due: Instant) {
+        self.0.push_back((due, bound));
+    }
+
+    /// The bound that is due, or a lesser one that was added since: the clock was wrong then.
+    fn due(&mut self, now: Instant) -> PostId {
+        while self.0.get(1).is_some_and(|(due, _)| *due <= now) {
+            self.0.pop_front();
+        }
+        self.0.iter().map(|(_, bound)| *bound).min().unwrap_or(PostId(0))
     }
 }
 
@@ -183,15 +223,33 @@ mod tests {
     fn what_is_old_enough_is_settled_once_all_of_the_log_is_delivered() {
         let log = Log { asked: AtomicU64::new(0), answers: |_| true };
         let (progress, settled) = (Progress::new(1), Settled::new(Duration::from_secs(75)));
-        let mut settle = Box::pin(settled.settle(&log, &progress, NOW_MS));
+        let made_before = settled.less_the_wait(PostId::first_of(NOW_MS));
+        assert_eq!(made_before, PostId::first_of(NOW_MS - 75_000));
+        let mut settle = Box::pin(settled.settle_up_to(&log, &progress, made_before));
         assert!(settle.as_mut().now_or_never().is_none());
         assert_eq!(settled.up_to(), PostId(0));
         progress.advance(0, delivered(1));
         assert!(settle.as_mut().now_or_never().is_some_and(|settled| settled.is_ok()));
         assert_eq!(settled.up_to(), PostId::first_of(NOW_MS - 75_000));
-        let earlier = settled.settle(&log, &progress, NOW_MS - 1).now_or_never();
+        let made_before = settled.less_the_wait(PostId::first_of(NOW_MS - 1));
+        let earlier = settled.settle_up_to(&log, &progress, made_before).now_or_never();
         assert!(earlier.is_some_and(|settled| settled.is_ok()));
         assert_eq!(settled.up_to(), PostId::first_of(NOW_MS - 75_000), "it never goes back");
+    }
+
+    #[test]
+    fn bound_is_due_after_its_time_and_never_above_a_later_one() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut bounds = Bounds::new(PostId(10), begun);
+        bounds.add(PostId(20), at(75));
+        assert_eq!(bounds.due(at(74)), PostId(10));
+        assert_eq!(bounds.due(at(75)), PostId(20));
+        // The clock was an hour ahead for a moment.
+        bounds.add(PostId(3_600), at(76));
+        bounds.add(PostId(21), at(77));
+        assert_eq!(bounds.due(at(76)), PostId(21));
+        assert_eq!((bounds.due(at(77)), bounds.0.len()), (PostId(21), 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,7 +261,10 @@ mod tests {
         let (progress, settled) = (Arc::new(Progress::new(1)), Settled::new(Duration::ZERO));
         progress.advance(0, delivered(1));
         let (settled, stop) = (Arc::new(settled), CancellationToken::new());
-        let run = Arc::clone(&settled).run(Arc::clone(&log), progress, || NOW_MS, stop.clone());
+        let new_above = || PostId::first_of(NOW_MS);
+        let at_start = PostId(0);
+        let run =
+            Arc::clone(&settled).run(Arc::clone(&log), progress, at_start, new_above, stop.clone());
         let run = tokio::spawn(run);
         let mut seen = Vec::new();
         for turn in [1, 3, 4, 7, 9] {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | every metric, in the text format of OpenMetrics, which Prometheus reads |
 //! | `/livez` | 200 as long as the process and its runtime answer at all |
-//! | `/readyz` | 200 while the process does what its role says; 503 and why not otherwise |
+//! | `/readyz` | 200 while the process does what its role says; 503 and why not otherwise. Either is followed by a line for each warning |
 
 use std::{fmt, io, sync::Arc};
 
@@ -51,10 +51,14 @@ async fn metrics(
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    match readiness.reason() {
+    let (status, mut text) = match readiness.reason() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+    };
+    for warning in readiness.warnings() {
+        text.push_str(&format!("warning: {warning}\n"));
     }
+    (status, text)
 }
 
 #[cfg(test)]
@@ -73,5 +77,9 @@ mod tests {
         assert_eq!(ask().1, "not ready: 7 events are left\n");
         readiness.set_ready();
         assert_eq!(ask(), (StatusCode::OK, "ready\n".into()));
+        readiness.set_warning("disk", Some("it is full".to_owned()));
+        assert_eq!(ask(), (StatusCode::OK, "ready\nwarning: it is full\n".into()));
+        readiness.set_warning("disk", None);
+        assert_eq!(ask().1, "ready\n");
     }
 }

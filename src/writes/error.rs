@@ -6,6 +6,7 @@ use super::FieldError;
 use crate::{
     domain::{MessageId, PostId, UserId},
     event_log::LogError,
+    post_id::IdError,
     store::StoreError,
 };
 
@@ -56,10 +57,10 @@ pub enum WriteError {
     /// same request id.
     #[error(transparent)]
     Log(#[from] Arc<LogError>),
-    /// This process has lost its node number, and would give out ids that another one
-    /// gives out too. Nothing was written.
-    #[error("this server has no node number at the moment; try again, or on another")]
-    NoNode,
+    /// No id can be given out: the clock is wrong, or the node number another's. Nothing was
+    /// written.
+    #[error(transparent)]
+    NoId(#[from] IdError),
     /// The store could not be asked. Nothing was written.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),

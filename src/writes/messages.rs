@@ -85,7 +85,7 @@ impl<L: EventLog, S: Lookups + Inboxes> Writes<L, S> {
         {
             return inner.message_made(sender, name, None).await;
         }
-        let id = MessageId(inner.ids.next((inner.clock)(), false).ok_or(WriteError::NoNode)?.0);
+        let id = MessageId(inner.ids.next(inner.clock.unix_ms(), false)?.0);
         let recipients = recipients.into_iter().collect();
         let message = Message { id, sender, recipients, text };
         let event = Event::MessageSent { message, request_id: request_id.clone() };

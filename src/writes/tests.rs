@@ -20,7 +20,7 @@ fn writes(dir: &Path, memory: Memory, settings: Settings) -> Writes<EmbeddedLog,
     let log = EmbeddedLog::open(&dir.join("log"), Default::default()).unwrap();
     let store = EmbeddedStore::open(&dir.join("store"), Default::default()).unwrap();
     let progress = Arc::new(Progress::new(log.partitions()));
-    let (ids, clock) = (Arc::new(PostIds::new(0, None)), Arc::new(|| 1_000));
+    let (ids, clock) = (Arc::new(PostIds::new(0, None)), Clock::new(|| 1_000));
     let (log, store) = (Arc::new(log), Arc::new(store));
     Writes::new(log, store, progress, memory, ids, clock, settings)
 }

@@ -53,6 +53,8 @@ pub struct Roost {
 /// Where a Roost keeps everything, which goes when this is dropped.
 enum Place {
     Directory(#[allow(dead_code, reason = "held until it is dropped")] TempDir),
+    /// Another one holds it.
+    OfAnother,
     /// The Redis is this test's until it is dropped.
     Shared(#[allow(dead_code, reason = "held until it is dropped")] MutexGuard<'static, ()>),
 }
@@ -150,9 +152,15 @@ impl Roost {
 
     /// Stops it and starts another one in the same place.
     pub async fn restart(self) -> Self {
-        let Self { app, settings, channel, place } = self;
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub async fn restart_with(self, set: impl FnOnce(&mut Settings)) -> Self {
+        let Self { app, mut settings, channel, place } = self;
         drop(channel);
         app.stop().await.expect("stopped");
+        set(&mut settings);
         Self::open(settings, place).await
     }
 
@@ -160,6 +168,13 @@ impl Roost {
     pub async fn restart_with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
         set(&mut self.settings);
         self.restart().await
+    }
+
+    /// Starts another one on the same log and store, which must be shared.
+    pub async fn beside(&self, set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.settings.clone();
+        set(&mut settings);
+        Self::open(settings, Place::OfAnother).await
     }
 
     /// Stops it and makes its store one that has seen more than is in the log. Returns
@@ -459,7 +474,7 @@ pub fn assert_bad_field<T: Debug>(result: Result<T, Status>, field: &str) {
 
 /// An id that no post has yet, nor will have for half a minute.
 pub fn id_of_the_future() -> u64 {
-    let unix_ms = writes::system_clock()() + 30_000;
+    let unix_ms = writes::system_clock().unix_ms() + 30_000;
     PostId::first_of(unix_ms).0
 }
 

@@ -304,19 +304,19 @@ async fn a_stream_begins_nowhere_but_where_one_can() {
     roost.stop().await;
 }
 
-fn of(user_id: u64) -> StreamHomeTimelineRequest {
+pub fn of(user_id: u64) -> StreamHomeTimelineRequest {
     StreamHomeTimelineRequest { user_id, ..StreamHomeTimelineRequest::default() }
 }
 
-struct Stream(Streaming<StreamHomeTimelineResponse>);
+pub struct Stream(Streaming<StreamHomeTimelineResponse>);
 
 impl Stream {
-    async fn open(roost: &Roost, request: StreamHomeTimelineRequest) -> Self {
+    pub async fn open(roost: &Roost, request: StreamHomeTimelineRequest) -> Self {
         let stream: Result<_, Status> = roost.timelines().stream_home_timeline(request).await;
         Self(stream.expect("a stream").into_inner())
     }
 
-    async fn message(&mut self) -> StreamHomeTimelineResponse {
+    pub async fn message(&mut self) -> StreamHomeTimelineResponse {
         let message = timeout(DEADLINE, self.0.message()).await.expect("no message in time");
         message.expect("not broken").expect("not ended")
     }

@@ -232,7 +232,7 @@ impl Simulation {
             Memory::perfect(),
             Arc::new(PostIds::new(0, greatest)),
             // Runs backwards now and then.
-            Arc::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
+            writes::Clock::new(move || clock.fetch_add(1, Ordering::Relaxed) ^ 3),
             settings,
         );
         let homes = Arc::new(HomeTimelines::new(Arc::clone(&store)));

@@ -213,10 +213,12 @@ impl Watching {
         settled: &Arc<Settled>,
     ) -> Result<Self, BenchError> {
         let (clock, stop) = (system_clock(), CancellationToken::new());
-        settled.settle(&*api.log, &api.progress, clock()).await?;
+        let at_start = settled.less_the_wait(PostId::first_of(clock.unix_ms()));
+        settled.settle_up_to(&*api.log, &api.progress, at_start).await?;
         let watch = Arc::clone(&api.watch).run(stop.clone());
         let (log, progress) = (Arc::clone(&api.log), Arc::clone(&api.progress));
-        let settle = Arc::clone(settled).run(log, progress, move || clock(), stop.clone());
+        let new_above = move || PostId::first_of(clock.unix_ms());
+        let settle = Arc::clone(settled).run(log, progress, at_start, new_above, stop.clone());
         let task = tokio::spawn(async move {
             tokio::join!(watch, settle);
         });

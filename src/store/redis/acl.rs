@@ -33,6 +33,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("client|kill", &["CLIENT", "KILL", "ID", "1"]),
     ("cluster|slots", &["CLUSTER", "SLOTS"]),
     ("info", &["INFO", "server"]),
+    ("time", &["TIME"]),
     ("multi", &[]),
     ("discard", &[]),
     // Scripts.

@@ -7,6 +7,11 @@
 //! Publishing goes on while Redis is away, so a lease is long: for as long as it lasts.
 //! A process that is killed keeps its number from others for the same time, of which
 //! there are enough for one such end every four seconds.
+//!
+//! With each renewal the process compares its clock with that of Redis: where its own is ahead,
+//! it must not count posts of other processes as settled. What ids it gives out does not depend
+//! on it, nor on ids of others that are ahead: a process takes the greatest id into account once,
+//! when it starts.
 
 use std::{
     sync::Arc,
@@ -29,18 +34,23 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 impl RedisStore {
     /// Leases a node number that nobody has, and gives out ids greater than
-    /// `greatest` with it.
+    /// `greatest` with it. `unix_ms` is the clock of this process.
     ///
     /// # Errors
     /// If Redis cannot be asked, or all numbers are leased.
-    pub async fn lease_node(&self, greatest: Option<PostId>) -> Result<PostIds, StoreError> {
+    pub async fn lease_node(
+        &self,
+        greatest: Option<PostId>,
+        unix_ms: impl Fn() -> u64,
+    ) -> Result<PostIds, StoreError> {
         // Anywhere, so that many that start at once seldom meet.
         let first = rand::random_range(0..=NODE_MAX);
         for step in 0..=NODE_MAX {
             let node = (first + step) & NODE_MAX;
             let since = Instant::now();
-            if self.renew(node).await? {
+            if let Some(time_of_redis) = self.renew(node).await? {
                 let ids = PostIds::new(node, greatest);
+                ids.compare_clocks(unix_ms(), time_of_redis);
                 ids.set_valid_until(since + LEASE - MARGIN);
                 return Ok(ids);
             }
@@ -56,7 +66,12 @@ impl RedisStore {
     }
 
     /// Keeps the lease of these ids until it is told to stop, and gives it back then.
-    pub async fn keep_node(self, ids: Arc<PostIds>, stop: CancellationToken) {
+    pub async fn keep_node(
+        self,
+        ids: Arc<PostIds>,
+        unix_ms: impl Fn() -> u64 + Send,
+        stop: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -64,8 +79,11 @@ impl RedisStore {
             }
             let since = Instant::now();
             match self.renew(ids.node()).await {
-                Ok(true) => ids.set_valid_until(since + LEASE - MARGIN),
-                Ok(false) => {
+                Ok(Some(time_of_redis)) => {
+                    ids.set_valid_until(since + LEASE - MARGIN);
+                    ids.compare_clocks(unix_ms(), time_of_redis);
+                }
+                Ok(None) => {
                     ids.set_valid_until(Instant::now());
                     tracing::error!(
                         node = ids.node(),
@@ -87,11 +105,13 @@ impl RedisStore {
         }
     }
 
-    async fn renew(&self, node: u16) -> Result<bool, StoreError> {
+    /// What time it is by the clock of Redis; `None` if another process has the number.
+    async fn renew(&self, node: u16) -> Result<Option<u64>, StoreError> {
         let key = keys::node(node);
         let millis = LEASE.as_millis().to_string();
         let worker = self.inner.settings.worker.as_bytes();
         let call = scripts::RENEW_LEASE.call(&key, &[worker, millis.as_bytes()]);
-        reply::yes_or_no(&self.inner.control.one(call).await?)
+        let unix_ms = reply::number(&self.inner.control.one(call).await?, "the time of a lease")?;
+        Ok((unix_ms > 0).then_some(unix_ms))
     }
 }

@@ -422,13 +422,18 @@ return false
 );
 
 // Renews a lease, or takes one that has expired. KEYS: the lease. ARGV: who,
-// milliseconds. Returns whether it is theirs.
+// milliseconds. Returns 0 if it is not theirs, and else the time of the node, in milliseconds
+// since 1970.
 script!(
     RENEW_LEASE,
     r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-return 0
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  return 0
+end
+local now = redis.call('TIME')
+return now[1] * 1000 + math.floor(now[2] / 1000)
 "
 );
 
