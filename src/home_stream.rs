@@ -4,6 +4,8 @@
 //!  watch: every 250 ms the ends of all timelines that anybody follows ──► changed?
 //!                                                                            ▼
 //!  stream ──► read what is newer than what is settled ──► not sent yet? ──► sent
+//!                                  │
+//!             more than 800? ──► every 10 s the rest too, from the author timelines
 //! ```
 //!
 //! Nothing is kept for a stream but its [`Position`]: it reads its timeline when that has
@@ -20,6 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::position::{Reach, SENT_MAX};
 pub use self::{position::Position, watch::Watch};
 use crate::{
     domain::{PostId, UserId},
@@ -36,6 +39,9 @@ const READ_EVERY_FACTORS: Range<f64> = 0.5..1.5;
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 /// Posts that are read of a timeline, at the most, to find those that are new.
 const READ_MAX: usize = 800;
+/// Where more than that is not settled, the rest is searched so often for what has come late:
+/// it is no longer held ready, and all followees are asked for it.
+const SEARCH_EVERY: Duration = Duration::from_secs(10);
 /// Of those that are there when a stream begins so many are named as sent; what is older counts
 /// as settled.
 const SENT_AT_FIRST_MAX: usize = 400;
@@ -56,6 +62,8 @@ pub struct HomeStream<S: Homes> {
     has_more: bool,
     /// When a read began that has found all that there was.
     read_at: Option<Instant>,
+    /// When all that is not settled was searched last.
+    searched_at: Option<Instant>,
 }
 
 /// What is new in a timeline.
@@ -64,7 +72,10 @@ pub struct New {
     /// Ascending, as many as may be sent together.
     pub ids: Vec<PostId>,
     has_more: bool,
-    complete_down_to: Option<PostId>,
+    /// What is older than this was passed over, since there is too much of it.
+    missed_before: Option<PostId>,
+    /// Whether all that is newer than what is settled was looked at.
+    is_complete: bool,
     /// What was settled when the read began.
     settled: PostId,
     begun: Instant,
@@ -97,9 +108,18 @@ impl<S: Homes + Lookups> HomeStream<S> {
         let settled = watch.settled();
         let is_new = position.is_none();
         let position = position.unwrap_or_else(|| Position::after(settled));
-        let (has_more, read_at) = (false, None);
-        let mut this =
-            Self { homes, watch, user, filter, position, together_max, changed, has_more, read_at };
+        let mut this = Self {
+            homes,
+            watch,
+            user,
+            filter,
+            position,
+            together_max,
+            changed,
+            has_more: false,
+            read_at: None,
+            searched_at: None,
+        };
         if is_new {
             // All that is there counts as sent.
             let there = this.read(SENT_AT_FIRST_MAX).await?;
@@ -143,33 +163,61 @@ impl<S: Homes + Lookups> HomeStream<S> {
     pub async fn find_new(&self) -> Result<New, ReadError> {
         // Before it is read: what is settled by then is found.
         let (settled, begun) = (self.watch.settled(), Instant::now());
-        // One more tells whether there are more.
-        let mut read = self.read(READ_MAX + 1).await?;
-        if read.ids.len() > READ_MAX {
-            read.ids.truncate(READ_MAX);
-            read.complete_down_to = read.ids.last().copied();
+        let mut read = self.read(READ_MAX).await?;
+        let mut is_complete = true;
+        let mut missed_before = None;
+        match self.position.reach(&read) {
+            Reach::All => {}
+            Reach::Sent if self.searched_at.is_none_or(|last| begun - last >= SEARCH_EVERY) => {
+                is_complete = self.search_below(&mut read, SENT_MAX).await?;
+            }
+            Reach::Sent => is_complete = false,
+            Reach::Gap => {
+                let (len, down_to) = (read.ids.len(), read.complete_down_to);
+                // Just as many may have come as a look shows.
+                is_complete = self.search_below(&mut read, 1).await?;
+                if self.position.reach(&read) == Reach::Gap {
+                    read.ids.truncate(len);
+                    missed_before = down_to;
+                    is_complete = true;
+                }
+            }
         }
         let mut ids = self.position.unsent(&read.ids);
         let has_more = ids.len() > self.together_max;
         ids.truncate(self.together_max);
-        Ok(New { ids, has_more, complete_down_to: read.complete_down_to, settled, begun })
+        Ok(New { ids, has_more, missed_before, is_complete, settled, begun })
     }
 
     /// The first `count` of what is new, which count as sent from now on.
     pub async fn take(&mut self, new: New, count: usize) -> Batch {
-        let New { mut ids, has_more, complete_down_to, settled, begun } = new;
+        let New { mut ids, has_more, missed_before, is_complete, settled, begun } = new;
         self.has_more = has_more || count < ids.len();
         ids.truncate(count);
-        let mut batch = Batch { ids, missed_before: complete_down_to };
-        self.position.settle_below(complete_down_to);
+        let mut batch = Batch { ids, missed_before };
+        self.position.settle_below(missed_before);
         if let Some(forgotten) = self.position.sent(&batch.ids).filter(|id| *id > settled) {
             // What comes late below it cannot be told from what was sent.
             batch.missed_before = batch.missed_before.max(Some(forgotten));
         }
-        if !self.has_more && self.has_found_all(begun).await {
+        if !self.has_more && is_complete && self.has_found_all(begun).await {
             self.position.settle(settled);
+            self.searched_at = Some(begun);
         }
         batch
+    }
+
+    /// Reads up to `count_max` more that are older than what was read. Says whether these are
+    /// all that is newer than what is settled.
+    async fn search_below(&self, read: &mut Newer, count_max: usize) -> Result<bool, ReadError> {
+        let (settled, sent) = (self.position.settled(), self.position.sent_count());
+        let before = read.complete_down_to;
+        let older =
+            self.homes.newer_than(self.user, &self.filter, settled, before, sent, count_max);
+        let older = older.await?;
+        read.ids.extend(older.ids);
+        read.complete_down_to = older.complete_down_to;
+        Ok(older.complete_down_to.is_none())
     }
 
     /// What is newer than what the stream has settled.

@@ -3,7 +3,7 @@
 use super::{Filter, HomeTimelines, ReadError};
 use crate::{
     domain::{PostId, UserId},
-    store::{Homes, Lookups},
+    store::{Floor, Homes, Lookups},
 };
 
 /// Reads in which it is looked for, each of which looks at so many posts as one page may, or a
@@ -45,7 +45,14 @@ impl<S: Homes + Lookups> HomeTimelines<S> {
             let page = self.read_above(user, filter, after, before, count).await?;
             ids.extend_from_slice(&page.ids);
             let Some(next) = page.next.filter(|next| *next > after) else {
-                return Ok(Newer { ids, complete_down_to: None });
+                let complete_down_to = match page.floor {
+                    // What is older is not read.
+                    Floor::Followees(oldest) if page.next.is_none() && oldest > after => {
+                        Some(oldest)
+                    }
+                    _ => None,
+                };
+                return Ok(Newer { ids, complete_down_to });
             };
             before = Some(next);
             count = count_max - ids.len();

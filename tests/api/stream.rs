@@ -87,6 +87,42 @@ async fn over_many_streams_nothing_is_missed_and_nothing_comes_twice() {
     roost.stop().await;
 }
 
+/// None of them is settled meanwhile, and a timeline holds the newest 800 of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_posts_taken_promptly_raise_no_alarm() {
+    let roost = Roost::start_with(|settings| settings.settled_after = 4 * DEADLINE).await;
+    for author in 10..20 {
+        roost.follow(1, author).await;
+    }
+    let mut stream = Stream::open(&roost, ids_of(1)).await;
+    stream.message().await;
+    let (mut published, mut received) = (Vec::new(), Vec::new());
+    for round in 0..10 {
+        let requests: Vec<_> =
+            (0..250).map(|number| post(10 + number % 10, &format!("round {round}"))).collect();
+        let batch = roost.posts().batch_publish_posts(BatchPublishPostsRequest { requests }).await;
+        published.extend(batch.expect("published").into_inner().post_ids);
+        let mut resume_token = String::new();
+        while received.len() < published.len() {
+            let message = stream.message().await;
+            assert_eq!(message.missed_before_id, 0, "after {}", received.len());
+            received.extend(message.post_ids);
+            resume_token = message.resume_token;
+        }
+        if round % 4 == 3 {
+            stream =
+                Stream::open(&roost, StreamHomeTimelineRequest { resume_token, ..ids_of(1) }).await;
+        }
+    }
+    received.sort_unstable();
+    assert!(received == published, "each comes once");
+    // What is passed over is still said.
+    let first = StreamHomeTimelineRequest { resume_after_id: published[0], ..ids_of(1) };
+    let message = Stream::open(&roost, first).await.message().await;
+    assert_eq!(message.missed_before_id, published[published.len() - 800]);
+    roost.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_on_another_server_in_the_same_place() {
     let roost = Roost::start().await;
@@ -302,6 +338,10 @@ async fn a_stream_begins_nowhere_but_where_one_can() {
         assert_bad_field(roost.timelines().stream_home_timeline(refused).await, field);
     }
     roost.stop().await;
+}
+
+fn ids_of(user_id: u64) -> StreamHomeTimelineRequest {
+    StreamHomeTimelineRequest { ids_only: true, ..of(user_id) }
 }
 
 pub fn of(user_id: u64) -> StreamHomeTimelineRequest {
