@@ -9,6 +9,7 @@
 
 mod clock_watch;
 mod cuttable;
+mod disk_watch;
 mod engine;
 mod follow;
 mod lag;
@@ -30,6 +31,7 @@ use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
     fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule, SETTLED_AFTER_DEFAULT},
+    free_space::DISK_RESERVE_BYTES_DEFAULT,
     post_id::CLOCK_JUMP_MAX_DEFAULT,
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
@@ -65,6 +67,8 @@ pub struct Settings {
     /// How far the newest post may be dated after the clock, and the clock may jump ahead,
     /// before nothing is published any more.
     pub clock_jump_max: Duration,
+    /// With less free space than this, in bytes, an embedded server writes nothing; 0 is none.
+    pub disk_reserve_bytes: u64,
     /// After so long a post that was made is in the log, or never will be. Less, and a stream
     /// may miss one that took longer.
     pub settled_after: Duration,
@@ -129,6 +133,7 @@ impl Settings {
             worker_threads: worker_threads_default(),
             clock: system_clock(),
             clock_jump_max: CLOCK_JUMP_MAX_DEFAULT,
+            disk_reserve_bytes: DISK_RESERVE_BYTES_DEFAULT,
             settled_after: SETTLED_AFTER_DEFAULT,
             idle_max: store::IDLE_MAX_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),

@@ -7,10 +7,13 @@
 //! dir/log/      the embedded event log
 //! dir/store/    the embedded store
 //! ```
+//!
+//! Directories are made with mode 0700 and files with 0600.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -78,9 +81,7 @@ pub enum DataDirError {
         file: PathBuf,
     },
     /// The operating system refused.
-    #[error(
-        "{action} {path} failed: {source}; make sure that this user may write there and that the disk has room"
-    )]
+    #[error("{action} {path} failed: {source}; {}", crate::free_space::advice(source))]
     Io {
         /// What was tried, as a present participle.
         action: &'static str,
@@ -119,6 +120,7 @@ impl DataDir {
             Err(error) => return Err(io("reading", &path.join(FORMAT))(error)),
         };
         let lock = lock(&path)?;
+        warn_if_open_to_others(&path);
         if is_new {
             let text = format!("{FORMAT_PREFIX}{VERSION}\n");
             durable_file::replace(&path, FORMAT, text.as_bytes())
@@ -169,6 +171,21 @@ impl DataDir {
     }
 }
 
+/// What Roost makes is for its owner alone (0700 and 0600), the files of fjall by the directory
+/// that they are in. A directory that was there is left as it is.
+fn warn_if_open_to_others(dir: &Path) {
+    let mode = fs::metadata(dir).map(|about| about.permissions().mode() & 0o777);
+    if let Ok(mode) = mode.as_ref()
+        && mode & 0o077 != 0
+    {
+        tracing::warn!(
+            dir = %dir.display(),
+            "other users may enter the data directory (mode {mode:o}), which holds private \
+             messages: run `chmod 700 {}`", dir.display()
+        );
+    }
+}
+
 /// Removes a directory, if it is there.
 fn remove_dir_all(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
@@ -205,7 +222,7 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
         let path = path.clone();
         move |source| DataDirError::Io { action, path, source }
     };
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let open = durable_file::private().read(true).create(true).truncate(false).open(&path);
     let mut file = open.map_err(io("opening"))?;
     match file.try_lock() {
         Ok(()) => {}
@@ -262,6 +279,9 @@ mod tests {
         let path = parent.path().join("a/b");
         let dir = DataDir::open(&path).unwrap();
         assert_eq!(names(&path), [FORMAT, LOCK]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(&path), mode(&parent.path().join("a"))], [0o700; 2]);
+        assert_eq!([FORMAT, LOCK].map(|name| mode(&path.join(name))), [0o600; 2]);
         assert_eq!((dir.log_dir(), dir.store_dir()), (path.join("log"), path.join("store")));
 
         let message = DataDir::open(&path).unwrap_err().to_string();

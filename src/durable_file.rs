@@ -18,6 +18,13 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Options that open a file to write, and make a new one that its owner alone may read.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(FILE_MODE);
+    options
+}
+
 /// Makes a directory and those above it that are missing, for the owner alone. One that is
 /// there keeps its mode.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
@@ -38,7 +45,7 @@ pub fn create_dir_all(dir: &Path) -> io::Result<()> {
 
 /// Opens a file to write, empty or new, and a new one for its owner alone.
 pub fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+    private().create(true).truncate(true).open(path)
 }
 
 /// Puts `contents` in place of `dir/name`, which after a crash holds either

@@ -199,9 +199,7 @@ pub enum LogError {
         advice: &'static str,
     },
     /// The operating system refused.
-    #[error(
-        "{action} {file} failed: {source}; make sure that this user may write there and that the disk has room"
-    )]
+    #[error("{action} {file} failed: {source}; {}", crate::free_space::advice(source))]
     Io {
         /// What was tried, as a present participle.
         action: &'static str,
@@ -209,16 +207,6 @@ pub enum LogError {
         file: String,
         /// What it said.
         source: std::io::Error,
-    },
-    /// An earlier write or fsync failed, so nothing more is accepted: what
-    /// reached the disk is not known until the log is opened again.
-    #[error(
-        "partition {partition} takes no more events since an earlier write failed; \
-         free or mend the disk, then restart"
-    )]
-    Failed {
-        /// Which partition.
-        partition: u32,
     },
     /// The log is shutting down.
     #[error("the event log is closed")]

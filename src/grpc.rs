@@ -147,6 +147,7 @@ impl From<WriteError> for Status {
             WriteError::Field(error) => error.into(),
             WriteError::UnknownPost { post, .. } => not_found("post", post.0, message),
             WriteError::UnknownMessage { message: id, .. } => not_found("message", id.0, message),
+            WriteError::DiskFull { .. } => Status::resource_exhausted(message),
             WriteError::FollowsTooMany { .. } => Status::failed_precondition(message),
             WriteError::Store(error) => store_status(&error),
             WriteError::Log(error) => log_status(&error),
@@ -176,7 +177,7 @@ fn log_status(error: &LogError) -> Status {
         LogError::Corrupt { .. } | LogError::Incomplete { .. } => Status::data_loss(message),
         LogError::TooLarge { .. } => Status::invalid_argument(message),
         // Trying again does not help until somebody has mended it.
-        LogError::Failed { .. } | LogError::Refused { .. } => Status::unavailable(message),
+        LogError::Refused { .. } => Status::unavailable(message),
         _ => unavailable(message),
     }
 }

@@ -59,6 +59,7 @@ pub mod domain;
 mod durable_file;
 pub mod event_log;
 pub mod fanout;
+pub mod free_space;
 #[cfg(test)]
 pub(crate) mod fuzz;
 pub mod grpc;

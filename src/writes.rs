@@ -145,6 +145,10 @@ impl<L: EventLog, S: Lookups> Writes<L, S> {
         async move {
             match inner.start_write(bytes).await {
                 Ok(room) => inner.publish_numbered(room, numbered, count).await,
+                Err(WriteError::DiskFull { reason }) => {
+                    let refused = || Err(WriteError::DiskFull { reason: reason.clone() });
+                    (0..count).map(|_| refused()).collect()
+                }
                 Err(_) => (0..count).map(|_| Err(WriteError::Busy)).collect(),
             }
         }
@@ -290,8 +294,9 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     /// Waits until there is room for a write of about so many bytes.
     ///
     /// # Errors
-    /// [`WriteError::Busy`], if there is none in time.
+    /// [`WriteError::Busy`], if there is none in time, and [`WriteError::DiskFull`].
     async fn start_write(&self, bytes: usize) -> Result<Room, WriteError> {
+        self.check_disk()?;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let permits = bytes.clamp(1, self.settings.in_flight_bytes_max);
         let permit = Arc::clone(&self.in_flight).acquire_many_owned(permits);
@@ -300,6 +305,11 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
         let permit = permit.map_err(|_| WriteError::Busy)?.ok();
         let held = Held::new(&self.settings.metrics.writes_in_flight_bytes, permits as usize);
         Ok(Room { _permit: permit, _held: held })
+    }
+
+    fn check_disk(&self) -> Result<(), WriteError> {
+        let refusal = self.settings.disk_reserve.refusal();
+        refusal.map_or(Ok(()), |reason| Err(WriteError::DiskFull { reason }))
     }
 
     /// Drafts with the ids that they are given now.
@@ -430,6 +440,7 @@ impl<L: EventLog, S: Lookups> Inner<L, S> {
     }
 
     async fn write_and_wait(&self, event: Event) -> Result<bool, WriteError> {
+        self.check_disk()?;
         let place = self.append(&[event]).await.pop().unwrap_or(Err(WriteError::Closing));
         let (partition, offset) = place?;
         let applied = self.progress.wait_applied(partition, offset + 1);

@@ -10,6 +10,8 @@ mod bad_input;
 mod big_answers;
 #[path = "api/clock.rs"]
 mod clock;
+#[path = "api/disk.rs"]
+mod disk;
 #[path = "api/edge_ids.rs"]
 mod edge_ids;
 #[path = "services/mod.rs"]

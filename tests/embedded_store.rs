@@ -3,14 +3,18 @@
 #[path = "common/seed.rs"]
 mod seed;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use roost::{
     domain::{Event, Origin, Post, PostId, UserId},
     fanout::combine,
     store::{
-        Accounts, FollowSide, HomeRead, Homes, Ledger, Lookups, NewestPosts,
+        Accounts, FollowSide, HomeRead, Homes, Ledger, Lookups, NewestPosts, StoreError,
         embedded::{EmbeddedStore, Settings},
     },
 };
@@ -169,6 +173,57 @@ async fn the_size_follows_every_change() {
     wake_with(&store, UserId(3), &[]).await;
     assert_eq!(store.size().await.unwrap().live_timelines, 2);
     assert!(store.size().await.unwrap().timeline_bytes > before);
+}
+
+/// Each file is cut, changed, emptied and removed.
+#[tokio::test]
+async fn damaged_file_is_refused_with_rebuild_or_mended() {
+    let whole = tempfile::tempdir().unwrap();
+    let store = open(&whole);
+    apply(&store, 0, &[post(10), followed(&[UserId(2)]), post(12)]).await;
+    store.sync().await.unwrap();
+    drop(store);
+    let mut refused = 0;
+    for file in files(whole.path()) {
+        let bytes = fs::read(whole.path().join(&file)).unwrap();
+        let mut changed = bytes.clone();
+        changed.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x40);
+        let half = &bytes[..bytes.len() / 2];
+        for damaged in [Some(half), Some(&changed), Some(b""), None] {
+            let dir = tempfile::tempdir().unwrap();
+            for other in files(whole.path()) {
+                let to = dir.path().join(&other);
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(whole.path().join(&other), to).unwrap();
+            }
+            match damaged {
+                Some(bytes) => fs::write(dir.path().join(&file), bytes).unwrap(),
+                None => fs::remove_file(dir.path().join(&file)).unwrap(),
+            }
+            let Err(error) = EmbeddedStore::open(dir.path(), Settings::default()) else { continue };
+            let said = error.to_string();
+            refused += 1;
+            assert!(matches!(error, StoreError::Damaged { .. }), "{file:?}: {said}");
+            let names = [dir.path().to_str().unwrap(), "roost rebuild"];
+            assert!(names.iter().all(|name| said.contains(name)), "{file:?}: {said}");
+        }
+    }
+    assert!(refused > 0);
+}
+
+/// The files below a directory, as paths from there.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        if path.is_dir() {
+            files.extend(self::files(&path).into_iter().map(|file| name.join(file)));
+        } else {
+            files.push(name);
+        }
+    }
+    files
 }
 
 fn open(dir: &TempDir) -> EmbeddedStore {

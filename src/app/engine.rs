@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::{
-    AppError, Backend, Settings, clock_watch,
+    AppError, Backend, Settings, clock_watch, disk_watch,
     follow::Follower,
     lag,
     supervisor::Supervisor,
@@ -25,6 +25,7 @@ use crate::{
         kafka::{self, KafkaLog},
     },
     fanout::{self, Progress, Settled, WorkerPool},
+    free_space::DiskReserve,
     grpc::{self, Api, Gate, Limits, StreamSlots},
     home_stream::Watch,
     home_timeline::HomeTimelines,
@@ -61,6 +62,7 @@ pub(super) struct Parts<L, S: Store> {
     metrics: Metrics,
     homes: Arc<HomeTimelines<S>>,
     watch: Arc<Watch<S>>,
+    disk_reserve: DiskReserve,
     /// The workers, and everything else that runs in the background.
     tasks: Supervisor,
     _worker_threads: WorkerThreads,
@@ -90,6 +92,11 @@ impl Engine {
                 let memory = Memory::perfect();
                 let mut parts = Parts::new(log, store, ids, memory, settings, metrics)?;
                 parts._data_dir = Some(lock);
+                let reserve = DiskReserve::new(data_dir.clone(), settings.disk_reserve_bytes);
+                parts.disk_reserve = reserve.clone();
+                let stop_watching = parts.tasks.stop_token();
+                let watch = disk_watch::watch(reserve, gate.readiness(), stop_watching);
+                parts.tasks.spawn("disk watch", watch);
                 let sleeping = EmbeddedStore::clone(&parts.store).let_idle_sleep(settings.idle_max);
                 let stop_sleeping = parts.tasks.stop_token();
                 parts.tasks.spawn("eviction of idle timelines", async move {
@@ -225,6 +232,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
             progress,
             memory,
             metrics: metrics.clone(),
+            disk_reserve: DiskReserve::default(),
             tasks,
             _worker_threads: worker_threads,
             homes,
@@ -274,6 +282,7 @@ impl<L: EventLog, S: Store> Parts<L, S> {
                 text_chars_max,
                 followees_max: settings.followees_max,
                 pull_rule: settings.pull_rule,
+                disk_reserve: self.disk_reserve.clone(),
                 metrics: Arc::clone(&self.metrics.writes),
                 ..Default::default()
             },

@@ -94,6 +94,10 @@ pub struct ServeFlags {
     /// has jumped so far ahead: one of them is wrong then [default: 7]
     #[arg(long, value_name = "DAYS", env = "ROOST_CLOCK_JUMP_LIMIT")]
     clock_jump_limit: Option<String>,
+    /// Write nothing while the disk of the data directory has less free space than so many MiB,
+    /// so that it is never full; reads go on [default: 64]
+    #[arg(long, value_name = "MIB", env = "ROOST_DISK_RESERVE")]
+    disk_reserve: Option<String>,
     /// Partitions of the event log; fixed once it is made [default: 4 on disk, 16 in
     /// Kafka, for a new one]
     #[arg(long, value_name = "COUNT", env = "ROOST_PARTITIONS")]
@@ -204,6 +208,7 @@ impl ServeFlags {
         let following_limit = text("following_limit", self.following_limit);
         let stream_limit = text("home_stream_limit", self.home_stream_limit);
         let clock_jump_limit = text("clock_jump_limit", self.clock_jump_limit);
+        let disk_reserve = text("disk_reserve", self.disk_reserve);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
         let topic = text("kafka_topic", self.kafka_topic);
@@ -257,6 +262,7 @@ impl ServeFlags {
         let following_limit = number("following_limit", following_limit, 1..=10_000_000, problems);
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
         let clock_jump_limit = number("clock_jump_limit", clock_jump_limit, 1..=36_500, problems);
+        let disk_reserve = number("disk_reserve", disk_reserve, 0..=1 << 30, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let replication = number("kafka_replication", replication, 1..=100, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -348,6 +354,8 @@ impl ServeFlags {
                 None => defaults.pull_rule,
             },
             clock_jump_max: clock_jump_limit.map_or(defaults.clock_jump_max, |days| DAY * days),
+            disk_reserve_bytes: disk_reserve
+                .map_or(defaults.disk_reserve_bytes, |mib| u64::from(mib) << 20),
             text_chars_max: text_limit.map_or(TEXT_CHARS_MAX_DEFAULT, |limit| limit as usize),
             followees_max: following_limit.map_or(defaults.followees_max, u64::from),
             home_streams_max: stream_limit

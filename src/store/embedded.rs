@@ -17,6 +17,7 @@ mod accounts;
 mod apply;
 mod authors;
 mod disk;
+mod disk_slot;
 mod edges;
 mod graph;
 mod hides;
@@ -31,7 +32,7 @@ mod referrers;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
@@ -42,7 +43,8 @@ use tokio::sync::Semaphore;
 use self::{
     accounts::AccountTable,
     authors::AuthorTimelines,
-    disk::{Disk, Mark},
+    disk::Mark,
+    disk_slot::DiskSlot,
     graph::Graph,
     hides::HideTable,
     homes::{HomeLimits, HomeTable},
@@ -51,6 +53,7 @@ use self::{
 };
 use crate::{
     domain::{Event, PostId, UserId},
+    durable_file,
     store::{
         Accounts, Cursor, FollowSide, HOME_TIMELINE_CAP_DEFAULT, HomeEnd, HomeRead, Homes, Ledger,
         Lookups, NewestPosts, PushOutcome, Pushes, RebuildTicket, Resume, Resumed, StoreError,
@@ -103,7 +106,7 @@ pub struct EmbeddedStore {
 }
 
 struct Inner {
-    disk: Disk,
+    disk: DiskSlot,
     accounts: AccountTable,
     graph: Graph,
     hides: HideTable,
@@ -116,6 +119,11 @@ struct Inner {
     marks: BTreeMap<u32, Mark>,
     /// One past the last event applied since the store was opened, by partition.
     applied: Mutex<HashMap<u32, u64>>,
+    /// One past the last event that is on disk, of partitions of which less is than in memory:
+    /// the files were opened again.
+    behind: Mutex<HashMap<u32, u64>>,
+    /// Partitions whose last write failed: accounts that they have named may be in memory alone.
+    unsure: Mutex<HashSet<u32>>,
     /// How far the fan-outs of each partition have come that are half done. In memory
     /// only, as the timelines are that they tell of.
     cursors: Mutex<HashMap<u32, Vec<Cursor<u32>>>>,
@@ -131,10 +139,14 @@ impl EmbeddedStore {
     /// graph into memory. Waits for the disk: call it before there is anyone to
     /// keep waiting.
     pub fn open(dir: &Path, settings: Settings) -> Result<Self, StoreError> {
-        let disk = Disk::open(dir, settings.block_cache_bytes)?;
+        durable_file::create_dir_all(dir).map_err(|error| StoreError::Disk {
+            dir: dir.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let disk = DiskSlot::open(dir, settings.block_cache_bytes)?;
         let cap = settings.home_timeline_cap.max(1);
         let limits = HomeLimits { cap, entries_max: cap + (cap / 10).max(1) };
-        let marks = disk.marks()?;
+        let marks = disk.get()?.marks()?;
         let greatest_post = marks.values().map(|mark| mark.greatest_post).max().unwrap_or(0);
         let inner = Inner {
             disk,
@@ -148,6 +160,8 @@ impl EmbeddedStore {
             greatest_post: AtomicU64::new(greatest_post),
             marks,
             applied: Mutex::default(),
+            behind: Mutex::default(),
+            unsure: Mutex::default(),
             cursors: Mutex::default(),
             follow_changes: slots::Slots::default(),
             inbox_writes: slots::Slots::default(),
@@ -182,8 +196,9 @@ impl EmbeddedStore {
     }
 
     fn marks_of(&self, partition: u32) -> Resume {
-        let applied = self.applied(partition);
-        Resume { applied, shown: applied, attempted: applied, delivered: None, history: 0 }
+        let attempted = self.applied(partition);
+        let applied = self.inner.behind(partition).unwrap_or(attempted);
+        Resume { applied, shown: applied, attempted, delivered: None, history: 0 }
     }
 
     async fn run_blocking<T: Send + 'static>(
@@ -206,6 +221,25 @@ impl EmbeddedStore {
 }
 
 impl Inner {
+    /// Opens the files again if a write to them has failed.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let Some(marks) = self.disk.reopen()? else { return Ok(()) };
+        let applied = self.lock_applied();
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, applied) in applied.iter() {
+            let on_disk = marks.get(partition).map_or(0, |mark| mark.next_offset);
+            if on_disk < *applied {
+                behind.insert(*partition, on_disk);
+            }
+        }
+        Ok(())
+    }
+
+    /// One past the last event of a partition that is on disk, if less is than in memory.
+    fn behind(&self, partition: u32) -> Option<u64> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    }
+
     /// The map is whole even after a panic: it is changed by single calls only.
     fn lock_cursors(&self) -> MutexGuard<'_, HashMap<u32, Vec<Cursor<u32>>>> {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
@@ -263,6 +297,7 @@ impl Ledger for EmbeddedStore {
     /// Applying and pushing again change nothing here, so no attempt and no delivery
     /// need be remembered.
     async fn resume(&self, partition: u32, _: u64) -> Result<Resumed<u32>, StoreError> {
+        self.run_blocking(Inner::reopen).await?;
         let cursors = self.inner.lock_cursors().get(&partition).cloned().unwrap_or_default();
         let pulled = self.pulled_users();
         Ok(Resumed { marks: self.marks_of(partition), cursors, pulled })
@@ -286,14 +321,17 @@ impl Ledger for EmbeddedStore {
         Ok(())
     }
 
-    fn check(&self, _: u32) -> Result<(), StoreError> {
-        Ok(())
+    /// The worker resumes once the files must be opened again, and once they were.
+    fn check(&self, partition: u32) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let is_behind = inner.disk.has_failed() || inner.behind(partition).is_some();
+        if is_behind { Err(StoreError::Lost { partition }) } else { Ok(()) }
     }
 
     fn abandon(&self, _: u32) {}
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.run_blocking(|inner| inner.disk.sync()).await
+        self.run_blocking(|inner| inner.disk.get()?.sync()).await
     }
 
     async fn followers_after(

@@ -4,7 +4,10 @@
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk failed, and a later try may succeed.
-    #[error("the store in {dir} failed: {reason}; free or mend the disk")]
+    #[error(
+        "the store in {dir} failed: {reason}; make sure that its disk works and has room, and \
+         that this user may write there: it is tried again"
+    )]
     Disk {
         /// The store's directory.
         dir: String,
@@ -12,10 +15,10 @@ pub enum StoreError {
         reason: String,
     },
     /// A write failed, so the store takes no more: what reached the disk is not
-    /// known until it is opened again.
+    /// known until it is opened again, which happens as soon as there is room.
     #[error(
-        "the store in {dir} takes no more writes since an earlier one failed; free or mend the \
-         disk, then restart"
+        "the store in {dir} takes no more writes since an earlier one failed; free some of its \
+         disk: it is opened again then"
     )]
     Poisoned {
         /// The store's directory.
@@ -78,12 +81,13 @@ impl StoreError {
     /// Whether trying again cannot help.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Disk { .. } | Self::Closed | Self::Fenced { .. } | Self::Lost { .. } => false,
+            Self::Disk { .. }
+            | Self::Poisoned { .. }
+            | Self::Closed
+            | Self::Fenced { .. }
+            | Self::Lost { .. } => false,
             Self::Redis { is_final, .. } => *is_final,
-            Self::Poisoned { .. }
-            | Self::InUse { .. }
-            | Self::Damaged { .. }
-            | Self::TooManyAccounts { .. } => true,
+            Self::InUse { .. } | Self::Damaged { .. } | Self::TooManyAccounts { .. } => true,
         }
     }
 }

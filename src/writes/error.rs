@@ -75,6 +75,12 @@ pub enum WriteError {
          the fan-out workers come to it; try again in a moment"
     )]
     Unconfirmed,
+    /// The disk is nearly full. Nothing was written.
+    #[error("{reason}")]
+    DiskFull {
+        /// Which disk, and what to do.
+        reason: String,
+    },
     /// The process is shutting down.
     #[error("the server is shutting down; try again on another or later")]
     Closing,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{fanout::PullRule, telemetry::WriteMetrics};
+use crate::{fanout::PullRule, free_space::DiskReserve, telemetry::WriteMetrics};
 
 /// The longest text unless something else is set, in Unicode scalar values.
 pub const TEXT_CHARS_MAX_DEFAULT: usize = 140;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub requests_max: usize,
     /// Whom the workers have pulled because of how many follow them.
     pub pull_rule: PullRule,
+    /// Says when the disk is too full.
+    pub disk_reserve: DiskReserve,
     /// Where what is written is counted.
     pub metrics: Arc<WriteMetrics>,
 }
@@ -44,6 +46,7 @@ impl Default for Settings {
             in_flight_wait_max: Duration::from_secs(10),
             requests_max: 1_000_000,
             pull_rule: PullRule::default(),
+            disk_reserve: DiskReserve::default(),
             metrics: Arc::default(),
         }
     }

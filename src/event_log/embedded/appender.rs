@@ -11,10 +11,7 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -67,8 +64,9 @@ pub struct Appender<F> {
     pub segments: Arc<Segments>,
     /// One past the last acknowledged record. Dropped when the thread ends.
     pub end: watch::Sender<u64>,
-    /// Set once nothing more can be accepted.
-    pub failed: Arc<AtomicBool>,
+    /// A failure has left it unknown what is in the file behind the durable frames, or in the
+    /// directory: that is to be put right before anything else is written.
+    pub needs_repair: bool,
     /// What waits. Its bound are the permits that the appends carry.
     pub queue: mpsc::UnboundedReceiver<Command>,
     /// An append that had no place in the group before.
@@ -78,20 +76,15 @@ pub struct Appender<F> {
 }
 
 impl<F: DiskFile> Appender<F> {
-    /// Commits group after group, until closed or until a failure that leaves
-    /// the end of the file unknown.
+    /// Commits group after group, until closed. A group that fails is refused, and
+    /// the next one is tried: so a full disk needs no restart once it has room.
     pub fn run(mut self) {
         while let Some(group) = self.next_group() {
             match self.commit(&group) {
                 Ok(offset) => acknowledge(group, offset),
                 Err(failure) => {
-                    if !failure.undone {
-                        self.failed.store(true, Ordering::Release);
-                    }
+                    self.needs_repair |= !failure.undone;
                     self.refuse(group, &failure);
-                    if !failure.undone {
-                        return self.refuse_all();
-                    }
                 }
             }
         }
@@ -132,6 +125,9 @@ impl<F: DiskFile> Appender<F> {
     /// Makes a group durable and lets the readers see it. Returns the offset of
     /// its first record.
     fn commit(&mut self, group: &[Append]) -> Result<u64, Failure> {
+        if self.needs_repair {
+            self.repair()?;
+        }
         if self.is_sealed || self.writer.position >= self.segment_bytes_max {
             self.roll()?;
         }
@@ -174,30 +170,36 @@ impl<F: DiskFile> Appender<F> {
         Ok(())
     }
 
+    /// Puts the file and its directory back to what was acknowledged.
+    fn repair(&mut self) -> Result<(), Failure> {
+        self.writer.repair()?;
+        if self.is_sealed {
+            // It may have been begun, and holds nothing yet.
+            let next = Segment::empty(&self.dir, *self.end.borrow()).path;
+            let failed =
+                |source| Failure { action: "removing the segment after", source, undone: false };
+            self.writer.file.remove(&next).map_err(failed)?;
+            self.writer.file.sync_dir(&self.dir).map_err(failed)?;
+        }
+        self.needs_repair = false;
+        tracing::warn!(
+            partition = self.partition, file = %self.writer.path.display(),
+            "the end of the event log was cut to what had been acknowledged, after a write of \
+             unknown outcome; events are taken again"
+        );
+        Ok(())
+    }
+
     fn refuse(&self, group: Vec<Append>, failure: &Failure) {
         let Failure { action, source, undone } = failure;
         let path: &Path = &self.writer.path;
         tracing::error!(
-            partition = self.partition, file = %path.display(), %source, goes_on = undone,
+            partition = self.partition, file = %path.display(), %source, must_repair = !undone,
             "{action} the event log failed"
         );
         for append in group {
             let error = io_error(action, path, again(source));
             let _ = append.acknowledge.send(Err(error));
-        }
-    }
-
-    fn refuse_all(mut self) {
-        self.queue.close();
-        let mut refuse = |append: Append| {
-            let error = LogError::Failed { partition: self.partition };
-            let _ = append.acknowledge.send(Err(error));
-        };
-        self.carried.take().into_iter().for_each(&mut refuse);
-        while let Some(command) = self.queue.blocking_recv() {
-            if let Command::Append(append) = command {
-                refuse(append);
-            }
         }
     }
 }

@@ -4,10 +4,7 @@ use std::{
     fs::OpenOptions,
     ops::Range,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
 };
 
@@ -39,7 +36,6 @@ pub struct Partition {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// One past the last acknowledged record.
     end: watch::Receiver<u64>,
-    failed: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
 
@@ -83,7 +79,6 @@ impl Partition {
             return Err(corrupt(&last.path, last.data_bytes, reason));
         }
         let segments = Arc::new(Segments::new(segments));
-        let failed = Arc::new(AtomicBool::new(false));
         let (queue, queued) = mpsc::unbounded_channel();
         let (end_sender, end) = watch::channel(end);
         let appender = Appender {
@@ -95,7 +90,7 @@ impl Partition {
             group_bytes_max: settings.group_bytes_max,
             segments: segments.clone(),
             end: end_sender,
-            failed: failed.clone(),
+            needs_repair: false,
             queue: queued,
             carried: None,
             frame: Vec::new(),
@@ -112,7 +107,6 @@ impl Partition {
             queue,
             thread: Mutex::new(Some(thread)),
             end,
-            failed,
             shared: Arc::new(Shared { segments, cursors: Cursors::default(), committed }),
         })
     }
@@ -130,11 +124,11 @@ impl Partition {
         // Never more than there is in all, since it would wait for ever.
         let permits = body_bytes.min(self.room_bytes) as u32;
         let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| self.gone())?;
+        let room = room.map_err(|_| LogError::Closed)?;
         let (acknowledge, acknowledged) = oneshot::channel();
         let append = Append { payloads, body_bytes, _room: room, acknowledge };
-        self.queue.send(Command::Append(append)).map_err(|_| self.gone())?;
-        acknowledged.await.unwrap_or_else(|_| Err(self.gone()))
+        self.queue.send(Command::Append(append)).map_err(|_| LogError::Closed)?;
+        acknowledged.await.unwrap_or_else(|_| Err(LogError::Closed))
     }
 
     /// See [`EventLog::read`](crate::event_log::EventLog::read).
@@ -162,7 +156,7 @@ impl Partition {
     /// See [`EventLog::wait_past`](crate::event_log::EventLog::wait_past).
     pub async fn wait_past(&self, offset: u64) -> Result<(), LogError> {
         let mut end = self.end.clone();
-        end.wait_for(|end| *end > offset).await.map(|_| ()).map_err(|_| self.gone())
+        end.wait_for(|end| *end > offset).await.map(|_| ()).map_err(|_| LogError::Closed)
     }
 
     /// See [`EventLog::committed`](crate::event_log::EventLog::committed).
@@ -195,14 +189,6 @@ impl Partition {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(partition = self.number, "the appender of the event log panicked");
-        }
-    }
-
-    /// Why the thread no longer answers.
-    fn gone(&self) -> LogError {
-        match self.failed.load(Ordering::Acquire) {
-            true => LogError::Failed { partition: self.number },
-            false => LogError::Closed,
         }
     }
 }

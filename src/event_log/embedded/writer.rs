@@ -1,7 +1,7 @@
 //! Frames to a file, each durable before the next begins.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::Path,
@@ -23,11 +23,13 @@ pub trait DiskFile: Sized + Send + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Forgets everything from `bytes` on.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// Removes a file that [`create`](Self::create) may have made.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 impl DiskFile for File {
     fn create(&self, path: &Path) -> io::Result<Self> {
-        OpenOptions::new().write(true).create_new(true).open(path)
+        durable_file::private().create_new(true).open(path)
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
@@ -45,6 +47,13 @@ impl DiskFile for File {
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
     }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a frame is not durable.
@@ -56,7 +65,8 @@ pub struct Failure {
     pub source: io::Error,
     /// Whether the file is as it was before, so that another try is safe. It is
     /// not after a failed fsync: the kernel may have dropped the pages, and a
-    /// second fsync would answer that all is well.
+    /// second fsync would answer that all is well. Then the file must be
+    /// [repaired](SegmentWriter::repair) first.
     pub undone: bool,
 }
 
@@ -84,5 +94,14 @@ impl<F: DiskFile> SegmentWriter<F> {
         }
         self.position += frame.len() as u64;
         Ok(())
+    }
+
+    /// Cuts the file to the frames that are durable, and makes that durable. What an earlier
+    /// fsync may have lost lies behind them; of the page that holds their end, the kernel
+    /// writes again what was there.
+    pub fn repair(&self) -> Result<(), Failure> {
+        let failed = |action| move |source| Failure { action, source, undone: false };
+        self.file.truncate(self.position).map_err(failed("truncating"))?;
+        self.file.sync().map_err(failed("syncing"))
     }
 }

@@ -31,7 +31,8 @@ impl Inner {
     /// Reads the accounts and the graph into memory.
     pub(super) fn load(&self) -> Result<(), StoreError> {
         let mut chunk = Vec::new();
-        for user in self.disk.accounts() {
+        let disk = self.disk.get()?;
+        for user in disk.accounts() {
             chunk.push(user?);
             if chunk.len() == 65_536 {
                 self.number(&chunk)?;
@@ -39,11 +40,11 @@ impl Inner {
             }
         }
         self.number(&chunk)?;
-        let mut unwritten = self.disk.batch();
-        for entry in self.disk.follows() {
+        let mut unwritten = disk.batch();
+        for entry in disk.follows() {
             let (followee, bytes) = entry?;
             let change = edges::decode(&bytes).ok_or_else(|| {
-                self.disk.damage(&format!("a follow change of account {followee} is malformed"))
+                disk.damage(&format!("a follow change of account {followee} is malformed"))
             })?;
             let mut users = change.followers.clone();
             users.push(followee);
@@ -53,13 +54,13 @@ impl Inner {
             }
             self.change_followers(followee, change.kind, &change.followers)?;
         }
-        for entry in self.disk.hides() {
+        for entry in disk.hides() {
             let (reader, reason, other) = entry?;
             let (accounts, new) = self.number(&[reader])?;
             new.into_iter().for_each(|user| unwritten.add_account(user));
             self.hides.set(accounts[0], reason, other, true);
         }
-        for author in self.disk.pulled() {
+        for author in disk.pulled() {
             let (accounts, new) = self.number(&[author?])?;
             new.into_iter().for_each(|user| unwritten.add_account(user));
             self.pulled.set(accounts[0], true);
@@ -114,7 +115,8 @@ impl Inner {
         let applied = self.lock_applied().get(&partition).copied().unwrap_or(0);
         let known_len = applied.saturating_sub(first_offset).min(events.len() as u64) as usize;
         let (known, new) = events.split_at(known_len);
-        let mut absent = self.find_deleted(known)?;
+        let mut absent = self.write_again(partition, first_offset, known)?;
+        absent.extend(self.find_deleted(known)?);
         if !new.is_empty() {
             let first_offset = first_offset + known_len as u64;
             let repeated = self.find_repeated(new)?;
@@ -130,6 +132,40 @@ impl Inner {
         Ok(absent)
     }
 
+    /// Writes those of these events to disk that are in memory alone, since the files were
+    /// opened again. Returns the posts that turn out to be made twice.
+    fn write_again(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        known: &[Event],
+    ) -> Result<Vec<PostId>, StoreError> {
+        let Some(on_disk) = self.behind(partition) else { return Ok(Vec::new()) };
+        let Some(skipped) = on_disk.checked_sub(first_offset) else {
+            return Err(StoreError::Lost { partition });
+        };
+        let unwritten = known.get(skipped as usize..).unwrap_or_default();
+        let mut duplicates = Vec::new();
+        if !unwritten.is_empty() {
+            let repeated = self.find_repeated(unwritten)?;
+            self.apply_to_disk(partition, on_disk, unwritten, &repeated)?;
+            duplicates = repeated.others;
+        }
+        let (written, applied) =
+            (on_disk + unwritten.len() as u64, self.applied_in_memory(partition));
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if written < applied {
+            behind.insert(partition, written);
+        } else {
+            behind.remove(&partition);
+        }
+        Ok(duplicates)
+    }
+
+    fn applied_in_memory(&self, partition: u32) -> u64 {
+        self.lock_applied().get(&partition).copied().unwrap_or(0)
+    }
+
     fn apply_to_disk(
         &self,
         partition: u32,
@@ -137,8 +173,30 @@ impl Inner {
         events: &[Event],
         repeated: &Repeated<PostId>,
     ) -> Result<(), StoreError> {
-        let mut batch = self.disk.batch();
-        self.write_accounts(events, &mut batch)?;
+        let unsure = || self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_unsure = unsure().contains(&partition);
+        let are_unsure = was_unsure || self.behind(partition).is_some();
+        let written = self.write_batch(partition, first_offset, events, repeated, are_unsure);
+        match &written {
+            Err(_) => drop(unsure().insert(partition)),
+            Ok(()) if was_unsure => drop(unsure().remove(&partition)),
+            Ok(()) => {}
+        }
+        written
+    }
+
+    /// Where it is not sure which accounts are on disk, all that are named are written.
+    fn write_batch(
+        &self,
+        partition: u32,
+        first_offset: u64,
+        events: &[Event],
+        repeated: &Repeated<PostId>,
+        are_unsure: bool,
+    ) -> Result<(), StoreError> {
+        let disk = self.disk.get()?;
+        let mut batch = disk.batch();
+        self.write_accounts(events, are_unsure, &mut batch)?;
         let repeated_messages = self.find_repeated_messages(events)?;
         let (mut greatest_post, mut read_markers) = (0, HashMap::<UserId, PostId>::new());
         let mut made = HashMap::new();
@@ -158,7 +216,7 @@ impl Inner {
                     match made.get(post) {
                         Some(post) => batch.remove_referrer(post),
                         None => {
-                            let post = self.disk.post(*post)?;
+                            let post = self.disk.get()?.post(*post)?;
                             post.iter().for_each(|post| batch.remove_referrer(post));
                         }
                     }
@@ -193,7 +251,7 @@ impl Inner {
             }
         }
         for (reader, post) in read_markers {
-            if post > self.disk.read_marker(reader)? {
+            if post > self.disk.get()?.read_marker(reader)? {
                 batch.set_read_marker(reader, post);
             }
         }
@@ -256,7 +314,7 @@ impl Inner {
         let mut deleted = Vec::new();
         for event in events {
             if let Event::PostPublished { post, .. } = event
-                && self.disk.post(post.id)?.is_none()
+                && self.disk.get()?.post(post.id)?.is_none()
             {
                 deleted.push(post.id);
             }
@@ -272,12 +330,13 @@ impl Inner {
             }
             _ => None,
         });
-        Repeated::find(requests, |author, name| self.disk.request(author, name))
+        Repeated::find(requests, |author, name| self.disk.get()?.request(author, name))
     }
 
     fn write_accounts(
         &self,
         events: &[Event],
+        all: bool,
         batch: &mut DiskBatch<'_>,
     ) -> Result<(), StoreError> {
         let mut users = Vec::with_capacity(events.len());
@@ -300,7 +359,8 @@ impl Inner {
                 | Event::MessageDeleted { .. } => {}
             }
         }
-        for user in self.number(&users)?.1 {
+        let new = self.number(&users)?.1;
+        for user in if all { users } else { new } {
             batch.add_account(user);
         }
         Ok(())
@@ -323,6 +383,7 @@ impl Inner {
                 _ => None,
             })
             .collect();
+        let disk = self.disk.get()?;
         let mut batch = None;
         for followee in followees {
             let account = self.number(&[followee])?.0[0];
@@ -334,7 +395,7 @@ impl Inner {
                 continue;
             }
             let followers = self.accounts.users(&self.graph.followers(account));
-            batch.get_or_insert_with(|| self.disk.batch()).replace_follow_changes(
+            batch.get_or_insert_with(|| disk.batch()).replace_follow_changes(
                 followee,
                 next_offset - 1,
                 edges::encode_snapshot(followers),

@@ -25,21 +25,34 @@ mod inboxes;
 mod messages;
 mod referrers;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
 use crate::{
     domain::{Post, PostId, UserId},
     event_log::codec,
+    free_space,
     store::{HideReason, StoreError, hides::HideChange},
 };
 
 /// The id that stands before all ids.
 const MARK_PREFIX: [u8; 8] = [0; 8];
 
+/// Below so many free bytes nothing is written: a write that fails half-way costs more, as the
+/// files must be opened again then.
+const COMMIT_FREE_MIN: u64 = 8 << 20;
+
 pub(super) struct Disk {
     dir: String,
+    /// Whether a write has failed.
+    has_failed: AtomicBool,
     database: Database,
     accounts: Keyspace,
     posts: Keyspace,
@@ -67,7 +80,13 @@ impl Disk {
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let name = dir.display().to_string();
         let failed = |error: fjall::Error| failure(&name, error);
-        let database = Database::builder(dir).cache_size(cache_bytes).open().map_err(failed)?;
+        // What is damaged in some ways makes it panic.
+        let open = || Database::builder(dir).cache_size(cache_bytes).open();
+        let opened = panic::catch_unwind(AssertUnwindSafe(open)).map_err(|_| {
+            let reason = "its files cannot be read".to_owned();
+            StoreError::Damaged { dir: name.clone(), reason }
+        })?;
+        let database = opened.map_err(failed)?;
         let keyspace = |keyspace: &str| {
             database.keyspace(keyspace, KeyspaceCreateOptions::default).map_err(failed)
         };
@@ -85,6 +104,7 @@ impl Disk {
             messages: keyspace("messages")?,
             database,
             dir: name,
+            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -125,13 +145,39 @@ impl Disk {
         ]
     }
 
+    /// Whether a write has failed, after which none is taken.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_failed(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    fn failed_to_write(&self, error: fjall::Error) -> StoreError {
+        self.has_failed.store(true, Ordering::Relaxed);
+        self.failure(error)
+    }
+
+    fn check_room(&self) -> Result<(), StoreError> {
+        match free_space::available(Path::new(&self.dir)) {
+            Some(free) if free < COMMIT_FREE_MIN => {
+                let reason = format!("its disk has less than {} MiB left", COMMIT_FREE_MIN >> 20);
+                Err(StoreError::Disk { dir: self.dir.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn batch(&self) -> DiskBatch<'_> {
         DiskBatch { disk: self, batch: self.database.batch() }
     }
 
     /// Returns once all batches committed so far survive a loss of power.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.database.persist(PersistMode::SyncAll).map_err(|error| self.failure(error))
+        let synced = self.database.persist(PersistMode::SyncAll);
+        synced.map_err(|error| self.failed_to_write(error))
     }
 
     pub(super) fn accounts(&self) -> impl Iterator<Item = Result<UserId, StoreError>> + '_ {
@@ -323,16 +369,17 @@ impl DiskBatch<'_> {
 
     /// Makes a batch hold that has nothing to do with how far a partition has come.
     pub(super) fn commit_unmarked(self) -> Result<(), StoreError> {
-        self.batch.commit().map_err(|error| self.disk.failure(error))
+        self.batch.commit().map_err(|error| self.disk.failed_to_write(error))
     }
 
     /// Marks how far the partition has come and makes the batch hold.
     pub(super) fn commit(mut self, partition: u32, mark: Mark) -> Result<(), StoreError> {
+        self.disk.check_room()?;
         let (key, value) = encode_mark(partition, mark);
         for keyspace in self.disk.keyspaces() {
             self.batch.insert(keyspace, key, value);
         }
-        self.batch.commit().map_err(|error| self.disk.failure(error))
+        self.batch.commit().map_err(|error| self.disk.failed_to_write(error))
     }
 }
 
@@ -342,11 +389,28 @@ fn failure(dir: &str, error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Poisoned => StoreError::Poisoned { dir },
         fjall::Error::Locked => StoreError::InUse { dir },
-        fjall::Error::Io(_) | fjall::Error::Storage(fjall::LsmError::Io(_)) => {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error))
+            if is_of_disk(&error) =>
+        {
             StoreError::Disk { dir, reason }
         }
         _ => StoreError::Damaged { dir, reason },
     }
+}
+
+/// Whether the system refuses or fails, rather than a file holding what it should not: one that
+/// is missing, too short or of another kind has been damaged.
+fn is_of_disk(error: &io::Error) -> bool {
+    let is_of_file = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+    );
+    error.raw_os_error().is_some() && !is_of_file
 }
 
 /// For each partition that both know, what both know.

@@ -28,8 +28,10 @@ impl Inboxes for EmbeddedStore {
 
     async fn messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Message>>, StoreError> {
         let ids = ids.to_vec();
-        self.run_blocking(move |inner| ids.into_iter().map(|id| inner.disk.message(id)).collect())
-            .await
+        self.run_blocking(move |inner| {
+            ids.into_iter().map(|id| inner.disk.get()?.message(id)).collect()
+        })
+        .await
     }
 
     async fn message_of_request(
@@ -38,14 +40,15 @@ impl Inboxes for EmbeddedStore {
         request_id: &str,
     ) -> Result<Option<MessageId>, StoreError> {
         let request_id = request_id.to_owned();
-        self.run_blocking(move |inner| inner.disk.message_of_request(sender, &request_id)).await
+        self.run_blocking(move |inner| inner.disk.get()?.message_of_request(sender, &request_id))
+            .await
     }
 }
 
 impl EmbeddedStore {
     async fn inbox(&self, account: UserId, list: InboxList) -> Result<Vec<u64>, StoreError> {
         self.run_blocking(move |inner| {
-            let entries = kept(inner.disk.inbox(account, list)?, inner.limits.cap);
+            let entries = kept(inner.disk.get()?.inbox(account, list)?, inner.limits.cap);
             Ok(entries.into_iter().map(|entry| entry.id).collect())
         })
         .await
@@ -64,7 +67,7 @@ impl Inner {
             }
             _ => None,
         });
-        Repeated::find(requests, |sender, name| self.disk.message_of_request(sender, name))
+        Repeated::find(requests, |sender, name| self.disk.get()?.message_of_request(sender, name))
     }
 
     /// Trims the lists that these events have grown, once they are on disk. To count a list is
@@ -86,6 +89,7 @@ impl Inner {
             entries.into_iter().for_each(|(user, ..)| *grown.entry(user).or_default() += 1);
         }
         let slack = (self.limits.entries_max - self.limits.cap) as u32;
+        let disk = self.disk.get()?;
         let mut batch = None;
         for (user, count) in grown {
             let account = self.number(&[user])?.0[0];
@@ -95,7 +99,7 @@ impl Inner {
                 is_due
             });
             if is_due {
-                let batch = batch.get_or_insert_with(|| self.disk.batch());
+                let batch = batch.get_or_insert_with(|| disk.batch());
                 for list in InboxList::ALL {
                     batch.trim_inbox(user, list, self.limits.cap)?;
                 }
@@ -127,7 +131,7 @@ mod tests {
                 let post = Post { mentions: vec![reader], ..Post::plain(PostId(id), author) };
                 let event = Event::PostPublished { post, request_id: None };
                 store.apply(0, id - 1, [event].into()).await.unwrap();
-                let kept = store.inner.disk.inbox(reader, InboxList::Notifications);
+                let kept = store.inner.disk.get().unwrap().inbox(reader, InboxList::Notifications);
                 let kept = kept.unwrap().len();
                 let entries_max = store.inner.limits.entries_max;
                 assert!(kept <= entries_max && kept >= CAP.min(id as usize), "{kept} of {id}");

@@ -20,7 +20,8 @@ impl Lookups for EmbeddedStore {
         let (mut posts, missing) = self.inner.posts.cached(ids);
         if !missing.is_empty() {
             let ids: Vec<PostId> = missing.iter().map(|place| ids[*place]).collect();
-            let found = self.run_blocking(move |inner| inner.posts.load(&inner.disk, &ids)).await?;
+            let found =
+                self.run_blocking(move |inner| inner.posts.load(&*inner.disk.get()?, &ids)).await?;
             for (place, post) in missing.into_iter().zip(found) {
                 posts[place] = post;
             }
@@ -44,7 +45,7 @@ impl Lookups for EmbeddedStore {
         self.run_blocking(move |inner| {
             requests
                 .iter()
-                .map(|(author, request_id)| inner.disk.request(*author, request_id))
+                .map(|(author, request_id)| inner.disk.get()?.request(*author, request_id))
                 .collect()
         })
         .await
@@ -70,7 +71,8 @@ impl Lookups for EmbeddedStore {
         before: Option<PostId>,
         count_max: usize,
     ) -> Result<Vec<PostId>, StoreError> {
-        self.run_blocking(move |inner| inner.disk.author_page(author, before, count_max)).await
+        self.run_blocking(move |inner| inner.disk.get()?.author_page(author, before, count_max))
+            .await
     }
 
     async fn newest_of(
@@ -91,7 +93,7 @@ impl Lookups for EmbeddedStore {
                 .zip(authors.into_iter().zip(users))
                 .map(|(loaded, (author, user))| match loaded {
                     Some(posts) => Ok(posts),
-                    None => inner.authors.load(&inner.disk, author, user, count_max),
+                    None => inner.authors.load(&*inner.disk.get()?, author, user, count_max),
                 })
                 .collect()
         })
@@ -119,11 +121,11 @@ impl Lookups for EmbeddedStore {
                 }
                 // Many reads ask for them.
                 if pulled.contains(&author) {
-                    inner.authors.load(&inner.disk, author, user, count_max)?;
+                    inner.authors.load(&*inner.disk.get()?, author, user, count_max)?;
                 }
                 match inner.authors.older(author, before, count_max) {
                     Some(older) => Ok(older),
-                    None => inner.disk.author_page(user, Some(before), count_max),
+                    None => inner.disk.get()?.author_page(user, Some(before), count_max),
                 }
             };
             found.into_iter().zip(authors.into_iter().zip(users)).map(older).collect()
@@ -155,7 +157,7 @@ impl Lookups for EmbeddedStore {
     async fn read_marker(&self, reader: u32) -> Result<PostId, StoreError> {
         let user = self.inner.accounts.users(&[reader]).first().copied();
         self.run_blocking(move |inner| {
-            user.map_or(Ok(PostId(0)), |user| inner.disk.read_marker(user))
+            user.map_or(Ok(PostId(0)), |user| inner.disk.get()?.read_marker(user))
         })
         .await
     }

@@ -23,7 +23,8 @@ impl Referrers for EmbeddedStore {
         after: Option<PostId>,
         count_max: usize,
     ) -> Result<Vec<PostId>, StoreError> {
-        self.run_blocking(move |inner| inner.disk.referrers(post, kind, after, count_max)).await
+        self.run_blocking(move |inner| inner.disk.get()?.referrers(post, kind, after, count_max))
+            .await
     }
 
     async fn count_referrers(
@@ -52,7 +53,8 @@ impl Inner {
         posts: &[PostId],
         kind: ReferrerKind,
     ) -> Result<Vec<u64>, StoreError> {
-        let count = |post: &PostId| self.disk.count_referrers(*post, kind, REFERRERS_COUNTED_MAX);
+        let count =
+            |post: &PostId| self.disk.get()?.count_referrers(*post, kind, REFERRERS_COUNTED_MAX);
         posts.iter().map(count).collect()
     }
 }

@@ -19,6 +19,7 @@ enum Call {
     Sync,
     SyncDir,
     Truncate(u64),
+    Remove,
 }
 
 type Matches = fn(Call) -> bool;
@@ -94,6 +95,11 @@ impl DiskFile for FaultyFile {
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.disk.called(Call::Truncate(bytes))?;
         self.file.set_len(bytes)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.called(Call::Remove)?;
+        self.file.remove(path)
     }
 }
 
@@ -246,37 +252,42 @@ async fn a_full_disk_is_an_error_and_no_more_once_there_is_space() {
 }
 
 #[tokio::test]
-async fn after_a_write_that_cannot_be_undone_nothing_more_is_accepted() {
+async fn write_that_cannot_be_undone_is_repaired_later() {
     let fixture = Fixture::new(Settings::default());
     fixture.append("before").await.unwrap();
     fixture.disk.fail_next(|call| matches!(call, Call::Write(_)), NO_SPACE);
     fixture.disk.fail_next(|call| matches!(call, Call::Truncate(_)), IO_ERROR);
+    fixture.disk.fail_next(|call| matches!(call, Call::Truncate(_)), IO_ERROR);
     assert!(matches!(fixture.append("lost").await, Err(LogError::Io { action: "writing", .. })));
-    assert!(matches!(fixture.append("late").await, Err(LogError::Failed { partition: 0 })));
-    assert_eq!(fixture.texts().await, ["before"]);
-    assert_eq!(fixture.texts_reopened().await, ["before"]);
+    let refused = fixture.append("not repaired").await;
+    assert!(matches!(refused, Err(LogError::Io { action: "truncating", .. })));
+    assert_eq!(fixture.append("after").await.unwrap(), 1..2);
+    assert_eq!(fixture.texts().await, ["before", "after"]);
+    assert_eq!(fixture.texts_reopened().await, ["before", "after"]);
 }
 
+/// A second fsync answers that all is well, though the kernel may have dropped the pages.
 #[tokio::test]
-async fn an_fsync_that_failed_is_never_tried_again() {
+async fn frame_of_failed_fsync_is_cut_off_before_the_next() {
     let fixture = Fixture::new(Settings::default());
     fixture.append("before").await.unwrap();
-    fixture.disk.fail_next(|call| call == Call::Sync, IO_ERROR);
-    let waits = {
-        let partition = fixture.partition.clone();
-        tokio::spawn(async move { partition.wait_past(1).await })
-    };
+    for _ in 0..2 {
+        fixture.disk.fail_next(|call| call == Call::Sync, IO_ERROR);
+    }
     assert!(matches!(fixture.append("lost").await, Err(LogError::Io { action: "syncing", .. })));
-    let calls = fixture.disk.calls();
-    assert!(matches!(fixture.append("late").await, Err(LogError::Failed { partition: 0 })));
-    assert!(matches!(waits.await.unwrap(), Err(LogError::Failed { partition: 0 })));
-    assert_eq!(fixture.disk.calls(), calls);
-    assert_eq!(fixture.texts().await, ["before"]);
-    assert_eq!(fixture.texts_reopened().await, ["before"]);
+    let made = fixture.disk.calls().len();
+    let refused = fixture.append("not repaired").await;
+    assert!(matches!(refused, Err(LogError::Io { action: "syncing", .. })));
+    let durable = Call::Truncate(24 + 4 + 6);
+    assert_eq!(fixture.disk.calls()[made..], [durable, Call::Sync]);
+    assert_eq!(fixture.append("after").await.unwrap(), 1..2);
+    let repaired = [durable, Call::Sync, Call::Write(24 + 4 + 5), Call::Sync];
+    assert_eq!(fixture.disk.calls()[made + 2..], repaired);
+    assert_eq!(fixture.texts_reopened().await, ["before", "after"]);
 }
 
 #[tokio::test]
-async fn those_that_wait_behind_a_failed_fsync_are_refused() {
+async fn those_that_wait_behind_a_failed_fsync_go_on() {
     let fixture = Fixture::new(Settings { group_bytes_max: 9, ..Settings::default() });
     fixture.disk.fail_next(|call| call == Call::Sync, IO_ERROR);
     let first = fixture.stand_in_a_sync().await;
@@ -284,8 +295,19 @@ async fn those_that_wait_behind_a_failed_fsync_are_refused() {
     fixture.disk.stand_still(false);
     assert!(matches!(first.await.unwrap(), Err(LogError::Io { .. })));
     for append in rest {
-        assert!(matches!(append.await.unwrap(), Err(LogError::Failed { partition: 0 })));
+        append.await.unwrap().unwrap();
     }
+    assert_eq!(fixture.texts_reopened().await, ["rest!"; 3]);
+}
+
+#[tokio::test]
+async fn new_segment_of_unknown_name_is_made_again() {
+    let fixture = Fixture::new(Settings { segment_bytes_max: 1, ..Settings::default() });
+    fixture.append("before").await.unwrap();
+    fixture.disk.fail_next(|call| call == Call::SyncDir, NO_SPACE);
+    fixture.append("lost").await.unwrap_err();
+    assert_eq!(fixture.append("after").await.unwrap(), 1..2);
+    assert_eq!(fixture.texts_reopened().await, ["before", "after"]);
 }
 
 #[tokio::test]
