@@ -128,7 +128,7 @@ impl Partition {
         let (acknowledge, acknowledged) = oneshot::channel();
         let append = Append { payloads, body_bytes, _room: room, acknowledge };
         self.queue.send(Command::Append(append)).map_err(|_| LogError::Closed)?;
-        acknowledged.await.unwrap_or_else(|_| Err(LogError::Closed))
+        acknowledged.await.unwrap_or(Err(LogError::Closed))
     }
 
     /// See [`EventLog::read`](crate::event_log::EventLog::read).
