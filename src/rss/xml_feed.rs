@@ -196,27 +196,35 @@ impl<'a> Reader<'a> {
         matches!(vocabulary, Vocabulary::Own | Vocabulary::Atom | Vocabulary::Rss)
     }
 
-    /// Reads an entry whose start was read.
+    /// Reads an entry whose start was read; the document may end in it.
     fn entry(&mut self, tag: Tag<'a>) -> Result<Ending, String> {
         self.items += 1;
+        let Some(tokens) = self.content(tag)? else { return Ok(Ending::Cut) };
+        self.entries.push(xml_entry::read(&mut self.scopes, tag, &tokens));
+        Ok(Ending::Whole)
+    }
+
+    /// What is in an entry; `None` if the document ends in it.
+    fn content(&mut self, tag: Tag<'a>) -> Result<Option<Vec<Token<'a>>>, String> {
         let mut tokens = Vec::new();
-        while !tag.is_empty {
-            let Some(token) = self.next()? else { return Ok(Ending::Cut) };
+        if tag.is_empty {
+            return Ok(Some(tokens));
+        }
+        while let Some(token) = self.next()? {
             match token {
-                Token::End(name) if name.eq_ignore_ascii_case(tag.name) => break,
+                Token::End(name) if name.eq_ignore_ascii_case(tag.name) => return Ok(Some(tokens)),
                 Token::End(name) if self.open_at(name).is_some() && is_container(name) => {
                     self.pending = Some(token);
-                    break;
+                    return Ok(Some(tokens));
                 }
                 Token::Start(next) if self.is_entry(next) => {
                     self.pending = Some(token);
-                    break;
+                    return Ok(Some(tokens));
                 }
                 _ => tokens.push(token),
             }
         }
-        self.entries.push(xml_entry::read(&mut self.scopes, tag, &tokens));
-        Ok(Ending::Whole)
+        Ok(None)
     }
 }
 
