@@ -46,7 +46,7 @@ pub fn create(dir: &Path, partitions: u32) -> Result<(), LogError> {
             let partition_dir = partition_dir(dir, partition);
             durable_file::create_dir_all(&partition_dir)?;
             let file = partition_dir.join(file_name(0));
-            durable_file::create_file(file)?.sync_all()?;
+            durable_file::create_file(&file)?.sync_all()?;
             durable_file::sync_dir(&partition_dir)?;
         }
         durable_file::replace(dir, FILE_NAME, format!("{partitions}\n").as_bytes())
