@@ -8,7 +8,6 @@
 //! ```
 
 mod clock_watch;
-mod cuttable;
 mod disk_watch;
 mod engine;
 mod follow;
@@ -25,13 +24,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::rebuild::{RebuildStep, Rebuilt, rebuild};
-pub(crate) use self::{cuttable::Cuttable, engine::WorkerThreads, server::transport};
 use self::{engine::Engine, server::Server};
+pub(crate) use self::{engine::WorkerThreads, server::serve_grpc};
 use crate::{
     data_dir::DataDirError,
     event_log::{LogError, codec::CodecError, kafka},
     fanout::{FanoutError, PULL_ABOVE_DEFAULT, PullRule, SETTLED_AFTER_DEFAULT},
     free_space::DISK_RESERVE_BYTES_DEFAULT,
+    listener::ConnectionTimes,
     post_id::CLOCK_JUMP_MAX_DEFAULT,
     store::{self, StoreError, redis::config::RedisConfig},
     telemetry::Metrics,
@@ -79,6 +79,20 @@ pub struct Settings {
     pub audit_every: Option<Duration>,
     /// How long a stop waits for calls under way.
     pub drain_max: Duration,
+    /// How many connections there may be, and how long they may take.
+    pub connections: ConnectionLimits,
+}
+
+/// How many connections of clients a process has, and how long they may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionLimits {
+    /// Connections to the API; `None`, or more than the process has file descriptors for: as
+    /// many as it has, and 8,192 at the most.
+    pub max: Option<usize>,
+    /// Of these, from one address; `None`: half of them.
+    pub peer_max: Option<usize>,
+    /// How long a connection may take for what.
+    pub times: ConnectionTimes,
 }
 
 /// Where everything is kept.
@@ -138,6 +152,7 @@ impl Settings {
             idle_max: store::IDLE_MAX_DEFAULT,
             audit_every: Some(AUDIT_EVERY_DEFAULT),
             drain_max: Duration::from_secs(10),
+            connections: ConnectionLimits::default(),
         }
     }
 }
@@ -199,12 +214,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
-    /// The gRPC server failed.
-    #[error("the gRPC server failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
-    /// The HTTP server of the metrics failed.
-    #[error("the HTTP server of the metrics failed: {0}")]
-    Metrics(#[from] io::Error),
+    /// The gRPC server, or that of the metrics, failed.
+    #[error("a server of this process failed: {0}")]
+    Serve(#[from] io::Error),
     /// The reflection service cannot be built.
     #[error("the gRPC reflection service failed: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),

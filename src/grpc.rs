@@ -1,5 +1,6 @@
 //! The gRPC API: proto to domain and back, errors to statuses; nothing else.
 
+mod admission;
 mod answer_size;
 mod calls;
 mod gate;
@@ -15,6 +16,7 @@ mod reading;
 mod status;
 mod stream_slots;
 mod timelines;
+mod transport;
 mod whole_messages;
 
 use std::sync::Arc;
@@ -24,9 +26,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use self::whole_messages::WholeMessages;
 pub use self::{
+    admission::Admission,
     calls::Calls,
     gate::{Door, Gate},
     stream_slots::StreamSlots,
+    transport::Transport,
 };
 use crate::{
     event_log::{EventLog, LogError},

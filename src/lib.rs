@@ -20,7 +20,8 @@
 //!    account is told of; [`thread`]: what answers a post; [`reading`]: what has come since a
 //!    reader last looked; [`post_counts`]: what has become of a post. [`writes`]: the write.
 //! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
-//! 7. [`telemetry`]: what an operator sees.
+//! 7. [`listener`]: the connections of clients, and how many there are. [`telemetry`]: what an
+//!    operator sees.
 //! 8. [`client`], [`load`] and [`rss`]: the other side of the wire.
 //! 9. [`mod@bench`]: how fast all of it is; it sees both sides.
 //!
@@ -67,6 +68,7 @@ pub mod home_stream;
 pub mod home_timeline;
 pub mod inbox;
 mod input;
+pub mod listener;
 pub mod load;
 pub mod post_counts;
 pub mod post_id;

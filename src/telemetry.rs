@@ -28,7 +28,7 @@ use prometheus_client::{
 };
 
 pub(crate) use self::process::resident_bytes;
-pub use self::{histogram::Histogram, http::serve, readiness::Readiness};
+pub use self::{histogram::Histogram, http::router, readiness::Readiness};
 
 /// From a tenth of a millisecond to ten seconds.
 const CALL_SECONDS: &[f64] = &[
@@ -184,6 +184,38 @@ metrics! {
         calls_in_progress: Gauge = Gauge::default(),
         /// Home timeline streams that are open, which are calls under way too.
         home_streams: Gauge = Gauge::default(),
+        /// How long calls waited until they were let in or shed, by class: read or write.
+        queue_seconds: Family<Kind, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+        /// Calls that were shed since there was more to do than the process can, by class:
+        /// read or write.
+        shed_calls: Family<Kind, Counter> = Family::default(),
+        /// Calls of a class that may be at work at once: read or write.
+        concurrency_limit: Family<Kind, Gauge> = Family::default(),
+        /// Bytes of large messages that are being received.
+        receiving_bytes: Gauge = Gauge::default(),
+        /// Bytes of answers that their clients have not taken.
+        untaken_answer_bytes: Gauge = Gauge::default(),
+        /// Streams reset since their clients did not take the answer in time.
+        stalled_answers: Counter = Counter::default(),
+        /// Messages that did not arrive whole in time, or for which there was no room.
+        refused_messages: Counter = Counter::default(),
+    }
+}
+
+metrics! {
+    /// `roost_…`: the connections of clients.
+    ConnectionMetrics {
+        /// Open connections, by listener: grpc or metrics.
+        connections: Family<Kind, Gauge> = Family::default(),
+        /// Connections closed as they came since there is no room, by what is full: full (the
+        /// process) or peer (what one address may have).
+        refused_connections: Family<Kind, Counter> = Family::default(),
+        /// Connections that Roost has closed, by why: handshake, headers, idle, evicted (for
+        /// another to have room) or resets (too many calls given up by the client).
+        closed_connections: Family<Kind, Counter> = Family::default(),
+        /// Times that the system had no room for another connection (EMFILE).
+        accept_failures: Counter = Counter::default(),
     }
 }
 
@@ -215,6 +247,13 @@ metrics! {
         /// Complaints of a client of librdkafka, by what it is for: producer, reader,
         /// member (of the group) or admin.
         errors: Family<Kind, Counter> = Family::default(),
+    }
+}
+
+impl ConnectionMetrics {
+    /// Counts a connection that was closed for this reason.
+    pub fn closed(&self, kind: &'static str) {
+        self.closed_connections.get_or_create(&Kind { kind }).inc();
     }
 }
 
@@ -256,6 +295,7 @@ pub struct Metrics {
     pub writes: Arc<WriteMetrics>,
     pub audit: Arc<AuditMetrics>,
     pub calls: Arc<CallMetrics>,
+    pub connections: Arc<ConnectionMetrics>,
     pub redis: Arc<RedisMetrics>,
     pub kafka: Arc<KafkaMetrics>,
 }
@@ -272,6 +312,7 @@ impl Metrics {
         self.lag.register(roost);
         self.writes.register(roost);
         self.audit.register(roost);
+        self.connections.register(roost);
         self.calls.register(roost.sub_registry_with_prefix("grpc"));
         self.redis.register(roost.sub_registry_with_prefix("redis"));
         self.kafka.register(roost.sub_registry_with_prefix("kafka"));

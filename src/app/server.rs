@@ -1,16 +1,15 @@
 //! The gRPC server, with a gate before the services, and beside it the HTTP server of
 //! metrics, liveness and readiness, which answers from the first moment to the last.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
-use super::{AppError, Settings, cuttable::Cuttable};
+use super::{AppError, ConnectionLimits, Settings};
 use crate::{
-    grpc::{Calls, Gate},
+    grpc::{Admission, Calls, Gate, Transport},
+    listener::{self, ConnectionSlots, ConnectionTimes, Descriptors},
     telemetry::{self, Metrics},
 };
 
@@ -27,7 +26,7 @@ pub(super) struct Server {
     /// Ends all connections where they stand.
     cut: CancellationToken,
     /// `None` once `failed` has told how it ended.
-    task: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
+    task: Option<JoinHandle<Result<(), io::Error>>>,
     /// `None` where it is not asked for, and once `failed` has told how it ended.
     metrics: Option<JoinHandle<Result<(), io::Error>>>,
 }
@@ -40,23 +39,24 @@ impl Server {
             Some(address) => Some(listen(address, "--metrics-listen").await?),
             None => None,
         };
+        let slots = Slots::of(settings.connections, metrics);
+        let times = settings.connections.times;
         let (gate, routes) = Gate::new().await;
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let cuttable = {
-            let cut = cut.clone();
-            incoming.map_ok(move |connection| Cuttable::new(connection, cut.clone()))
-        };
         let calls = Calls::new(Arc::clone(&metrics.calls));
-        let server = transport()
-            .add_routes(calls.clone().measure(routes))
-            .serve_with_incoming_shutdown(cuttable, stop.clone().cancelled_owned());
+        let routes = calls.clone().measure(Admission::new(&metrics.calls).guard(routes));
+        let transport = Transport::new(routes, times, &metrics.calls);
+        let task = serve_grpc(listener, slots.api, transport, stop.clone(), cut.clone());
+        let task = Some(tokio::spawn(async move {
+            task.await;
+            Ok(())
+        }));
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
         let metrics = metrics_listener.map(|(listener, address)| {
             tracing::info!("metrics are at http://{address}/metrics");
-            tokio::spawn(telemetry::serve(listener, metrics.registry(), gate.readiness()))
+            let router = telemetry::router(metrics.registry(), gate.readiness());
+            tokio::spawn(serve_metrics(listener, slots.metrics, router, times))
         });
-        let task = Some(tokio::spawn(server));
         Ok(Self { address, metrics_address, gate, calls, stop, cut, task, metrics })
     }
 
@@ -108,13 +108,73 @@ impl Server {
     }
 }
 
-/// How the API is spoken, whatever stands behind it.
-pub(crate) fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(8 << 20)
-        .max_concurrent_streams(1_000)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+/// Room for the connections of both listeners.
+struct Slots {
+    api: ConnectionSlots,
+    metrics: ConnectionSlots,
+}
+
+impl Slots {
+    /// What the settings say, and the descriptors of the process where they do not.
+    fn of(limits: ConnectionLimits, metrics: &Metrics) -> Self {
+        let descriptors = listener::raise_descriptor_limit();
+        let most = descriptors.connections_max();
+        let api_max = limits.max.unwrap_or(most).min(most);
+        if limits.max.is_some_and(|max| max > most) || descriptors.is_low() {
+            warn_of_descriptors(descriptors, api_max);
+        }
+        let peer_max = limits.peer_max.unwrap_or(api_max.div_ceil(2)).min(api_max);
+        let metrics_max = descriptors.metrics_connections_max();
+        let slots = |listener, max, peer_max| {
+            ConnectionSlots::new(listener, max, peer_max, Arc::clone(&metrics.connections))
+        };
+        Self {
+            api: slots("grpc", api_max, peer_max),
+            metrics: slots("metrics", metrics_max, metrics_max.div_ceil(2)),
+        }
+    }
+}
+
+fn warn_of_descriptors(descriptors: Descriptors, connections_max: usize) {
+    tracing::warn!(
+        open_files = descriptors.limit,
+        connections_max,
+        "the process may open few files, so that it takes few connections; raise the limit \
+         (ulimit -n, LimitNOFILE=)"
+    );
+}
+
+/// Serves gRPC until `stop`, then waits for the calls under way; `cut` ends all connections
+/// where they stand.
+pub(crate) fn serve_grpc(
+    listener: TcpListener,
+    slots: ConnectionSlots,
+    transport: Transport,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let stopping = stop.clone();
+    listener::accept(listener, slots, stop, move |socket, slot| {
+        transport.clone().serve(socket, slot, stopping.clone(), cut.clone())
+    })
+}
+
+/// Answers metrics and health over HTTP/1 until it is dropped.
+async fn serve_metrics(
+    listener: TcpListener,
+    slots: ConnectionSlots,
+    router: axum::Router,
+    times: ConnectionTimes,
+) -> io::Result<()> {
+    // The accept loop is dropped with this, and tells the connections.
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let ending = stop.clone();
+    listener::accept(listener, slots, stop, move |socket, slot| {
+        listener::serve_http1(socket, slot, router.clone(), times, ending.clone())
+    })
+    .await;
+    Ok(())
 }
 
 /// Listens on an address that `flag` sets, and says which it is.

@@ -7,22 +7,22 @@
 //!                           └─► constant answers
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status,
-    service::Routes,
-    transport::{self, Channel, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, service::Routes, transport::Channel};
 
 use super::BenchError;
 use crate::{
     app,
     client::Target,
     event_log::EventLog,
-    grpc::{self, Api, Calls, Gate},
+    grpc::{self, Admission, Api, Calls, Gate, Transport},
+    listener::{ConnectionSlots, ConnectionTimes},
     proto::v1::{
         GetUnreadRequest, ListAuthorTimelineRequest, ListAuthorTimelineResponse,
         ListCatchUpRequest, ListCatchUpResponse, ListHomeTimelineRequest, ListHomeTimelineResponse,
@@ -31,6 +31,7 @@ use crate::{
         timeline_service_server::{TimelineService, TimelineServiceServer},
     },
     store::Store,
+    telemetry::CallMetrics,
 };
 
 /// Connections of the clients: more than cores, so that none waits for another's bytes.
@@ -40,7 +41,7 @@ const CONNECTIONS: usize = 8;
 pub(super) struct Serving {
     address: SocketAddr,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), transport::Error>>,
+    task: JoinHandle<()>,
 }
 
 impl Serving {
@@ -48,7 +49,9 @@ impl Serving {
     pub(super) async fn roost<L: EventLog, S: Store>(api: Api<L, S>) -> Result<Self, BenchError> {
         let (gate, routes) = Gate::new().await;
         gate.open(Some(grpc::routes(api).map_err(app::AppError::from)?)).await;
-        Self::start(Calls::new(Default::default()).measure(routes)).await
+        let metrics = Arc::new(CallMetrics::default());
+        let routes = Admission::new(&metrics).guard(routes);
+        Self::start(Calls::new(metrics).measure(routes)).await
     }
 
     /// A service that answers every read of a home timeline with `page`.
@@ -61,10 +64,11 @@ impl Serving {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(BenchError::Listen)?;
         let address = listener.local_addr().map_err(BenchError::Listen)?;
         let stop = CancellationToken::new();
-        let server = app::transport().add_routes(routes).serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
+        let metrics = Arc::new(CallMetrics::default());
+        let transport = Transport::new(routes, ConnectionTimes::default(), &metrics);
+        let slots = ConnectionSlots::new("grpc", usize::MAX, usize::MAX, Default::default());
+        let server =
+            app::serve_grpc(listener, slots, transport, stop.clone(), CancellationToken::new());
         Ok(Self { address, stop, task: tokio::spawn(server) })
     }
 
@@ -85,8 +89,7 @@ impl Serving {
     /// Ends it. Nobody may be calling any more, or be connected.
     pub(super) async fn stop(self) -> Result<(), BenchError> {
         self.stop.cancel();
-        self.task.await.map_err(|_| BenchError::Panicked)?.map_err(app::AppError::from)?;
-        Ok(())
+        self.task.await.map_err(|_| BenchError::Panicked)
     }
 }
 

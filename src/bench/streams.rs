@@ -11,6 +11,7 @@
 
 mod check;
 mod crowd;
+mod cuttable;
 mod lines;
 mod posts;
 mod reader;

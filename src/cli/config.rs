@@ -25,7 +25,7 @@ use toml::{Table, Value};
 
 use super::{property_files, serve::DEFAULT_LISTEN};
 use crate::{
-    app::{Backend, Roles, Settings},
+    app::{Backend, ConnectionLimits, Roles, Settings},
     event_log::kafka,
     fanout::PullRule,
     input,
@@ -98,6 +98,14 @@ pub struct ServeFlags {
     /// so that it is never full; reads go on [default: 64]
     #[arg(long, value_name = "MIB", env = "ROOST_DISK_RESERVE")]
     disk_reserve: Option<String>,
+    /// Connections to the API; where there is no room an idle one is closed for the next, or
+    /// the next is refused [default: as many as the process has file descriptors for, beside
+    /// those of the log and the store, and 8192 at the most]
+    #[arg(long, value_name = "COUNT", env = "ROOST_CONNECTION_LIMIT")]
+    connection_limit: Option<String>,
+    /// The same from one address, or one /64 network of IPv6 [default: half of all]
+    #[arg(long, value_name = "COUNT", env = "ROOST_PEER_CONNECTION_LIMIT")]
+    peer_connection_limit: Option<String>,
     /// Partitions of the event log; fixed once it is made [default: 4 on disk, 16 in
     /// Kafka, for a new one]
     #[arg(long, value_name = "COUNT", env = "ROOST_PARTITIONS")]
@@ -209,6 +217,8 @@ impl ServeFlags {
         let stream_limit = text("home_stream_limit", self.home_stream_limit);
         let clock_jump_limit = text("clock_jump_limit", self.clock_jump_limit);
         let disk_reserve = text("disk_reserve", self.disk_reserve);
+        let connection_limit = text("connection_limit", self.connection_limit);
+        let peer_limit = text("peer_connection_limit", self.peer_connection_limit);
         let partitions = text("partitions", self.partitions);
         let brokers = text("kafka", self.kafka);
         let topic = text("kafka_topic", self.kafka_topic);
@@ -263,6 +273,9 @@ impl ServeFlags {
         let stream_limit = number("home_stream_limit", stream_limit, 1..=1_000_000, problems);
         let clock_jump_limit = number("clock_jump_limit", clock_jump_limit, 1..=36_500, problems);
         let disk_reserve = number("disk_reserve", disk_reserve, 0..=1 << 30, problems);
+        let connection_limit =
+            number("connection_limit", connection_limit, 1..=1_000_000, problems);
+        let peer_limit = number("peer_connection_limit", peer_limit, 1..=1_000_000, problems);
         let partitions = number("partitions", partitions, 1..=1_024, problems);
         let replication = number("kafka_replication", replication, 1..=100, problems);
         let roles = read_roles(roles.as_deref(), problems);
@@ -360,6 +373,11 @@ impl ServeFlags {
             followees_max: following_limit.map_or(defaults.followees_max, u64::from),
             home_streams_max: stream_limit
                 .map_or(defaults.home_streams_max, |limit| limit as usize),
+            connections: ConnectionLimits {
+                max: connection_limit.map(|limit| limit as usize),
+                peer_max: peer_limit.map(|limit| limit as usize),
+                ..defaults.connections
+            },
             ..defaults
         }
     }
@@ -520,11 +538,12 @@ mod tests {
     #[test]
     fn flags_come_before_the_file_and_the_file_before_the_defaults() {
         let flags = ServeFlags { listen: Some("127.0.0.1:7".to_owned()), ..ServeFlags::default() };
-        let file = "listen = '127.0.0.1:8'\nhome_timeline_cap = 100\nhome_stream_limit = 9\n";
+        let file = "listen = '127.0.0.1:8'\nhome_timeline_cap = 100\nhome_stream_limit = 9\nconnection_limit = 7\n";
         let settings = merged(flags, file).expect("good");
         assert_eq!(settings.listen.port(), 7);
         assert_eq!((settings.home_timeline_cap, settings.text_chars_max), (100, 140));
         assert_eq!(settings.home_streams_max, 9);
+        assert_eq!((settings.connections.max, settings.connections.peer_max), (Some(7), None));
         assert!(matches!(
             settings.backend,
             Backend::Embedded { data_dir, partitions: None } if data_dir == Path::new("./roost-data")

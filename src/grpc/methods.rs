@@ -9,9 +9,18 @@ use prost::Message;
 
 use crate::proto::{FILE_DESCRIPTOR_SET, v1::MethodClass};
 
+/// A method of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Method {
+    /// What a call of it needs.
+    pub(super) class: MethodClass,
+    pub(super) is_client_streaming: bool,
+    pub(super) is_server_streaming: bool,
+}
+
 /// The methods of the API, by their paths, such as `/roost.v1.PostService/PublishPost`.
 #[derive(Clone, Debug)]
-pub(super) struct Methods(HashMap<String, MethodClass>);
+pub(super) struct Methods(HashMap<String, Method>);
 
 impl Methods {
     /// The methods that `proto/` declares.
@@ -23,14 +32,19 @@ impl Methods {
         });
         let methods = services.flat_map(|(package, service, methods)| {
             let path = move |method: &str| format!("/{package}.{service}/{method}");
-            methods.iter().map(move |method| (path(&method.name), method.class()))
+            methods.iter().map(move |method| (path(&method.name), method.method()))
         });
         Self(methods.collect())
     }
 
-    /// What the method of this path needs; `None` if the API has no such method.
-    pub(super) fn class(&self, path: &str) -> Option<MethodClass> {
+    /// The method of this path, if the API has it.
+    pub(super) fn get(&self, path: &str) -> Option<Method> {
         self.0.get(path).copied()
+    }
+
+    /// What a call of this path needs; `None` if the API has no such method.
+    pub(super) fn class(&self, path: &str) -> Option<MethodClass> {
+        self.get(path).map(|method| method.class)
     }
 
     /// The paths of all methods.
@@ -69,6 +83,10 @@ struct MethodDescriptor {
     name: String,
     #[prost(message, optional, tag = "4")]
     options: Option<MethodOptions>,
+    #[prost(bool, tag = "5")]
+    client_streaming: bool,
+    #[prost(bool, tag = "6")]
+    server_streaming: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -78,8 +96,12 @@ struct MethodOptions {
 }
 
 impl MethodDescriptor {
-    fn class(&self) -> MethodClass {
-        self.options.as_ref().map(MethodOptions::method_class).unwrap_or_default()
+    fn method(&self) -> Method {
+        Method {
+            class: self.options.as_ref().map(MethodOptions::method_class).unwrap_or_default(),
+            is_client_streaming: self.client_streaming,
+            is_server_streaming: self.server_streaming,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `/livez` | 200 as long as the process and its runtime answer at all |
 //! | `/readyz` | 200 while the process does what its role says; 503 and why not otherwise. Either is followed by a line for each warning |
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
@@ -16,28 +16,19 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text, registry::Registry};
-use tokio::net::TcpListener;
 
 use super::Readiness;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const ELSEWHERE: &str = "there are /metrics, /livez and /readyz here\n";
 
-/// Answers until it is dropped.
-///
-/// # Errors
-/// If there can be no more connections.
-pub async fn serve(
-    listener: TcpListener,
-    registry: Registry,
-    readiness: Readiness,
-) -> io::Result<()> {
-    let router = Router::new()
+/// What answers these paths.
+pub fn router(registry: Registry, readiness: Readiness) -> Router {
+    Router::new()
         .route("/metrics", get(metrics).with_state(Arc::new(registry)))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(readiness))
-        .fallback(|| async { (StatusCode::NOT_FOUND, ELSEWHERE) });
-    axum::serve(listener, router).await
+        .fallback(|| async { (StatusCode::NOT_FOUND, ELSEWHERE) })
 }
 
 async fn metrics(

@@ -9,8 +9,7 @@ use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 
 use crate::{
-    app::Cuttable,
-    bench::BenchError,
+    bench::{BenchError, streams::cuttable::Cuttable},
     client::{ClientError, Target},
     proto::v1::timeline_service_client::TimelineServiceClient,
 };

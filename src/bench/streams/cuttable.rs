@@ -8,16 +8,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 /// A connection that ends once a token is cancelled.
-pub(crate) struct Cuttable<C> {
+pub(in crate::bench) struct Cuttable<C> {
     connection: C,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<C> Cuttable<C> {
-    pub(crate) fn new(connection: C, cut: CancellationToken) -> Self {
+    pub(in crate::bench) fn new(connection: C, cut: CancellationToken) -> Self {
         Self { connection, cut: Box::pin(cut.cancelled_owned()) }
     }
 }
@@ -63,13 +62,5 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Cuttable<C> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-}
-
-impl<C: Connected> Connected for Cuttable<C> {
-    type ConnectInfo = C::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.connection.connect_info()
     }
 }
