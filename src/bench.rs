@@ -10,6 +10,7 @@
 //!                ├─► sustain   posts at a rate ─► writes ─► log ─► workers ─► store: seen?
 //!                ├─► celebrity, sleepers, scale
 //!                ├─► read, mixed: callers ─► gRPC ─► store, beside a bare service
+//!                ├─► overload  calls at a rate ─► gRPC ─► answered or shed
 //!                ├─► streams   posts ─► streams over gRPC ─► readers, who check what comes
 //!                ├─► publish   streams ─► gRPC ─► Kafka, beside a bare producer
 //!                ▼
@@ -38,6 +39,7 @@ mod machine;
 mod mixed;
 mod naive;
 mod open_loop;
+mod overload;
 mod plot;
 mod publish;
 mod read;

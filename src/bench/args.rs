@@ -76,7 +76,7 @@ pub struct BenchArgs {
     /// Partitions of each event log [default: 4 embedded, 16 in Kafka]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub partitions: Option<u32>,
-    /// sustain, celebrity, streams: for how many seconds a rate is held [default: 20]
+    /// sustain, celebrity, overload, streams: for how many seconds a rate is held [default: 20]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub window: Option<Duration>,
     /// sustain: how many seconds 99 of 100 posts may take until all readers see them

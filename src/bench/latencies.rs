@@ -14,6 +14,11 @@ impl Latencies {
         Self(latencies)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// All of them.
     #[cfg(test)]
     pub(super) fn all(&self) -> &[Duration] {

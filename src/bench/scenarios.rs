@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::{
     BenchError, Machine, Report, Section, ceiling, celebrity, drain, ground::Ground,
-    machine::memory_access_ns, mixed, naive, publish, read, scale, sleepers, streams, sustain,
+    machine::memory_access_ns, mixed, naive, overload, publish, read, scale, sleepers, streams,
+    sustain,
 };
 use crate::{client::progress::Reporter, load};
 
@@ -39,6 +40,8 @@ pub enum Scenario {
     Read,
     /// Reads of home timelines and of authors, and posts, as DeathStarBench mixes them
     Mixed,
+    /// Reads at 1, 2 and 5 times the rate that Roost sustains, whether it keeps up or not
+    Overload,
     /// Very many readers who follow their home timelines over streams, leave, and go on
     Streams,
     /// Posts by streams into Kafka, beside a bare producer
@@ -62,6 +65,7 @@ impl Scenario {
             Self::Scale => scale::measure(ground).await,
             Self::Read => read::measure(ground).await,
             Self::Mixed => mixed::measure(ground).await,
+            Self::Overload => overload::measure(ground).await,
             Self::Streams => streams::measure(ground).await,
             Self::Publish => publish::measure(ground).await,
         }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What every scenario measures, in the order in which it stands in the report.
-const SECTIONS: [(&str, usize); 16] = [
+const SECTIONS: [(&str, usize); 17] = [
     ("drain, embedded", 2),
     ("drain, Redis", 1),
     ("ceiling", 2),
@@ -27,6 +27,8 @@ const SECTIONS: [(&str, usize); 16] = [
     ("read, Redis", 22),
     ("mixed, embedded", 4),
     ("mixed, Redis", 4),
+    // Three loads.
+    ("overload", 3),
     // All of them connected, readers, slow ones.
     ("streams, embedded", 3),
     ("streams, Redis", 3),
@@ -34,7 +36,8 @@ const SECTIONS: [(&str, usize); 16] = [
     ("publish", 0),
 ];
 /// What may be 0.
-const COUNTS: [&str; 12] = [
+const COUNTS: [&str; 13] = [
+    "shed",
     "posts waiting, at most",
     "skipped, asleep",
     "own CPU, idle",
