@@ -45,10 +45,10 @@ use super::{
 use crate::telemetry::{CallMetrics, Histogram, Kind};
 
 /// Reads work in memory, or wait for Redis.
-const READS: Bounds = Bounds { limit: 256, limit_min: 64, limit_max: 4_096, waiting_max: 16_384 };
-/// Writes wait for an fsync or for Kafka, together with many others.
+const READS: Bounds = Bounds { limit: 256, limit_min: 16, limit_max: 4_096, waiting_max: 16_384 };
+/// Writes wait for an fsync or for Kafka, together with many others: the more, the better.
 const WRITES: Bounds =
-    Bounds { limit: 1_024, limit_min: 256, limit_max: 16_384, waiting_max: 16_384 };
+    Bounds { limit: 1_024, limit_min: 1_024, limit_max: 16_384, waiting_max: 16_384 };
 /// The longest that a call waits for answers of its connection to be taken.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a call that waits has the queue look at it, if nothing else does.
@@ -194,7 +194,10 @@ struct Inside {
 }
 
 /// The place of a call that was let in.
-struct Slot(Arc<Entrance>);
+struct Slot {
+    entrance: Arc<Entrance>,
+    begun: Instant,
+}
 
 /// The place of a call that waits.
 struct Waiting {
@@ -245,7 +248,7 @@ impl Entrance {
         };
         self.queue_seconds.observe_since(begun);
         if is_let_in {
-            return Ok(Slot(Arc::clone(self)));
+            return Ok(Slot { entrance: Arc::clone(self), begun: Instant::now() });
         }
         self.shed.inc();
         Err(exhausted("the server has more to do than it can; try again later"))
@@ -256,9 +259,9 @@ impl Entrance {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self) {
+    fn leave(&self, took: Duration) {
         let mut inside = self.lock();
-        inside.queue.leave();
+        inside.queue.leave(took);
         inside.decide(Instant::now());
     }
 }
@@ -297,7 +300,7 @@ impl Drop for Waiting {
         if inside.waiting.remove(&self.ticket).is_some() {
             inside.queue.give_up(self.ticket);
         } else if self.verdict.try_recv() == Ok(true) {
-            inside.queue.leave();
+            inside.queue.release();
         }
         inside.decide(Instant::now());
     }
@@ -305,7 +308,7 @@ impl Drop for Waiting {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.leave();
+        self.entrance.leave(self.begun.elapsed());
     }
 }
 

@@ -5,9 +5,10 @@
 //! whose client still waits, and what has waited too long is shed (CoDel with adaptive LIFO).
 //! That ends when nothing waits any more.
 //!
-//! How many are at work follows from what they wait for. While calls wait here though the
-//! threads have time, which shows in how soon a new call is begun, more are let in; while the
-//! threads are behind, fewer.
+//! How many are at work follows from what they wait for. While calls wait here, and those at
+//! work take as long as they do when none waits, more are let in: they wait for another
+//! process, not for each other. Where they take longer, or the threads are late to begin new
+//! calls, fewer are.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,12 @@ const ADAPT_EVERY: Duration = Duration::from_millis(50);
 const LAG_LOW: Duration = Duration::from_millis(1);
 /// New calls that are begun so late show that there are too many.
 const LAG_HIGH: Duration = Duration::from_millis(10);
+
+/// Work that takes so many times as long, in percent, as when nothing waits.
+const TOOK_FINE_PERCENT: u32 = 150;
+const TOOK_LONG_PERCENT: u32 = 200;
+/// How much of the usual time of work a new interval makes.
+const USUAL_SHARE: u32 = 8;
 
 /// Of one class.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +55,21 @@ pub(super) struct Queue {
     /// Since when the oldest has waited for too long.
     late_since: Option<Instant>,
     is_overloaded: bool,
-    lags: Lags,
+    seen: Seen,
+    /// How long the work of a call takes when nothing waits, once that is known.
+    usual: Option<Duration>,
 }
 
-/// How late new calls were begun, since the limit was last adapted.
-#[derive(Debug)]
-struct Lags {
+/// What was seen since the limit was last adapted.
+#[derive(Debug, Default)]
+struct Seen {
     since: Option<Instant>,
-    sum: Duration,
-    count: u32,
+    /// How late new calls were begun, all together.
+    lag: Duration,
+    begun: u32,
+    /// How long the work of calls took, all together.
+    took: Duration,
+    ended: u32,
     /// Whether calls waited at any time.
     had_waiting: bool,
 }
@@ -87,7 +100,8 @@ impl Queue {
             waiting: BTreeMap::new(),
             late_since: None,
             is_overloaded: false,
-            lags: Lags { since: None, sum: Duration::ZERO, count: 0, had_waiting: false },
+            seen: Seen::default(),
+            usual: None,
         }
     }
 
@@ -111,8 +125,15 @@ impl Queue {
         Arrival::Waits(ticket)
     }
 
-    /// A call that was let in has ended.
-    pub(super) fn leave(&mut self) {
+    /// A call that was let in has ended, so long after that.
+    pub(super) fn leave(&mut self, took: Duration) {
+        self.release();
+        self.seen.took += took;
+        self.seen.ended += 1;
+    }
+
+    /// A call that was let in has been given up before it began.
+    pub(super) fn release(&mut self) {
         self.working = self.working.saturating_sub(1);
     }
 
@@ -149,7 +170,7 @@ impl Queue {
             self.late_since = None;
             return;
         };
-        self.lags.had_waiting = true;
+        self.seen.had_waiting = true;
         if now.saturating_duration_since(*oldest) < WAIT_TARGET {
             self.late_since = None;
             return;
@@ -159,24 +180,31 @@ impl Queue {
     }
 
     fn adapt(&mut self, now: Instant, lag: Duration) {
-        self.lags.sum += lag;
-        self.lags.count += 1;
-        let since = *self.lags.since.get_or_insert(now);
+        self.seen.lag += lag;
+        self.seen.begun += 1;
+        let since = *self.seen.since.get_or_insert(now);
         if now.saturating_duration_since(since) < ADAPT_EVERY {
             return;
         }
-        let lag = self.lags.sum / self.lags.count.max(1);
-        self.limit = adapted(self.limit, lag, self.lags.had_waiting, &self.bounds);
+        let lag = self.seen.lag / self.seen.begun.max(1);
+        if let Some(took) = self.seen.took.checked_div(self.seen.ended) {
+            let usual = *self.usual.get_or_insert(took);
+            if self.seen.had_waiting {
+                self.limit = adapted(self.limit, lag, took, usual, &self.bounds);
+            } else {
+                self.usual = Some((usual * (USUAL_SHARE - 1) + took) / USUAL_SHARE);
+            }
+        }
         let had_waiting = !self.waiting.is_empty();
-        self.lags = Lags { since: Some(now), sum: Duration::ZERO, count: 0, had_waiting };
+        self.seen = Seen { since: Some(now), had_waiting, ..Seen::default() };
     }
 }
 
-/// The next limit, after calls were begun so late on average.
-fn adapted(limit: usize, lag: Duration, had_waiting: bool, bounds: &Bounds) -> usize {
-    let next = if lag >= LAG_HIGH {
-        limit - limit / 8
-    } else if lag < LAG_LOW && had_waiting {
+/// The next limit while calls wait, after calls were begun so late and took so long on average.
+fn adapted(limit: usize, lag: Duration, took: Duration, usual: Duration, bounds: &Bounds) -> usize {
+    let next = if lag >= LAG_HIGH || took * 100 >= usual * TOOK_LONG_PERCENT {
+        limit - limit.div_ceil(8)
+    } else if lag < LAG_LOW && took * 100 <= usual * TOOK_FINE_PERCENT {
         limit + limit / 2
     } else {
         limit
@@ -203,10 +231,10 @@ mod tests {
         let waits = |ticket| Arrival::Waits(ticket);
         assert_eq!(arrivals, [Arrival::LetIn, Arrival::LetIn, waits(0), waits(1)]);
         assert_eq!(queue.decide(now), Decided::default());
-        queue.leave();
+        queue.leave(LAG);
         assert_eq!(queue.decide(now).let_in, [0]);
         queue.give_up(1);
-        queue.leave();
+        queue.leave(LAG);
         assert_eq!(queue.decide(now), Decided::default());
         assert_eq!(queue.arrive(now, LAG), Arrival::LetIn);
     }
@@ -220,8 +248,8 @@ mod tests {
         // Two calls each millisecond: the last waits for a quarter of a second.
         let mut shed = 0;
         for passed in 1..=250 {
-            queue.leave();
-            queue.leave();
+            queue.leave(LAG);
+            queue.leave(LAG);
             shed += queue.decide(begun + ms(passed)).shed.len();
         }
         assert_eq!((shed, queue.waiting.len()), (0, 0));
@@ -242,8 +270,8 @@ mod tests {
                     Arrival::Shed => shed += 1,
                 }
             }
-            queue.leave();
-            queue.leave();
+            queue.leave(LAG);
+            queue.leave(LAG);
             let decided = queue.decide(now);
             shed += decided.shed.len();
             for ticket in decided.let_in {
@@ -269,27 +297,48 @@ mod tests {
         assert!(queue.decide(begun + WAIT_TARGET).shed.is_empty());
         let late = begun + WAIT_TARGET + INTERVAL;
         assert_eq!(queue.decide(late).shed, [0, 1]);
-        queue.leave();
-        queue.leave();
+        queue.leave(LAG);
+        queue.leave(LAG);
         queue.decide(late);
         assert!(!queue.is_overloaded);
         // In order again.
         for _ in 0..4 {
             queue.arrive(late, LAG);
         }
-        queue.leave();
+        queue.leave(LAG);
         assert_eq!(queue.decide(late).let_in, [2]);
     }
 
     #[test]
     fn what_waits_for_others_is_let_in_and_what_waits_for_threads_is_not() {
-        let (soon, late) = (Duration::ZERO, LAG_HIGH);
-        assert_eq!(adapted(16, soon, true, &BOUNDS), 24);
-        assert_eq!(adapted(16, soon, false, &BOUNDS), 16, "nothing waits");
-        assert_eq!(adapted(16, LAG, true, &BOUNDS), 16);
-        assert_eq!(adapted(16, late, true, &BOUNDS), 14);
-        assert_eq!(adapted(64, soon, true, &BOUNDS), 64);
-        assert_eq!(adapted(1, late, true, &BOUNDS), 1);
+        let next = |limit, lag, took| adapted(limit, lag, took, ms(10), &BOUNDS);
+        assert_eq!(next(16, Duration::ZERO, ms(10)), 24);
+        assert_eq!(next(16, LAG, ms(10)), 16);
+        assert_eq!(next(16, Duration::ZERO, ms(18)), 16);
+        assert_eq!(next(16, Duration::ZERO, ms(20)), 14, "they wait for each other");
+        assert_eq!(next(16, LAG_HIGH, ms(10)), 14);
+        assert_eq!(next(64, Duration::ZERO, ms(10)), 64);
+        assert_eq!(next(1, LAG_HIGH, ms(10)), 1);
+    }
+
+    #[test]
+    fn the_usual_time_is_learned_while_nothing_waits() {
+        let (mut queue, begun) = (Queue::new(BOUNDS), Instant::now());
+        for passed in 0..100 {
+            assert_eq!(queue.arrive(begun + ms(passed), LAG), Arrival::LetIn);
+            queue.leave(ms(3));
+        }
+        assert_eq!(queue.usual, Some(ms(3)));
+        // Once calls wait it stays what it was.
+        for passed in 100..200 {
+            queue.arrive(begun + ms(passed), LAG);
+            queue.leave(ms(300));
+            queue.arrive(begun + ms(passed), LAG);
+            queue.arrive(begun + ms(passed), LAG);
+            queue.decide(begun + ms(passed));
+        }
+        assert!(queue.usual < Some(ms(150)), "{:?}", queue.usual);
+        assert_eq!(queue.limit(), 1);
     }
 
     #[test]

@@ -140,6 +140,8 @@ impl Drop for Waiting {
     }
 }
 
+/// A lease that is waited for.
+type Leasing = Pin<Box<dyn Future<Output = Result<Lease, Status>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request, within the budgets. Its errors are [`Status`]es where Roost has
@@ -151,7 +153,7 @@ pub(super) struct RequestBody {
     meter: MessageMeter,
     /// What was read and waits for its lease.
     frame: Option<Bytes>,
-    leasing: Option<Pin<Box<dyn Future<Output = Result<Lease, Status>> + Send>>>,
+    leasing: Option<Leasing>,
     /// Armed while a message is due.
     overdue: Option<Pin<Box<Sleep>>>,
 }
