@@ -292,7 +292,7 @@ fn begins_markup(text: &str) -> bool {
 /// another entry.
 fn is_left_open(section: &str) -> bool {
     let Some(next) = section.find("<![CDATA[") else { return false };
-    let before = section[..next].as_bytes();
+    let before = &section.as_bytes()[..next];
     let has = |end: &[u8]| before.windows(end.len()).any(|part| part.eq_ignore_ascii_case(end));
     has(b"</item") || has(b"</entry")
 }

@@ -405,7 +405,7 @@ fn date(children: &[Child<'_, '_>]) -> (String, Option<i64>) {
     let find = |names: &[&str]| {
         let dates = children.iter().filter(|child| own(child, names) > 0);
         let dates = dates.map(|child| child.text().trim().to_owned());
-        dates.map(|date| (date::unix_ms(&date), date)).filter(|(at, _)| at.is_some()).last()
+        dates.map(|date| (date::unix_ms(&date), date)).rfind(|(at, _)| at.is_some())
     };
     let date = find(&["pubDate", "published", "date", "issued", "created"]);
     let date = date.or_else(|| find(&["updated", "modified"]));
