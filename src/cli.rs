@@ -5,6 +5,7 @@ mod demo;
 mod property_files;
 mod rebuild;
 mod serve;
+mod value_file;
 
 use std::{io, process::ExitCode};
 

@@ -23,7 +23,7 @@ use std::{
 use clap::Args;
 use toml::{Table, Value};
 
-use super::{property_files, serve::DEFAULT_LISTEN};
+use super::{property_files, serve::DEFAULT_LISTEN, value_file};
 use crate::{
     app::{Backend, ConnectionLimits, Roles, Settings},
     event_log::kafka,
@@ -315,8 +315,8 @@ impl ServeFlags {
                 }
                 let ca = redis_ca.as_deref().map(Path::new);
                 let password = redis_password_file.and_then(|file| {
-                    let read = read_password(Path::new(&file));
-                    read.map_err(|problem| problems.push(problem)).ok()
+                    let problem = |reason| format!("redis_password_file: the file {file} {reason}");
+                    value_file::read(&file).map_err(|it| problems.push(problem(it))).ok()
                 });
                 let redis = redis
                     .map(|urls| {
@@ -395,17 +395,6 @@ fn read_file(path: &Path, problems: &mut Vec<String>) -> Table {
         problems.push(format!("the file {} is not TOML: {}", path.display(), error.message()));
         Table::new()
     })
-}
-
-/// The password that is all of a file but a line break at its end.
-fn read_password(path: &Path) -> Result<String, String> {
-    let name = format!("redis_password_file: the file {}", path.display());
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(format!("{name} is empty")),
-        password => Ok(password.to_owned()),
-    }
 }
 
 /// Whether a URL of Redis on the command line has a password, which `ps` shows to every user
@@ -504,6 +493,8 @@ fn pairs<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn merged(flags: ServeFlags, file: &str) -> Result<Settings, Vec<String>> {

@@ -1,9 +1,8 @@
 //! Properties of Kafka whose values are in files, and those that should be.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
-/// The longest value, in bytes: certificates and keys are shorter by far.
-const VALUE_BYTES_MAX: u64 = 1 << 20;
+use super::value_file;
 
 /// Reads the files that `place` names into `properties`, which hold what it sets otherwise.
 /// What a file holds is never shown, since it may be a password.
@@ -14,7 +13,7 @@ pub(super) fn read(
     problems: &mut Vec<String>,
 ) {
     for (name, path) in files {
-        match value(&path) {
+        match value_file::read(&path) {
             Ok(_) if properties.contains_key(&name) => problems.push(format!(
                 "{place} names a file for the property {name}, which is set there too: leave one \
                  of them away"
@@ -25,23 +24,6 @@ pub(super) fn read(
             }
         }
     }
-}
-
-fn value(path: &str) -> Result<String, String> {
-    let cannot_be_read = |error: std::io::Error| format!("cannot be read: {error}");
-    // Anything but a file may not end.
-    let metadata = fs::metadata(path).map_err(cannot_be_read)?;
-    if metadata.is_file() && metadata.len() > VALUE_BYTES_MAX {
-        return Err(format!("is larger than {VALUE_BYTES_MAX} bytes"));
-    }
-    if metadata.is_dir() {
-        return Err("is a directory".to_owned());
-    }
-    let text = fs::read(path).map_err(cannot_be_read)?;
-    let text = String::from_utf8(text).map_err(|_| "is not UTF-8".to_owned())?;
-    let value = text.strip_suffix('\n').unwrap_or(&text);
-    let value = value.strip_suffix('\r').unwrap_or(value);
-    if value.is_empty() { Err("is empty".to_owned()) } else { Ok(value.to_owned()) }
 }
 
 /// The names of those of these `KEY=VALUE` flags whose values should not be seen.
@@ -63,27 +45,6 @@ fn is_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn property_value_keeps_all_but_its_line_break() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("secret");
-        for (text, expected) in [
-            ("hunter2", Ok("hunter2")),
-            ("hunter2\n", Ok("hunter2")),
-            ("hunter2\r\n", Ok("hunter2")),
-            (" a=b, c \n\n", Ok(" a=b, c \n")),
-            ("\n", Err("is empty")),
-            ("", Err("is empty")),
-        ] {
-            fs::write(&path, text).expect("a file");
-            let read = value(&path.display().to_string());
-            assert_eq!(read.as_deref().map_err(String::as_str), expected, "{text:?}");
-        }
-        fs::write(&path, [0xff]).expect("a file");
-        assert!(value(&path.display().to_string()).is_err());
-        assert_eq!(value(&folder.path().display().to_string()), Err("is a directory".to_owned()));
-    }
 
     #[test]
     fn secrets_on_the_command_line_are_named() {

@@ -164,12 +164,6 @@ impl Roost {
         Self::open(settings, place).await
     }
 
-    /// The same with other settings.
-    pub async fn restart_with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
-        set(&mut self.settings);
-        self.restart().await
-    }
-
     /// Starts another one on the same log and store, which must be shared.
     pub async fn beside(&self, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.settings.clone();
