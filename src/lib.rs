@@ -78,4 +78,5 @@ pub mod rss;
 pub mod store;
 pub mod telemetry;
 pub mod thread;
+mod vital_thread;
 pub mod writes;

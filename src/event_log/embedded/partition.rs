@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use bytes::Bytes;
@@ -22,7 +22,10 @@ use super::{
     segments::Segments,
     writer::{DiskFile, SegmentWriter},
 };
-use crate::event_log::{LogError, Record};
+use crate::{
+    event_log::{LogError, Record},
+    vital_thread,
+};
 
 /// One partition of an embedded log.
 #[derive(Debug)]
@@ -95,9 +98,7 @@ impl Partition {
             carried: None,
             frame: Vec::new(),
         };
-        let thread = thread::Builder::new()
-            .name(format!("log-p{number:04}"))
-            .spawn(move || appender.run())
+        let thread = vital_thread::spawn(&format!("log-p{number:04}"), move || appender.run())
             .map_err(|error| io_error("starting the appender of", dir, error))?;
         Ok(Self {
             number,

@@ -39,7 +39,10 @@ use super::{
     Settings, client, ends::Ends, lock, observer::Observer, regression::Regression,
     trouble::Trouble, window::Window,
 };
-use crate::event_log::{LogError, Record};
+use crate::{
+    event_log::{LogError, Record},
+    vital_thread,
+};
 
 /// A read that has some of the records it could have waits no longer for the rest.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -500,8 +503,7 @@ impl Reading {
             // Reads come to nothing, until there is another one.
             Err(error) => tracing::error!(%error, "the log is not read"),
         };
-        let thread = std::thread::Builder::new().name("kafka-fetch".into());
-        let thread = thread.spawn(work).map_err(|source| LogError::Io {
+        let thread = vital_thread::spawn("kafka-fetch", work).map_err(|source| LogError::Io {
             action: "starting",
             file: "the thread kafka-fetch".into(),
             source,

@@ -38,7 +38,10 @@ use super::{
     member::{self, Member, Membership},
     trouble::Trouble,
 };
-use crate::event_log::{Assignment, Assignments, LogError};
+use crate::{
+    event_log::{Assignment, Assignments, LogError},
+    vital_thread,
+};
 
 /// How long to wait before a commit that met a rebalance is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -90,8 +93,8 @@ impl Group {
             closing: Arc::clone(closing),
             trouble: Arc::clone(trouble),
         };
-        let thread = thread::Builder::new().name("kafka-group".into());
-        let thread = thread.spawn(move || server.run(member)).map_err(|source| LogError::Io {
+        let thread = vital_thread::spawn("kafka-group", move || server.run(member));
+        let thread = thread.map_err(|source| LogError::Io {
             action: "starting",
             file: "the thread kafka-group".into(),
             source,
