@@ -120,11 +120,17 @@ impl Victim {
         target.connect().await.expect("connected")
     }
 
+    /// A client that is served. As clients do, it connects again where its connection was
+    /// refused, which it is while no other has been idle for a second.
     pub async fn neighbour(&self) -> Neighbour {
         let channel = self.channel().await;
         // Its author is known from now on.
         let follow = FollowRequest { follower_id: NEIGHBOUR + 1, followee_id: NEIGHBOUR };
-        GraphServiceClient::new(channel.clone()).follow(follow).await.expect("followed");
+        let begun = Instant::now();
+        while let Err(status) = GraphServiceClient::new(channel.clone()).follow(follow).await {
+            assert!(begun.elapsed() < DEADLINE, "not served: {status}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Neighbour { channel, calls: Vec::new() }
     }
 
