@@ -19,7 +19,7 @@
 //! 5. [`home_timeline`]: the read; [`home_stream`]: the same as it grows; [`inbox`]: what an
 //!    account is told of; [`thread`]: what answers a post; [`reading`]: what has come since a
 //!    reader last looked; [`post_counts`]: what has become of a post. [`writes`]: the write.
-//! 6. [`grpc`], [`app`], [`cli`], [`data_dir`]: how it is offered, joined and run.
+//! 6. [`grpc`], [`app`], [`cli`], [`data_dir`], [`free_space`]: how it is offered, joined and run.
 //! 7. [`listener`]: the connections of clients, and how many there are. [`telemetry`]: what an
 //!    operator sees.
 //! 8. [`client`], [`load`] and [`rss`]: the other side of the wire.

@@ -149,6 +149,15 @@ async fn the_same_post_written_twice_is_made_once(backend: Redis) {
     let reopened = world.reopen().await;
     assert!(reopened.replay(4..6).await.is_empty());
     assert_eq!(reopened.author_page(ANN, None, 10).await, [20]);
+    // Nor is one whose batch was applied and comes again together with its twin, which is new:
+    // it is yet to be delivered.
+    let batch = [named(30, ANN, "c"), named(30, ANN, "c")];
+    let apply = async |events: &[Event]| {
+        reopened.store.apply(PARTITION, 6, events.into()).await.expect("applied")
+    };
+    assert!(apply(&batch[..1]).await.is_empty());
+    assert!(apply(&batch).await.is_empty());
+    assert_eq!(reopened.author_page(ANN, None, 10).await, [30, 20]);
 }
 
 async fn a_node_that_lost_writes_sends_its_partitions_back(backend: Redis) {

@@ -103,8 +103,10 @@ pub(super) fn requests(events: &[Event]) -> Vec<(UserId, &str)> {
 
 impl<'a> Fold<'a> {
     /// Folds events that begin at `first_offset`, of whose requests some have made
-    /// these posts before.
+    /// these posts before. They are the end of a batch that begins at `batch_offset`: what is
+    /// before them in it was applied by an earlier try.
     pub(super) fn new(
+        batch_offset: u64,
         first_offset: u64,
         events: &'a [Event],
         made: &HashMap<(UserId, &str), Made>,
@@ -123,8 +125,9 @@ impl<'a> Fold<'a> {
                             if first.id != this.id {
                                 fold.doubtful.insert(post.id, post.author);
                             }
-                            // The same post may be new in this batch all the same.
-                            if first.id != this.id || first.offset < first_offset {
+                            // The same post may be new in this batch all the same, or have
+                            // been applied and not delivered.
+                            if first.id != this.id || first.offset < batch_offset {
                                 fold.duplicates.push(post.id);
                             }
                             continue;
@@ -205,7 +208,7 @@ mod tests {
     fn fold(events: &[Event], made: Option<(u64, u64)>) -> (Vec<u64>, Vec<u64>) {
         let made = made.map(|(id, offset)| Made { id, offset });
         let made = made.map(|made| ((AUTHOR, "a"), made)).into_iter().collect();
-        let fold = Fold::new(10, events, &made);
+        let fold = Fold::new(10, 10, events, &made);
         let posts = fold.posts.iter().map(|post| post.id.0).collect();
         (posts, fold.duplicates.iter().map(|post| post.0).collect())
     }
@@ -222,7 +225,7 @@ mod tests {
         let made = Made { id: 6, offset: 11 };
         let made = [((AUTHOR, "a"), made)].into();
         let events = [published(5), published(6)];
-        let fold = Fold::new(10, &events, &made);
+        let fold = Fold::new(10, 10, &events, &made);
         assert!(fold.posts.iter().map(|post| post.id).eq([PostId(5)]));
         assert_eq!(fold.requests, [(AUTHOR, "a", Made { id: 5, offset: 10 })]);
         assert_eq!(fold.duplicates, [PostId(6)]);
@@ -230,7 +233,7 @@ mod tests {
         // The same post in both: there is nothing to take back.
         let made = [((AUTHOR, "a"), Made { id: 5, offset: 11 })].into();
         let events = [published(5), published(5)];
-        let fold = Fold::new(10, &events, &made);
+        let fold = Fold::new(10, 10, &events, &made);
         assert_eq!((fold.posts.len(), fold.duplicates.len(), fold.doubtful.len()), (1, 0, 0));
     }
 
@@ -247,6 +250,15 @@ mod tests {
         assert_eq!(fold(&[published(5)], Some((5, 9))), (vec![], vec![5]));
         // Both are read again.
         assert_eq!(fold(&[published(5), published(5)], Some((5, 10))), (vec![5], vec![]));
+    }
+
+    /// A duplicate would have its whole post left out of what the batch delivers.
+    #[test]
+    fn post_repeated_behind_its_applied_event_is_no_duplicate() {
+        let (events, made) = ([published(5)], [((AUTHOR, "a"), Made { id: 5, offset: 10 })].into());
+        let fold = Fold::new(10, 11, &events, &made);
+        assert!(fold.posts.is_empty() && fold.duplicates.is_empty(), "{fold:?}");
+        assert_eq!(Fold::new(11, 11, &events, &made).duplicates, [PostId(5)]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Ledger for RedisStore {
         let mut absent = inner.find_deleted(known).await?;
         if !new.is_empty() {
             let next_offset = first_offset + events.len() as u64;
-            let applied = inner.apply(partition, &claim, next_offset, new).await;
+            let applied = inner.apply(partition, &claim, first_offset, next_offset, new).await;
             // Some of it may hold though it has failed.
             inner.hot_authors.forget();
             absent.extend(applied?);
@@ -250,6 +250,7 @@ impl Inner {
         &self,
         partition: u32,
         claim: &Claim,
+        batch_offset: u64,
         next_offset: u64,
         events: &[Event],
     ) -> Result<Vec<PostId>, StoreError> {
@@ -267,7 +268,7 @@ impl Inner {
             .zip(made)
             .filter_map(|(request, post)| Some((request, post?)))
             .collect();
-        let mut fold = Fold::new(first_offset, events, &made);
+        let mut fold = Fold::new(batch_offset, first_offset, events, &made);
         if first_offset < claim.attempted {
             fold.take_back_doubtful();
         }
