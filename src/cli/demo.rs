@@ -37,7 +37,7 @@ impl DemoArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         // Removed when it is dropped, which is after the Roost in it has stopped.
         let temporary = TempDir::with_prefix("roost-demo-").map_err(CliError::DemoDir)?;
-        let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().to_owned());
+        let data_dir = self.data_dir.unwrap_or_else(|| temporary.path().join("data"));
         let stop = stop_token();
         let settings = Settings::new(data_dir, self.listen);
         let Some(mut app) = start(settings, &stop).await? else { return Ok(()) };
