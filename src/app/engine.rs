@@ -413,9 +413,9 @@ async fn wait_for_shared(
                 topic = kafka.topic,
                 "starting: a broker knows no such topic, though Redis holds what came from it; \
                  the brokers are asked again for {:?} before that is believed",
-                kafka.confirm_loss_after
+                kafka.confirm_no_topic_after
             );
-            let confirm = || open_existing_log(kafka, metrics, kafka.confirm_loss_after);
+            let confirm = || open_existing_log(kafka, metrics, kafka.confirm_no_topic_after);
             let log = waits.until("Kafka", confirm).await?;
             log.ok_or_else(|| AppError::LogGone { topic: kafka.topic.clone() })?
         }
@@ -443,13 +443,13 @@ fn unix_ms_of(settings: &Settings) -> impl Fn() -> u64 + Send + use<> {
     move || clock.unix_ms()
 }
 
-/// `None`: there is no topic, as the brokers say for as long as `confirm_loss_after`.
+/// `None`: there is no topic, as the brokers say for as long as `confirm_no_topic_after`.
 async fn open_existing_log(
     kafka: &kafka::Settings,
     metrics: &Metrics,
-    confirm_loss_after: Duration,
+    confirm_no_topic_after: Duration,
 ) -> Result<Option<Arc<KafkaLog>>, AppError> {
-    let existing = kafka::Settings { create: false, confirm_loss_after, ..kafka.clone() };
+    let existing = kafka::Settings { create: false, confirm_no_topic_after, ..kafka.clone() };
     match open_log(&existing, metrics).await {
         Ok(log) => Ok(Some(log)),
         Err(AppError::Log(LogError::NoTopic { .. })) => Ok(None),

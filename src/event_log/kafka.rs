@@ -97,9 +97,11 @@ pub struct Settings {
     /// How long opening the log may take.
     pub open_timeout: Duration,
     /// For how long brokers must say, without one that says otherwise, that the log has
-    /// lost its end or its topic, before that is an error. A leader that was replaced, or
-    /// a broker that has just started, may say so for a while.
+    /// lost its end, before that is an error. A leader that was replaced may say so for a while.
     pub confirm_loss_after: Duration,
+    /// The same of a topic that is not to be created and that brokers say is missing, as one
+    /// that has just started may.
+    pub confirm_no_topic_after: Duration,
     /// After this an append that is not acknowledged has failed. It is again so
     /// long that an append waits for room in the queue.
     pub delivery_timeout: Duration,
@@ -131,6 +133,7 @@ impl Default for Settings {
             properties: BTreeMap::new(),
             open_timeout: Duration::from_secs(15),
             confirm_loss_after: Duration::from_secs(15),
+            confirm_no_topic_after: Duration::from_secs(15),
             delivery_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             release_timeout: Duration::from_secs(30),

@@ -30,6 +30,7 @@ fn settings_on(brokers: String, partitions: u32) -> Settings {
         group: name,
         partitions: Some(partitions),
         confirm_loss_after: Duration::from_secs(2),
+        confirm_no_topic_after: Duration::from_secs(2),
         ..Settings::default()
     }
 }

@@ -289,7 +289,7 @@ async fn missing_topic_is_not_believed_at_once() {
     let broker = LoneBroker::start();
     broker.view.knows_topic.store(false, Ordering::Relaxed);
     let opened = tokio::task::spawn_blocking({
-        let settings = Settings { confirm_loss_after: DEADLINE, ..broker.settings() };
+        let settings = Settings { confirm_no_topic_after: DEADLINE, ..broker.settings() };
         move || open_existing(&settings)
     });
     tokio::task::block_in_place(|| broker.wait_for_questions(20));
@@ -299,7 +299,7 @@ async fn missing_topic_is_not_believed_at_once() {
     assert!(!matches!(error, LogError::NoTopic { .. }), "{error}");
 
     broker.view.knows_topic.store(false, Ordering::Relaxed);
-    let settings = Settings { confirm_loss_after: Duration::from_secs(1), ..broker.settings() };
+    let settings = Settings { confirm_no_topic_after: Duration::from_secs(1), ..broker.settings() };
     let opened = tokio::task::spawn_blocking(move || open_existing(&settings));
     let error = opened.await.expect("no panic").expect_err("there is none");
     assert!(matches!(&error, LogError::NoTopic { topic } if topic == TOPIC), "{error}");

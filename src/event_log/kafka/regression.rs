@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// A loss counts after at least so many answers, however long they have taken.
 const ANSWERS_MIN: u32 = 5;
+/// A pause between two answers that is no silence yet: a question may take as long.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The answers that tell of a loss, without one to the contrary since.
 #[derive(Debug, Default)]
@@ -31,7 +33,10 @@ impl Regression {
             return false;
         }
         // What was said before a long silence says nothing of the time since.
-        if self.last_at.is_some_and(|last| now.saturating_duration_since(last) > after) {
+        if self
+            .last_at
+            .is_some_and(|last| now.saturating_duration_since(last) > after.max(PAUSE_MAX))
+        {
             *self = Self::default();
         }
         self.known = self.known.max(known);
@@ -93,6 +98,16 @@ mod tests {
             assert!(!regression.is_certain(begun + at * SECOND, 7, 5, AFTER));
         }
         assert!(regression.is_certain(begun + 28 * SECOND, 7, 5, AFTER));
+    }
+
+    #[test]
+    fn loss_counts_though_answers_take_longer_than_the_wait() {
+        let (mut regression, begun) = (Regression::default(), Instant::now());
+        for at in 0..4 {
+            assert!(!regression.is_certain(begun + 3 * at * SECOND, 7, 5, SECOND));
+        }
+        assert!(regression.is_certain(begun + 12 * SECOND, 7, 5, SECOND));
+        assert!(!Regression::default().is_certain(begun, 7, 5, Duration::ZERO), "one answer");
     }
 
     #[test]

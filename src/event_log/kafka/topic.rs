@@ -41,7 +41,7 @@ const BATCH_BYTES_MAX: u64 = 1_048_588;
 /// Makes the topic if it is missing and may be, checks it if it is there, and answers how many
 /// partitions it has. Blocks until it has leaders for all of them, and no longer
 /// than until `deadline`; that there is no topic is asked about for as long as
-/// [`Settings::confirm_loss_after`] says.
+/// [`Settings::confirm_no_topic_after`] says.
 pub fn open(
     settings: &Settings,
     member: &Member,
@@ -61,7 +61,7 @@ pub fn open(
             // one, or another one, will.
             Partitions::Missing if !settings.create => {
                 let since = *missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= settings.confirm_loss_after {
+                if since.elapsed() >= settings.confirm_no_topic_after {
                     return Err(LogError::NoTopic { topic: settings.topic.clone() });
                 }
                 thread::sleep(RETRY_DELAY);
