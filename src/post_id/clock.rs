@@ -1,4 +1,4 @@
-//! Whether ids can be given out at the time that the clock tells: [`check`], which is pure.
+//! Whether ids can be given out at the time that the clock tells: `check`, which is pure.
 //!
 //! A wrong clock leaves a trace that outlives it: ids only grow, so after one that was given
 //! out by a clock three days ahead, all are three days ahead until time has caught up. The
