@@ -84,6 +84,22 @@ fn once_on_public_addresses(town: &Town, roost: SocketAddr, more: &[&str]) -> Po
     polled(ended(command.env_remove("ROOST_RSS_ALLOW_HOST")))
 }
 
+/// Polls these paths of a server as feeds: each has one entry, which is posted.
+fn assert_each_posts_an_entry(
+    town: &Town,
+    roost: SocketAddr,
+    server: &RawServer,
+    paths: &[String],
+) {
+    list(town, &paths.iter().map(|path| server.url(path)).collect::<Vec<_>>());
+    let polled = town.once(roost, &[]);
+    let expected = format!(
+        "{0} feeds, {0} polls, 0 of them failed; {0} entries posted, 0 wait\n",
+        paths.len()
+    );
+    assert_eq!(polled.said, expected, "{}", polled.log);
+}
+
 fn answer_with(head: &str, body: &[u8]) -> Vec<u8> {
     [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n", body].concat()
 }
@@ -131,13 +147,7 @@ fn heads_that_browsers_read_are_read() {
     ]);
     let paths: Vec<String> = answers.iter().map(|(path, _)| (*path).to_owned()).collect();
     let server = RawServer::start(Ipv4Addr::LOCALHOST, answers);
-    list(&town, &paths.iter().map(|path| server.url(path)).collect::<Vec<_>>());
-    let polled = town.once(roost, &[]);
-    let expected = format!(
-        "{0} feeds, {0} polls, 0 of them failed; {0} entries posted, 0 wait\n",
-        paths.len()
-    );
-    assert_eq!(polled.said, expected, "{}", polled.log);
+    assert_each_posts_an_entry(&town, roost, &server, &paths);
 }
 
 #[test]
@@ -193,13 +203,7 @@ fn a_feed_is_what_its_bytes_say() {
         .map(|(path, (head, body))| (path.as_str(), answer_with(head, body)))
         .collect();
     let server = RawServer::start(Ipv4Addr::LOCALHOST, answers);
-    list(&town, &paths.iter().map(|path| server.url(path)).collect::<Vec<_>>());
-    let polled = town.once(roost, &[]);
-    let expected = format!(
-        "{0} feeds, {0} polls, 0 of them failed; {0} entries posted, 0 wait\n",
-        paths.len()
-    );
-    assert_eq!(polled.said, expected, "{}", polled.log);
+    assert_each_posts_an_entry(&town, roost, &server, &paths);
 }
 
 #[test]
