@@ -23,7 +23,7 @@ pub struct Ancestors {
     pub next: Option<PostId>,
 }
 
-/// Whom a reader of a thread hides; nobody, where it has no reader.
+/// The accounts that a reader of a thread hides; none where it has no reader.
 ///
 /// # Errors
 /// If the store fails.

@@ -76,7 +76,7 @@ impl Finding {
     }
 }
 
-/// Watches until it is told to stop.
+/// Watches until `stop` is cancelled.
 pub(super) async fn watch(
     ids: Arc<PostIds>,
     clock: Clock,

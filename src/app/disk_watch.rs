@@ -10,7 +10,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the warning is called in `/readyz`.
 const WARNING: &str = "disk";
 
-/// Watches until it is told to stop.
+/// Watches until `stop` is cancelled.
 pub(super) async fn watch(reserve: DiskReserve, readiness: Readiness, stop: CancellationToken) {
     loop {
         let looking = reserve.clone();

@@ -40,7 +40,7 @@ use crate::{
     telemetry::CallMetrics,
 };
 
-/// Bytes that a client may send ahead on a stream, and on a connection. What nobody reads of
+/// Bytes that a client may send ahead on a stream, and on a connection. What is not read of
 /// them waits in memory.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
