@@ -6,6 +6,7 @@ mod calls;
 mod gate;
 mod graph;
 mod home_stream;
+mod message_meter;
 mod messages;
 mod methods;
 mod notifications;

@@ -11,7 +11,6 @@
 mod answers;
 mod call_task;
 mod deadline;
-mod message_meter;
 mod requests;
 mod resets;
 

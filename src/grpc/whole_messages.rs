@@ -14,8 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::{Status, body::Body as TonicBody, codegen::Service, server::NamedService};
 
-/// The flag of compression and the length that stand before a message.
-const PREFIX_LEN: usize = 5;
+use super::message_meter::{MessageMeter, Place};
 
 /// A gRPC service whose requests are refused where they end in mid-message.
 #[derive(Clone, Debug)]
@@ -38,67 +37,28 @@ where
     }
 
     fn call(&mut self, request: http::Request<TonicBody>) -> S::Future {
-        let whole = |body| TonicBody::new(WholeBody { body, messages: Messages::default() });
+        let whole = |body| TonicBody::new(WholeBody { body, messages: MessageMeter::default() });
         self.0.call(request.map(whole))
     }
 }
 
-/// The messages of a request, as far as they have come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Messages {
-    whole: u64,
-    /// Of the message that is coming: its prefix as far as it has come.
-    prefix: [u8; PREFIX_LEN],
-    prefix_len: usize,
-    /// Bytes of it behind the prefix that are still to come.
-    missing: usize,
-}
-
-impl Messages {
-    fn take(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.prefix_len < PREFIX_LEN {
-                let len = bytes.len().min(PREFIX_LEN - self.prefix_len);
-                let (prefix, rest) = bytes.split_at(len);
-                self.prefix[self.prefix_len..][..len].copy_from_slice(prefix);
-                self.prefix_len += len;
-                bytes = rest;
-                if self.prefix_len == PREFIX_LEN {
-                    let [_, len @ ..] = self.prefix;
-                    self.missing = u32::from_be_bytes(len) as usize;
-                }
-            } else {
-                let len = bytes.len().min(self.missing);
-                self.missing -= len;
-                bytes = &bytes[len..];
-            }
-            if self.prefix_len == PREFIX_LEN && self.missing == 0 {
-                self.whole += 1;
-                self.prefix_len = 0;
-            }
-        }
-    }
-
-    /// What is wrong where nothing more comes.
-    fn cut(&self) -> Option<Status> {
-        if self.prefix_len == 0 {
-            return None;
-        }
-        let missing = match self.prefix_len {
-            PREFIX_LEN => format!("{} bytes of it are missing", self.missing),
-            _ => "its length is missing".to_owned(),
-        };
-        let (number, whole) = (self.whole + 1, self.whole);
-        Some(Status::invalid_argument(format!(
-            "the request ends in mid-message: {missing}, of message {number}; {whole} whole \
-             messages came before it"
-        )))
-    }
+/// What is wrong with a request that ends here.
+fn cut(meter: &MessageMeter) -> Option<Status> {
+    let missing = match meter.place() {
+        Place::Between => return None,
+        Place::Prefix => "its length is missing".to_owned(),
+        Place::Message(_) => format!("{} bytes of it are missing", meter.missing()),
+    };
+    let (number, whole) = (meter.messages() + 1, meter.messages());
+    Some(Status::invalid_argument(format!(
+        "the request ends in mid-message: {missing}, of message {number}; {whole} whole \
+         messages came before it"
+    )))
 }
 
 struct WholeBody {
     body: TonicBody,
-    messages: Messages,
+    messages: MessageMeter,
 }
 
 impl Body for WholeBody {
@@ -114,30 +74,30 @@ impl Body for WholeBody {
             Some(Ok(frame)) => frame,
             // tonic takes CANCELLED for a regular end.
             Some(Err(status)) if status.code() == tonic::Code::Cancelled => {
-                let (reason, whole) = (status.message(), this.messages.whole);
+                let (reason, whole) = (status.message(), this.messages.messages());
                 let message = format!("the request was cancelled after {whole} messages: {reason}");
                 return Poll::Ready(Some(Err(Status::aborted(message))));
             }
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             None => {
-                let cut = this.messages.cut();
+                let cut = cut(&this.messages);
                 // It is said once.
-                this.messages = Messages::default();
+                this.messages = MessageMeter::default();
                 return Poll::Ready(cut.map(Err));
             }
         };
         if let Some(data) = frame.data_ref() {
-            this.messages.take(data);
-        } else if let Some(cut) = this.messages.cut() {
+            this.messages.advance(data);
+        } else if let Some(cut) = cut(&this.messages) {
             // Behind trailers nothing comes.
-            this.messages = Messages::default();
+            this.messages = MessageMeter::default();
             return Poll::Ready(Some(Err(cut)));
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && self.messages.prefix_len == 0
+        self.body.is_end_stream() && self.messages.place() == Place::Between
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -163,28 +123,28 @@ mod tests {
         #[test]
         fn request_cut_anywhere_inside_message_is_noticed(
             lens in proptest::collection::vec(0..20_usize, 1..6),
-            cut in any::<prop::sample::Index>(),
+            cut_at in any::<prop::sample::Index>(),
             chunk_len in 1..9_usize,
         ) {
             let bytes = encoded(&lens);
-            let end = cut.index(bytes.len() + 1);
-            let mut messages = Messages::default();
+            let end = cut_at.index(bytes.len() + 1);
+            let mut messages = MessageMeter::default();
             for chunk in bytes[..end].chunks(chunk_len) {
-                messages.take(chunk);
+                messages.advance(chunk);
             }
             let whole = (0..=lens.len()).rfind(|count| encoded(&lens[..*count]).len() <= end);
             let whole = whole.expect("none is whole at least");
-            prop_assert_eq!(messages.whole, whole as u64);
+            prop_assert_eq!(messages.messages(), whole);
             let is_cut = encoded(&lens[..whole]).len() < end;
-            prop_assert_eq!(messages.cut().is_some(), is_cut);
+            prop_assert_eq!(cut(&messages).is_some(), is_cut);
         }
     }
 
     #[test]
     fn cut_request_says_what_came() {
-        let mut messages = Messages::default();
-        messages.take(&encoded(&[3, 4])[..15]);
-        let status = messages.cut().expect("it is cut");
+        let mut messages = MessageMeter::default();
+        messages.advance(&encoded(&[3, 4])[..15]);
+        let status = cut(&messages).expect("it is cut");
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert!(status.message().contains("2 bytes of it are missing, of message 2; 1 whole"));
     }

@@ -26,12 +26,12 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{
-    call_task::CallTask,
-    message_meter::{MessageMeter, Place},
-};
+use super::call_task::CallTask;
 use crate::{
-    grpc::{REQUEST_BYTES_MAX, RETRY_DELAY},
+    grpc::{
+        REQUEST_BYTES_MAX, RETRY_DELAY,
+        message_meter::{MessageMeter, Place},
+    },
     telemetry::{CallMetrics, Held},
 };
 

@@ -65,6 +65,11 @@ impl MessageMeter {
         }
     }
 
+    /// Bytes that are still to come of the message that is coming, behind its prefix.
+    pub(super) fn missing(&self) -> usize {
+        self.missing
+    }
+
     /// Messages that have come whole.
     pub(super) fn messages(&self) -> usize {
         self.messages
